@@ -1,0 +1,25 @@
+"""The one error that flowrank raises on bad input."""
+
+from __future__ import annotations
+
+
+class FlowrankError(ValueError):
+    """Input that flowrank cannot work with.
+
+    The message names the argument, what was expected, what was found and what to do. It is a
+    ``ValueError``, so code that guards chronos-forecasting calls keeps working.
+
+    Examples
+    --------
+    >>> raise FlowrankError("ratio", expected="a number in (0, 1]", found=1.5, todo="pass e.g. 0.25")
+    Traceback (most recent call last):
+    ...
+    flowrank.errors.FlowrankError: ratio: expected a number in (0, 1], found 1.5; pass e.g. 0.25
+    """
+
+    def __init__(self, argument: str, *, expected: str, found: object, todo: str = "") -> None:
+        self.argument = argument
+        self.expected = expected
+        self.found = found
+        self.todo = todo
+        super().__init__(f"{argument}: expected {expected}, found {found}" + (f"; {todo}" if todo else ""))

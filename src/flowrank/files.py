@@ -1,0 +1,115 @@
+"""Outputs that are whole or absent: written under a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flowrank.errors import FlowrankError
+
+
+def refuse_existing(path: str | Path, *, overwrite: bool, argument: str = "output") -> Path:
+    """Return ``path``, or refuse it if something is there and ``overwrite`` is false.
+
+    Call it before long work, so that nobody waits for an hour to be told that a name is taken.
+
+    Raises
+    ------
+    FlowrankError
+        If ``path`` exists and ``overwrite`` is false, or a parent of it is not a folder.
+
+    Examples
+    --------
+    >>> refuse_existing("no-such-file.csv", overwrite=False).name
+    'no-such-file.csv'
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise FlowrankError(
+            argument,
+            expected="a path that does not exist yet",
+            found=f"{str(path)!r}, which exists",
+            todo="choose another name or ask for overwriting (overwrite=True, --overwrite)",
+        )
+    for parent in path.absolute().parents:
+        if parent.exists():
+            if not parent.is_dir():
+                raise FlowrankError(
+                    argument,
+                    expected="a path inside a folder",
+                    found=f"{str(path)!r}, where {str(parent)!r} is a file",
+                    todo="choose another path",
+                )
+            break
+    return path
+
+
+@contextmanager
+def atomic_file(path: str | Path, *, overwrite: bool = False, argument: str = "output") -> Iterator[Path]:
+    """Give a temporary path beside ``path``; rename it to ``path`` when the block ends without an error.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> with atomic_file(folder / "a.txt") as temporary:
+    ...     _ = temporary.write_text("whole")
+    >>> (folder / "a.txt").read_text()
+    'whole'
+    """
+    path = refuse_existing(path, overwrite=overwrite, argument=argument)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path, *, overwrite: bool = False, argument: str = "output") -> Iterator[Path]:
+    """Give a temporary folder beside ``path``; rename it to ``path`` when the block ends without an error.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> target = pathlib.Path(tempfile.mkdtemp()) / "model"
+    >>> with atomic_folder(target) as temporary:
+    ...     _ = (temporary / "config.json").write_text("{}")
+    >>> sorted(p.name for p in target.iterdir())
+    ['config.json']
+    """
+    path = refuse_existing(path, overwrite=overwrite, argument=argument)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    retired: Path | None = None
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        if path.exists():
+            retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+            os.replace(path, retired / path.name)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if retired is not None:
+                os.replace(retired / path.name, path)
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if retired is not None:
+            shutil.rmtree(retired, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
