@@ -1,0 +1,49 @@
+"""Chronos-T5: one quantised token a point, sample paths drawn token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flowrank.families.base import Family, pad_left
+
+
+class ChronosT5(Family):
+    """View of a Chronos-T5 pipeline."""
+
+    @property
+    def embedding(self) -> nn.Module:
+        """The token embedding as the encoder sees it."""
+        return self.model.encoder.embed_tokens
+
+    def context_tokens(self, points: int) -> int:
+        """One token a point, and EOS."""
+        config = self.pipeline.model.config
+        return min(points, config.context_length) + int(config.use_eos_token)
+
+    def probe(self, contexts: Sequence[Tensor], generator: torch.Generator) -> Float[Tensor, ""]:
+        """Negative log-likelihood of tokens drawn from the model's own forecast, given the true past tokens.
+
+        The gradient's second moment is then the Fisher information, which is the curvature of the divergence between
+        the parent's and the child's forecast.
+        """
+        config, model = self.pipeline.model.config, self.model
+        batch = pad_left(contexts, torch.device("cpu"))
+        horizon = max(1, min(config.prediction_length, batch.shape[1] // 3))
+        tokens, mask, scale = self.pipeline.tokenizer.context_input_transform(batch[:, :-horizon])
+        future, _, _ = self.pipeline.tokenizer._input_transform(batch[:, -horizon:], scale)
+        start = torch.full((len(contexts), 1), model.config.decoder_start_token_id)
+        logits = model(
+            input_ids=tokens.to(model.device),
+            attention_mask=mask.to(model.device),
+            decoder_input_ids=torch.cat([start, future[:, :-1]], dim=1).to(model.device),
+            use_cache=False,
+        ).logits.float()
+        with torch.no_grad():
+            noise = torch.rand(logits.shape, generator=generator).clamp_min(1e-20).to(logits.device)
+            drawn = (logits - (-noise.log()).log()).argmax(dim=-1)
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), drawn.flatten(), reduction="sum")
+        return loss / horizon**0.5

@@ -1,0 +1,250 @@
+"""Rank maths: spectra, ε-rank, streaming second moments and input-aware truncation.
+
+Pure functions: tensors in, tensors out, float64 inside. Nothing here knows what a model is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flowrank.errors import FlowrankError
+
+RIDGE = 1e-6
+"""Relative ridge on a second moment: this times its mean diagonal is added to the diagonal."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Singular values of one matrix, in descending order.
+
+    Attributes
+    ----------
+    sigma
+        Shape (n,), float64, non-negative, descending.
+
+    Examples
+    --------
+    >>> spectrum = Spectrum.of(torch.diag(torch.tensor([4.0, 2.0, 1.0, 0.0])))
+    >>> spectrum.epsilon_rank(0.3), round(spectrum.stable_rank, 4)
+    (2, 1.3125)
+    """
+
+    sigma: Float[Tensor, " n"]
+
+    @classmethod
+    def of(cls, matrix: Float[Tensor, "rows columns"]) -> Spectrum:
+        """Spectrum of a matrix, by SVD in float64."""
+        return cls(torch.linalg.svdvals(matrix.double()))
+
+    @classmethod
+    def of_gram(cls, gram: Float[Tensor, "n n"]) -> Spectrum:
+        """Spectrum of A from its Gram matrix AᵀA (singular values below about 1e-8 of the largest are noise)."""
+        eigenvalues = torch.linalg.eigvalsh(gram.double()).flip(0)
+        return cls(eigenvalues.clamp_min(0).sqrt())
+
+    @property
+    def normalised(self) -> Float[Tensor, " n"]:
+        """σ_j / σ_1 (all zero for a zero matrix)."""
+        largest = self.sigma[0] if self.sigma.numel() else self.sigma.new_zeros(())
+        return self.sigma / largest if largest > 0 else torch.zeros_like(self.sigma)
+
+    def epsilon_rank(self, epsilon: float) -> int:
+        """rank_ε(A) = #{ j : σ_j(A) / σ_1(A) > ε }; 0 for a zero matrix.
+
+        Raises
+        ------
+        FlowrankError
+            If ``epsilon`` is not in [0, 1).
+        """
+        if not 0 <= epsilon < 1:
+            raise FlowrankError("epsilon", expected="a number in [0, 1)", found=epsilon, todo="pass e.g. 0.01")
+        return int((self.normalised > epsilon).sum())
+
+    @property
+    def effective_rank(self) -> float:
+        """exp of the entropy of σ / Σσ (Roy and Vetterli, 2007); 0 for a zero matrix."""
+        total = self.sigma.sum()
+        if total <= 0:
+            return 0.0
+        p = self.sigma / total
+        return float(torch.special.entr(p).sum().exp())
+
+    @property
+    def stable_rank(self) -> float:
+        """‖A‖²_F / ‖A‖²₂; 0 for a zero matrix."""
+        if self.sigma.numel() == 0 or self.sigma[0] <= 0:
+            return 0.0
+        return float(self.sigma.square().sum() / self.sigma[0].square())
+
+
+def epsilon_rank(matrix: Float[Tensor, "rows columns"], epsilon: float) -> int:
+    """rank_ε of a matrix: the number of singular values above ε times the largest.
+
+    Examples
+    --------
+    >>> epsilon_rank(torch.diag(torch.tensor([1.0, 0.5, 0.001])), 0.01)
+    2
+    """
+    return Spectrum.of(matrix).epsilon_rank(epsilon)
+
+
+class SecondMoment:
+    """Streaming E[x xᵀ] of row vectors: O(d²) memory however many rows pass through.
+
+    Parameters
+    ----------
+    dim
+        d, the length of a row.
+    groups
+        Independent moments kept side by side (one per attention head, say).
+
+    Examples
+    --------
+    >>> moment = SecondMoment(2)
+    >>> moment.update(torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
+    >>> moment.mean()[0].tolist()
+    [[0.5, 0.0], [0.0, 2.0]]
+    """
+
+    def __init__(self, dim: int, groups: int = 1) -> None:
+        self.sum = torch.zeros(groups, dim, dim, dtype=torch.float64)
+        self.weight = torch.zeros(groups, dtype=torch.float64)
+
+    def update(self, rows: Float[Tensor, "*rows dim"]) -> None:
+        """Add rows, shape (..., d), each with weight 1, to every group's moment."""
+        flat = rows.detach().reshape(-1, rows.shape[-1])
+        self.add(flat.T @ flat, torch.tensor(float(flat.shape[0])))
+
+    def add(self, gram: Tensor, weight: Tensor) -> None:
+        """Add a Gram matrix (groups, d, d) or (d, d) that stands for rows of the given total weight."""
+        self.sum += gram.detach().to(device="cpu", dtype=torch.float64)
+        self.weight += weight.detach().to(device="cpu", dtype=torch.float64)
+
+    def mean(self) -> Float[Tensor, "groups dim dim"]:
+        """E[x xᵀ] per group; zero where nothing was added."""
+        safe = torch.where(self.weight > 0, self.weight, 1.0)
+        return self.sum / safe[:, None, None]
+
+
+def moment_root(moment: Float[Tensor, "n n"], ridge: float = RIDGE) -> Float[Tensor, "n n"]:
+    """L with C + ridge·mean(diag C)·I = L Lᵀ, lower triangular, float64.
+
+    A zero moment has no directions to prefer: its root is the identity.
+
+    Raises
+    ------
+    FlowrankError
+        If the moment is not finite.
+
+    Examples
+    --------
+    >>> moment_root(torch.diag(torch.tensor([4.0, 9.0])), ridge=0.0).diagonal().tolist()
+    [2.0, 3.0]
+    """
+    moment = moment.double()
+    if not torch.isfinite(moment).all():
+        raise FlowrankError(
+            "moment",
+            expected="finite second moments of the activations",
+            found="NaN or infinite entries",
+            todo="check the calibration series and the model's weights",
+        )
+    scale = moment.diagonal().mean()
+    eye = torch.eye(moment.shape[0], dtype=torch.float64)
+    if scale <= 0:
+        return eye
+    symmetric = (moment + moment.T) / 2
+    root, info = torch.linalg.cholesky_ex(symmetric + ridge * scale * eye)
+    if int(info) == 0:
+        return root
+    eigenvalues, vectors = torch.linalg.eigh(symmetric)
+    floor = max(ridge, 1e-12) * scale
+    return torch.linalg.qr((vectors * eigenvalues.clamp_min(floor).sqrt()).T).R.T
+
+
+def input_svd(
+    weight: Float[Tensor, "inputs outputs"], root: Float[Tensor, "inputs inputs"] | None
+) -> tuple[Float[Tensor, "inputs n"], Float[Tensor, " n"], Float[Tensor, "n outputs"]]:
+    """Factors of W whose truncation after r columns minimises E‖x (W − W̃)‖² with E[x xᵀ] = L Lᵀ.
+
+    Truncated SVD of Lᵀ W = U Σ Vᵀ gives W̃ = A_r B_r with A = L⁻ᵀ U Σ^{1/2} and B = Σ^{1/2} Vᵀ; the discarded
+    energy is Σ_{j>r} σ_j². With ``root=None`` it is the plain SVD of W.
+
+    Returns
+    -------
+    A, sigma, B
+        float64, n = min(inputs, outputs), and A @ B = W.
+
+    Examples
+    --------
+    >>> w = torch.tensor([[3.0, 0.0], [0.0, 1.0]])
+    >>> a, sigma, b = input_svd(w, None)
+    >>> sigma.tolist(), bool(torch.allclose(a @ b, w.double()))
+    ([3.0, 1.0], True)
+    """
+    weight = weight.double()
+    left, sigma, right = torch.linalg.svd(weight if root is None else root.T @ weight, full_matrices=False)
+    half = sigma.sqrt()
+    a = left * half
+    if root is not None:
+        a = torch.linalg.solve_triangular(root.T, a, upper=True)
+    return a, sigma, half[:, None] * right
+
+
+@dataclass(frozen=True)
+class BilinearFactors:
+    """Factors of a bilinear form M = A Bᵀ, ordered by what they carry: column j of both belongs to σ_j.
+
+    Attributes
+    ----------
+    left, right
+        Shapes (m, n) and (p, n), float64: M ≈ left[:, :r] @ right[:, :r].T, equal at r = n.
+    sigma
+        Shape (n,), descending; Σ_{j>r} σ_j² is the error of rank r in the given metrics.
+    """
+
+    left: Float[Tensor, "m n"]
+    right: Float[Tensor, "p n"]
+    sigma: Float[Tensor, " n"]
+
+
+def bilinear_factors(
+    left: Float[Tensor, "m n"],
+    right: Float[Tensor, "p n"],
+    left_gram: Float[Tensor, "n n"],
+    right_gram: Float[Tensor, "n n"],
+    ridge: float = RIDGE,
+) -> BilinearFactors:
+    """Reduce M = A Bᵀ jointly, without ever forming M or the metrics at full size.
+
+    With input metrics C_X = L_X L_Xᵀ and C_Y = L_Y L_Yᵀ the best rank-r replacement of M in
+    E‖x M yᵀ‖² is the truncated SVD of L_Xᵀ A Bᵀ L_Y. Only the n × n Gram matrices Aᵀ C_X A = R₁ᵀ R₁ and
+    Bᵀ C_Y B = R₂ᵀ R₂ are needed (they are the second moments of x A and y B); with R₁ R₂ᵀ = U Σ Vᵀ the factors are
+    A R₂ᵀ V Σ^{-1/2} and B R₁ᵀ U Σ^{-1/2}.
+
+    Parameters
+    ----------
+    left, right
+        A, shape (m, n), and B, shape (p, n): W_Q and W_K of one head, or W_V and W_Oᵀ.
+    left_gram, right_gram
+        Shape (n, n).
+    ridge
+        Relative ridge on both, so that directions the calibration never saw keep an order.
+
+    Examples
+    --------
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> a, b = torch.randn(6, 3, generator=generator), torch.randn(5, 3, generator=generator)
+    >>> f = bilinear_factors(a, b, a.T @ a, b.T @ b)
+    >>> bool(torch.allclose(f.left @ f.right.T, (a @ b.T).double(), atol=1e-6))
+    True
+    """
+    a, b = left.double(), right.double()
+    r1, r2 = moment_root(left_gram, ridge).T, moment_root(right_gram, ridge).T
+    u, sigma, vt = torch.linalg.svd(r1 @ r2.T)
+    inverse = sigma.clamp_min(torch.finfo(torch.float64).tiny).rsqrt()
+    return BilinearFactors(a @ (r2.T @ vt.T * inverse), b @ (r1.T @ u * inverse), sigma)

@@ -1,0 +1,206 @@
+"""T5 attention whose heads have widths of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.cache_utils import EncoderDecoderCache
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.t5.modeling_t5 import T5Attention, eager_attention_forward
+
+from flowrank.models.config import AttentionShape, CompressedT5Config
+
+
+class FactoredLinear(nn.Module):
+    """A bias-free linear layer kept as two factors: x → (x A) B, with r (m + n) instead of m n parameters.
+
+    Parameters
+    ----------
+    in_features, out_features
+        m and n.
+    rank
+        r, the inner width.
+    """
+
+    def __init__(self, in_features: int, out_features: int, rank: int) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.rank = in_features, out_features, rank
+        self.down = nn.Linear(in_features, rank, bias=False)
+        self.up = nn.Linear(rank, out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., m) to (..., n)."""
+        return self.up(self.down(x))
+
+
+class HeadLayout:
+    """Where the features of each head lie when heads have different widths.
+
+    Features are stored side by side (no padding in the weights); for the batched product they are spread over a
+    (heads, widest head) grid, with zeros where a head is narrower.
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        self.widths = tuple(widths)
+        self.total = sum(self.widths)
+        self.widest = max(1, max(self.widths, default=1))
+        self.even = bool(self.widths) and all(w == self.widest for w in self.widths)
+        slots = [
+            head * self.widest + column for head, width in enumerate(self.widths) for column in range(width)
+        ]
+        # Models are built on the meta device while they load: the index must be real all the same.
+        self._slots = torch.tensor(slots, dtype=torch.long, device="cpu")
+
+    def slots(self, device: torch.device) -> Tensor:
+        """Position of every feature in the flattened grid."""
+        if self._slots.device != device:
+            self._slots = self._slots.to(device)
+        return self._slots
+
+    def split(self, features: Tensor) -> Tensor:
+        """(B, L, total) → (B, heads, L, widest)."""
+        batch, length, _ = features.shape
+        heads = len(self.widths)
+        if not self.even:
+            grid = features.new_zeros(batch, length, heads * self.widest)
+            features = grid.index_copy_(2, self.slots(features.device), features)
+        return features.view(batch, length, heads, self.widest).transpose(1, 2)
+
+    def join(self, grid: Tensor) -> Tensor:
+        """(B, L, heads, widest) → (B, L, total)."""
+        flat = grid.flatten(2)
+        return flat if self.even else flat.index_select(2, self.slots(flat.device))
+
+
+class CompressedT5Attention(T5Attention):
+    """T5 attention with its own width for every head, and projections that may be two factors.
+
+    Runs wherever a stock `T5Attention` runs: same arguments, same cache, same attention kernels. Heads whose value
+    width is 0 are not computed at all.
+    """
+
+    def __init__(
+        self,
+        config: CompressedT5Config,
+        shape: AttentionShape,
+        *,
+        has_relative_attention_bias: bool,
+        layer_idx: int | None,
+        is_causal: bool,
+    ) -> None:
+        super().__init__(config, has_relative_attention_bias, layer_idx, is_causal)
+        self.shape = shape
+        alive = [head for head, width in enumerate(shape.d_vo) if width > 0]
+        self.alive_heads: list[int] | None = None if len(alive) == self.n_heads else alive
+        self.query_layout = HeadLayout([shape.d_qk[head] for head in alive])
+        self.value_layout = HeadLayout([shape.d_vo[head] for head in alive])
+        for name in ("q", "k", "v", "o"):
+            setattr(self, name, self._projection(name))
+
+    def _projection(self, name: str) -> nn.Module:
+        width = (self.query_layout if name in "qk" else self.value_layout).total
+        size = (width, self.d_model) if name == "o" else (self.d_model, width)
+        if name in self.shape.ranks:
+            return FactoredLinear(*size, self.shape.ranks[name])
+        return nn.Linear(*size, bias=False)
+
+    def key_value_widths(self) -> tuple[int, int]:
+        """Features cached a token, over all heads: of keys, of values."""
+        heads = len(self.value_layout.widths)
+        return heads * self.query_layout.widest, heads * self.value_layout.widest
+
+    @torch.no_grad()
+    def initialise(self, factor: float) -> None:
+        """Random weights as T5 draws them, at this layer's own widths.
+
+        The spread of a product of two factors equals that of the dense matrix it stands for.
+        """
+        d_qk, inner = self.query_layout.widest, max(1, self.value_layout.total)
+        spread = {
+            "q": (self.d_model * d_qk) ** -0.5,
+            "k": self.d_model**-0.5,
+            "v": self.d_model**-0.5,
+            "o": inner**-0.5,
+        }
+        for name, std in spread.items():
+            projection = getattr(self, name)
+            if isinstance(projection, FactoredLinear):
+                side = (std / max(1, projection.rank) ** 0.5) ** 0.5
+                init.normal_(projection.down.weight, mean=0.0, std=factor * side)
+                init.normal_(projection.up.weight, mean=0.0, std=factor * side)
+            else:
+                init.normal_(projection.weight, mean=0.0, std=factor * std)
+        if self.has_relative_attention_bias:
+            init.normal_(self.relative_attention_bias.weight, mean=0.0, std=factor * self.d_model**-0.5)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        mask: Tensor | None = None,
+        key_value_states: Tensor | None = None,
+        position_bias: Tensor | None = None,
+        past_key_values: Any = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Attend from ``hidden_states`` (B, L, d) to themselves or to ``key_value_states``.
+
+        Returns
+        -------
+        output, position_bias, weights
+            (B, L, d); the bias of all heads (1, h, L, L_k) that later layers reuse; the attention weights, where the
+            attention implementation gives them.
+        """
+        seen = past_key_values.get_seq_length(self.layer_idx) if past_key_values is not None else 0
+        seen = seen.clone() if isinstance(seen, Tensor) else seen
+        query = self.query_layout.split(self.q(hidden_states))
+        key, value = self._keys_and_values(hidden_states, key_value_states, past_key_values)
+
+        length, key_length = hidden_states.shape[1], key.shape[-2]
+        if position_bias is None:
+            if self.has_relative_attention_bias:
+                position_bias = self.compute_bias(
+                    length, key_length, device=query.device, past_seen_tokens=seen
+                )
+            else:
+                position_bias = query.new_zeros(1, self.n_heads, length, key_length)
+        if not self.value_layout.widths:
+            return torch.zeros_like(hidden_states), position_bias, None
+
+        bias = position_bias if self.alive_heads is None else position_bias[:, self.alive_heads]
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        heads_output, weights = attend(
+            self,
+            query,
+            key,
+            value,
+            mask,
+            dropout=self.dropout if self.training else 0.0,
+            scaling=self.scaling,
+            position_bias=bias,
+            **kwargs,
+        )
+        return self.o(self.value_layout.join(heads_output)), position_bias, weights
+
+    def _keys_and_values(
+        self, hidden_states: Tensor, key_value_states: Tensor | None, past_key_values: Any
+    ) -> tuple[Tensor, Tensor]:
+        is_cross = key_value_states is not None
+        cache = past_key_values
+        if isinstance(past_key_values, EncoderDecoderCache):
+            cache = past_key_values.cross_attention_cache if is_cross else past_key_values.self_attention_cache
+            if is_cross and past_key_values.is_updated.get(self.layer_idx):
+                layer = cache.layers[self.layer_idx]
+                return layer.keys, layer.values
+        source = key_value_states if key_value_states is not None else hidden_states
+        key, value = self.query_layout.split(self.k(source)), self.value_layout.split(self.v(source))
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)
+            if is_cross and isinstance(past_key_values, EncoderDecoderCache):
+                past_key_values.is_updated[self.layer_idx] = True
+        return key, value

@@ -1,0 +1,42 @@
+"""The model card (README.md) written beside saved weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedModel
+
+
+def model_card(name: str, model: PreTrainedModel, recipe: dict[str, Any] | None) -> str:
+    """Markdown with the front matter that the Hugging Face hub reads."""
+    parameters = sum(p.numel() for p in model.parameters())
+    front = ["---", "library_name: flowrank", "tags: [time-series-forecasting, flowrank]", "---", ""]
+    if recipe is None:
+        body = [f"# {name}", "", f"{type(model).__name__}, {parameters:,} parameters, saved by flowrank."]
+        return "\n".join([*front, *body, ""])
+    counts, parent = recipe["parameters"], recipe["parent"]
+    kept = counts["attention_child"] / max(1, counts["attention_parent"])
+    body = [
+        f"# {parent['name']}, compressed by flowrank",
+        "",
+        f"- parent: `{parent['name']}` (sha256 over its tensors `{parent['sha256']}`)",
+        f"- parameters: {counts['child']:,} of {counts['parent']:,}",
+        f"- attention parameters: {counts['attention_child']:,} of {counts['attention_parent']:,} ({kept:.1%})",
+        f"- method: {_call(recipe['method'])}, allocation: {_call(recipe['allocation'])}, seed {recipe['seed']}",
+        f"- calibration: {recipe['calibration']['series']} series, {recipe['calibration']['source']}",
+        "",
+        "```python",
+        "import flowrank  # registers the architecture",
+        "from chronos import BaseChronosPipeline",
+        "",
+        'pipeline = BaseChronosPipeline.from_pretrained("path/to/this/folder")',
+        "```",
+        "",
+        "`recipe.json` holds everything needed to make it again. The licence and the limits are those of the parent.",
+    ]
+    return "\n".join([*front, *body, ""])
+
+
+def _call(value: dict[str, Any]) -> str:
+    options = ", ".join(f"{key}={option}" for key, option in value.items() if key != "name")
+    return f"`{value['name']}({options})`"
