@@ -1,8 +1,8 @@
-"""Hooks that stream second moments out of any attention layer, in O(d²) memory however many series pass."""
+"""Hooks that stream statistics out of any attention layer, in O(d²) memory however many series pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,21 +17,59 @@ from flowrank.linalg import SecondMoment
 BATCH_BYTES = 256 * 2**20
 """Attention weights of one calibration batch, over all layers, stay below this."""
 
+BATCH_SERIES = 64
+"""Most series in one calibration batch."""
+
+OnBatch = Callable[[int], None]
+"""Called with the number of series of each finished batch."""
+
+
+@dataclass
+class HeadActivations:
+    """What one site saw and did in one forward and backward pass over a batch.
+
+    Attributes
+    ----------
+    query, key, value
+        Features of each head, shape (B, h, L, d_kv).
+    output, gradient
+        The heads' output before W_O and the probe's gradient there, shape (B, h, L_q, d_kv).
+    weights
+        Attention weights, shape (B, h, L_q, L_k).
+    bias
+        Position bias plus mask: what is added to the scores, broadcastable to the weights.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    output: Tensor
+    gradient: Tensor
+    weights: Tensor
+    bias: Tensor
+
+    def score_gradient(self) -> Float[Tensor, "batch heads queries keys"]:
+        """The probe's gradient at the attention scores."""
+        at_weights = self.weights * (self.gradient @ self.value.transpose(-1, -2))
+        return at_weights - self.weights * at_weights.sum(dim=-1, keepdim=True)
+
+
+Observe = Callable[[AttentionSite, HeadActivations], None]
+
 
 @dataclass
 class HeadMoments:
-    """Second moments inside each head of one site, shapes (h, d_kv, d_kv).
+    """Second moments inside each head of one site, shape (h, d_kv, d_kv) each.
 
     Attributes
     ----------
     queries, keys
-        Of the query and key features; with curvature, each pair of tokens counts by the squared sensitivity of the
-        forecast to its attention score, and keys are centred on what the query attends to (a shift of all scores of
-        one query changes nothing).
+        Of the query and key features. Each pair of tokens counts by the squared sensitivity of the forecast to its
+        score, and keys are centred on what the query attends to (a shift of all scores of one query changes nothing).
     outputs
         Of the head's output, before W_O.
     gradients
-        Of the probe's gradient at the head's output; without curvature, of the rows of W_O.
+        Of the probe's gradient at the head's output.
     """
 
     queries: SecondMoment
@@ -39,130 +77,10 @@ class HeadMoments:
     outputs: SecondMoment
     gradients: SecondMoment
 
-    @classmethod
-    def empty(cls, site: AttentionSite) -> HeadMoments:
-        """Zero moments for a site."""
-        return cls(*(SecondMoment(site.d_kv, site.heads) for _ in range(4)))
-
-
-@dataclass
-class InputMoments:
-    """Second moments of what enters the projections of one site: d × d, and (h d_kv) × (h d_kv) for W_O.
-
-    ``sensitivity`` holds the mean squared probe gradient at the output of each projection.
-    """
-
-    inputs: dict[str, SecondMoment]
-    sensitivity: dict[str, float] = field(default_factory=dict)
-
-
-def batches(
-    family: Family, contexts: Iterable[Tensor], *, batch_bytes: int = BATCH_BYTES
-) -> Iterator[list[Tensor]]:
-    """Group series so that the attention weights of a batch fit in ``batch_bytes``; neighbours stay neighbours."""
-    sites = family.sites
-    heads = max(site.heads for site in sites)
-    batch: list[Tensor] = []
-    longest = 0
-    for context in contexts:
-        longest = max(longest, family.context_tokens(len(context)))
-        if batch and (len(batch) + 1) * longest**2 * heads * 4 * len(sites) > batch_bytes:
-            yield batch
-            batch, longest = [], family.context_tokens(len(context))
-        batch.append(context)
-        if len(batch) == 64:
-            yield batch
-            batch, longest = [], 0
-    if batch:
-        yield batch
-
-
-def head_moments(
-    family: Family,
-    contexts: Iterable[Tensor],
-    *,
-    seed: int = 0,
-    on_batch: Callable[[int], None] | None = None,
-) -> dict[str, HeadMoments]:
-    """Curvature-weighted moments of every head of every site, from one forward and one backward pass a batch.
-
-    Parameters
-    ----------
-    family
-        View of the model.
-    contexts
-        Series, 1-D tensors; consumed once, a batch at a time.
-    seed
-        Of the probe's random directions.
-    on_batch
-        Called with the number of series of each finished batch.
-
-    Returns
-    -------
-    dict
-        Site name to moments, float64 on the CPU.
-    """
-    moments = {site.name: HeadMoments.empty(site) for site in family.sites}
-
-    def observe(site: AttentionSite, state: _HeadState, score_gradient: Tensor) -> None:
-        _add_scores(moments[site.name], state, score_gradient)
-
-    def observe_output(site: AttentionSite, output: Tensor, gradient: Tensor) -> None:
-        heads, rows = site.heads, float(output[..., 0].numel())
-        for moment, value in ((moments[site.name].outputs, output), (moments[site.name].gradients, gradient)):
-            split = value.detach().reshape(-1, heads, site.d_kv).transpose(0, 1)
-            moment.add(split.transpose(1, 2) @ split, torch.tensor(rows))
-
-    _sweep(family, contexts, observe, observe_output, seed, on_batch)
-    return moments
-
-
-def component_sensitivity(
-    family: Family,
-    contexts: Iterable[Tensor],
-    bases: dict[str, HeadBases],
-    *,
-    seed: int = 0,
-    on_batch: Callable[[int], None] | None = None,
-) -> dict[str, tuple[Float[Tensor, "h n"], Float[Tensor, "h n"]]]:
-    """What removing each rank-1 component of each head would cost, measured: E over series of (∂probe/∂component)².
-
-    Unlike the singular values this takes in how the effects on different tokens add up or cancel.
-
-    Returns
-    -------
-    dict
-        Site name to (query-key, value-output) sensitivities, shape (h, d_kv) each, in units of the family's loss.
-    """
-    zero = {site.name: torch.zeros(2, site.heads, site.d_kv, dtype=torch.float64) for site in family.sites}
-    count = 0
-
-    def tally(batch: int) -> None:
-        nonlocal count
-        count += batch
-        if on_batch is not None:
-            on_batch(batch)
-
-    def observe(site: AttentionSite, state: _HeadState, score_gradient: Tensor) -> None:
-        basis = bases[site.name]
-        query = state.query @ basis.query.to(state.query)
-        key = score_gradient @ (state.key @ basis.key.to(state.key))
-        zero[site.name][0] += (query * key).sum(dim=2).double().square().sum(dim=0).cpu()
-
-    def observe_output(site: AttentionSite, output: Tensor, gradient: Tensor) -> None:
-        basis = bases[site.name]
-        shape = (*output.shape[:2], site.heads, site.d_kv)
-        out, grad = (t.detach().reshape(shape).transpose(1, 2) for t in (output, gradient))
-        product = (out @ basis.output.to(out)) * (grad @ basis.gradient.to(grad))
-        zero[site.name][1] += product.sum(dim=2).double().square().sum(dim=0).cpu()
-
-    _sweep(family, contexts, observe, observe_output, seed, tally)
-    return {name: (total[0] / max(1, count), total[1] / max(1, count)) for name, total in zero.items()}
-
 
 @dataclass(frozen=True)
 class HeadBases:
-    """For each head of a site, the d_kv × d_kv maps from its features to components, shapes (h, d_kv, d_kv)."""
+    """Maps from the features of each head of a site to its components, shape (h, d_kv, d_kv) each, float64."""
 
     query: Tensor
     key: Tensor
@@ -171,104 +89,244 @@ class HeadBases:
 
 
 @dataclass
-class _HeadState:
-    """Features of one site in one forward pass: query and key (B, h, L, d_kv), weights (B, h, L_q, L_k)."""
+class InputMoments:
+    """Second moments of what enters each projection of one site, by projection name.
 
-    query: Tensor
-    key: Tensor
-    weights: Tensor
+    ``sensitivity`` holds the sum of the squared probe gradient at the projection's output.
+    """
 
-
-def _add_scores(moments: HeadMoments, state: _HeadState, score_gradient: Tensor) -> None:
-    importance = score_gradient.square()
-    by_query, by_key = importance.sum(dim=-1), importance.sum(dim=-2)
-    total = by_query.sum(dim=(0, 2))
-    query, key = state.query, state.key
-    moments.queries.add(torch.einsum("bhl,bhli,bhlj->hij", by_query, query, query), total)
-    centre = state.weights @ key
-    cross = torch.einsum("bhli,bhlj->hij", importance @ key, centre)
-    gram = torch.einsum("bhl,bhli,bhlj->hij", by_key, key, key)
-    gram = gram - cross - cross.transpose(1, 2)
-    moments.keys.add(gram + torch.einsum("bhl,bhli,bhlj->hij", by_query, centre, centre), total)
+    inputs: dict[str, SecondMoment]
+    sensitivity: dict[str, float] = field(default_factory=dict)
 
 
-def _sweep(
+def batches(family: Family, contexts: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Group series, in order, so that the attention weights of a batch fit in `BATCH_BYTES`."""
+    sites = family.sites
+    bytes_a_pair = 4 * len(sites) * max(site.heads for site in sites)
+    batch: list[Tensor] = []
+    longest = 0
+    for context in contexts:
+        tokens = family.context_tokens(len(context))
+        needed = (len(batch) + 1) * max(longest, tokens) ** 2 * bytes_a_pair
+        if batch and (needed > BATCH_BYTES or len(batch) == BATCH_SERIES):
+            yield batch
+            batch, longest = [], 0
+        batch.append(context)
+        longest = max(longest, tokens)
+    if batch:
+        yield batch
+
+
+def sweep(
     family: Family,
     contexts: Iterable[Tensor],
-    observe: Callable[[AttentionSite, _HeadState, Tensor], None],
-    observe_output: Callable[[AttentionSite, Tensor, Tensor], None],
-    seed: int,
-    on_batch: Callable[[int], None] | None,
-) -> None:
-    """Forward and backward over all batches; hand each site's features and gradients to the observers."""
+    observe: Observe,
+    *,
+    seed: int = 0,
+    on_batch: OnBatch | None = None,
+) -> int:
+    """Forward and backward over all series, a batch at a time; hand every site's activations to ``observe``.
+
+    Parameters
+    ----------
+    family
+        View of the model.
+    contexts
+        Series, 1-D tensors; consumed once.
+    observe
+        Called once a batch and site.
+    seed
+        Of the probe's random directions.
+    on_batch
+        Called with the number of series of each finished batch.
+
+    Returns
+    -------
+    int
+        Number of series seen.
+    """
     generator = torch.Generator().manual_seed(seed)
+    count = 0
     with family.instrumented(gradients=True), ExitStack() as stack:
         for site in family.sites:
-            for handle in _hooks(site, observe, observe_output):
+            for handle in _tap(site, observe):
                 stack.callback(handle.remove)
         for batch in batches(family, contexts):
             family.probe(batch, generator).backward()
+            count += len(batch)
             if on_batch is not None:
                 on_batch(len(batch))
+    return count
 
 
-def _hooks(
-    site: AttentionSite,
-    observe: Callable[[AttentionSite, _HeadState, Tensor], None],
-    observe_output: Callable[[AttentionSite, Tensor, Tensor], None],
-) -> list[Any]:
+def _tap(site: AttentionSite, observe: Observe) -> list[Any]:
+    """Hooks that gather one site's activations and pass them on when its gradient arrives."""
     module = site.module
-    seen: dict[str, Tensor] = {}
+    seen: dict[str, Any] = {}
 
     def heads(features: Tensor) -> Tensor:
         return features.detach().unflatten(-1, (site.heads, site.d_kv)).transpose(1, 2)
 
+    def before(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+        seen["mask"] = kwargs.get("mask")
+
     def keep(name: str) -> Callable[..., None]:
-        return lambda _module, _inputs, output: seen.__setitem__(name, heads(output))
+        return lambda _module, _inputs, features: seen.__setitem__(name, heads(features))
 
     def before_output(_module: Any, inputs: tuple[Tensor, ...]) -> None:
-        value = inputs[0]
-        value.register_hook(lambda gradient: observe_output(site, value.detach(), gradient))
-
-    def after(_module: Any, _inputs: Any, output: tuple[Tensor, Tensor, Tensor]) -> None:
-        weights = output[2]
-        if site.single_key:
-            return
-        state = _HeadState(seen.pop("q"), seen.pop("k"), weights.detach())
+        output = inputs[0]
 
         def backward(gradient: Tensor) -> None:
-            scaled = gradient * state.weights
-            observe(site, state, scaled - state.weights * scaled.sum(dim=-1, keepdim=True))
+            observe(site, HeadActivations(output=heads(output), gradient=heads(gradient), **seen))
+            seen.clear()
 
-        weights.register_hook(backward)
+        output.register_hook(backward)
+
+    def after(_module: Any, _inputs: Any, result: tuple[Tensor, Tensor, Tensor]) -> None:
+        mask = seen.pop("mask")
+        seen["bias"] = result[1].detach() if mask is None else result[1].detach() + mask
+        seen["weights"] = result[2].detach()
 
     return [
-        module.q.register_forward_hook(keep("q")),
-        module.k.register_forward_hook(keep("k")),
+        module.register_forward_pre_hook(before, with_kwargs=True),
+        module.q.register_forward_hook(keep("query")),
+        module.k.register_forward_hook(keep("key")),
+        module.v.register_forward_hook(keep("value")),
         module.o.register_forward_pre_hook(before_output),
         module.register_forward_hook(after),
     ]
 
 
-def input_moments(
+def head_moments(
+    family: Family, contexts: Iterable[Tensor], *, seed: int = 0, on_batch: OnBatch | None = None
+) -> dict[str, HeadMoments]:
+    """Moments of every head of every site, by site name; parameters as of `sweep`."""
+    moments = {
+        site.name: HeadMoments(*(SecondMoment(site.d_kv, site.heads) for _ in range(4))) for site in family.sites
+    }
+
+    def observe(site: AttentionSite, seen: HeadActivations) -> None:
+        mine = moments[site.name]
+        rows = torch.tensor(float(seen.output.shape[0] * seen.output.shape[2]))
+        mine.outputs.add(_gram(seen.output), rows)
+        mine.gradients.add(_gram(seen.gradient), rows)
+        if not site.single_key:
+            _add_scores(mine, seen)
+
+    sweep(family, contexts, observe, seed=seed, on_batch=on_batch)
+    return moments
+
+
+def _gram(rows: Float[Tensor, "batch heads length n"]) -> Float[Tensor, "heads n n"]:
+    return torch.einsum("bhli,bhlj->hij", rows, rows)
+
+
+def _add_scores(moments: HeadMoments, seen: HeadActivations) -> None:
+    importance = seen.score_gradient().square()
+    by_query, by_key = importance.sum(dim=-1), importance.sum(dim=-2)
+    total = by_query.sum(dim=(0, 2))
+    moments.queries.add(_gram(seen.query * by_query.sqrt()[..., None]), total)
+    # Sum over pairs of importance · (k_j − c_i)(k_j − c_i)ᵀ, c_i being what query i attends to.
+    centre = seen.weights @ seen.key
+    cross = torch.einsum("bhli,bhlj->hij", importance @ seen.key, centre)
+    gram = _gram(seen.key * by_key.sqrt()[..., None]) - cross - cross.transpose(1, 2)
+    moments.keys.add(gram + _gram(centre * by_query.sqrt()[..., None]), total)
+
+
+def rank_losses(
     family: Family,
     contexts: Iterable[Tensor],
+    bases: dict[str, HeadBases],
     *,
     seed: int = 0,
-    on_batch: Callable[[int], None] | None = None,
+    on_batch: OnBatch | None = None,
+) -> dict[str, dict[str, Float[Tensor, "heads ranks"]]]:
+    """What truncating one head to each rank costs, measured, with everything else intact.
+
+    The truncated head is run for real (its softmax too, which a linearisation gets wrong where attention is sharp);
+    the change of its output is carried to the loss by the probe's gradient. So a loss is a Gauss-Newton estimate, in
+    units of the family's own loss a series.
+
+    Returns
+    -------
+    dict
+        Site name to {"QK", "VO"} to losses at ranks 0 … d_kv, shape (h, d_kv + 1).
+    """
+    losses = {
+        site.name: {
+            part: torch.zeros(site.heads, site.d_kv + 1, dtype=torch.float64)
+            for part in (("VO",) if site.single_key else ("QK", "VO"))
+        }
+        for site in family.sites
+    }
+
+    def observe(site: AttentionSite, seen: HeadActivations) -> None:
+        basis, mine = bases[site.name], losses[site.name]
+        effects = (seen.output @ basis.output.to(seen.output)) * (seen.gradient @ basis.gradient.to(seen.output))
+        tails = effects.sum(dim=2).flip(-1).cumsum(-1).flip(-1)
+        mine["VO"][:, :-1] += tails.square().sum(dim=0).double().cpu()
+        if site.single_key:
+            return
+        query, key = seen.query @ basis.query.to(seen.query), seen.key @ basis.key.to(seen.key)
+        measured = rank_grid(site.d_kv)
+        for rank in measured:
+            scores = query[..., :rank] @ key[..., :rank].transpose(-1, -2) + seen.bias
+            change = scores.softmax(dim=-1) @ seen.value - seen.output
+            effect = (change * seen.gradient).sum(dim=(2, 3))
+            mine["QK"][:, rank] += effect.square().sum(dim=0).double().cpu()
+
+    count = sweep(family, contexts, observe, seed=seed, on_batch=on_batch)
+    for site in family.sites:
+        for part, loss in losses[site.name].items():
+            grid = rank_grid(site.d_kv) if part == "QK" else range(site.d_kv + 1)
+            losses[site.name][part] = _interpolated(loss, grid) / max(1, count)
+    return losses
+
+
+def rank_grid(full: int) -> list[int]:
+    """Ranks at which query-key truncation is measured: all up to 4, then about four a doubling, without ``full``.
+
+    Examples
+    --------
+    >>> rank_grid(32)
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28]
+    """
+    ranks, step = list(range(min(full, 4))), 1
+    rank = 4
+    while rank < full:
+        ranks.append(rank)
+        if rank >= 8 * step:
+            step *= 2
+        rank += step
+    return ranks
+
+
+def _interpolated(losses: Tensor, grid: Iterable[int]) -> Tensor:
+    """Fill losses between measured ranks linearly (the loss at full rank is 0)."""
+    known = [*grid, losses.shape[1] - 1]
+    for low, high in zip(known, known[1:], strict=False):
+        for rank in range(low + 1, high):
+            share = (rank - low) / (high - low)
+            losses[:, rank] = (1 - share) * losses[:, low] + share * losses[:, high]
+    return losses
+
+
+def input_moments(
+    family: Family, contexts: Iterable[Tensor], *, seed: int = 0, on_batch: OnBatch | None = None
 ) -> dict[str, InputMoments]:
-    """Second moments of the inputs of W_Q, W_K, W_V and W_O of every site, and the sensitivity of their outputs."""
+    """Moments of the inputs of W_Q, W_K, W_V, W_O of every site (O(d²) each), and how sensitive their outputs are."""
     moments: dict[str, InputMoments] = {}
     generator = torch.Generator().manual_seed(seed)
     with family.instrumented(gradients=True), ExitStack() as stack:
         for site in family.sites:
-            moments[site.name] = record = InputMoments({})
-            shared: dict[str, SecondMoment] = {"q": SecondMoment(site.d_model)}
-            shared["k"] = shared["q"] if site.kind == "self" else SecondMoment(site.d_model)
-            shared["v"], shared["o"] = shared["k"], SecondMoment(site.heads * site.d_kv)
-            record.inputs.update(shared)
-            for name in ("q", "k", "v", "o"):
-                hook = _input_hook(record, name, counts=name in ("q", "o") or (name == "k" and site.kind == "cross"))
+            query = SecondMoment(site.d_model)
+            source = query if site.kind == "self" else SecondMoment(site.d_model)
+            output = SecondMoment(site.heads * site.d_kv)
+            record = InputMoments({"q": query, "k": source, "v": source, "o": output})
+            moments[site.name] = record
+            first = {id(moment): name for name, moment in reversed(record.inputs.items())}
+            for name, moment in record.inputs.items():
+                hook = _input_hook(record, name, counts=first[id(moment)] == name)
                 stack.callback(getattr(site.module, name).register_forward_hook(hook).remove)
         for batch in batches(family, contexts):
             family.probe(batch, generator).backward()
@@ -279,18 +337,13 @@ def input_moments(
 
 def _input_hook(record: InputMoments, name: str, *, counts: bool) -> Callable[..., None]:
     def hook(_module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        rows = inputs[0].detach()
         if counts:
-            record.inputs[name].update(rows)
+            record.inputs[name].update(inputs[0])
 
         def backward(gradient: Tensor) -> None:
             record.sensitivity[name] = record.sensitivity.get(name, 0.0) + float(gradient.square().sum())
 
-        output.register_hook(backward)
+        if output.requires_grad:
+            output.register_hook(backward)
 
     return hook
-
-
-def as_contexts(targets: Sequence[Any], longest: int) -> list[Tensor]:
-    """1-D float32 tensors of at most ``longest`` last points."""
-    return [torch.as_tensor(target, dtype=torch.float32)[-longest:] for target in targets]

@@ -195,56 +195,36 @@ def input_svd(
     return a, sigma, half[:, None] * right
 
 
-@dataclass(frozen=True)
-class BilinearFactors:
-    """Factors of a bilinear form M = A Bᵀ, ordered by what they carry: column j of both belongs to σ_j.
+def balanced_basis(
+    left_gram: Float[Tensor, "n n"], right_gram: Float[Tensor, "n n"], ridge: float = RIDGE
+) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n n"], Float[Tensor, " n"]]:
+    """Change of basis inside a bilinear form M = A Bᵀ after which truncation is optimal.
 
-    Attributes
-    ----------
-    left, right
-        Shapes (m, n) and (p, n), float64: M ≈ left[:, :r] @ right[:, :r].T, equal at r = n.
-    sigma
-        Shape (n,), descending; Σ_{j>r} σ_j² is the error of rank r in the given metrics.
-    """
-
-    left: Float[Tensor, "m n"]
-    right: Float[Tensor, "p n"]
-    sigma: Float[Tensor, " n"]
-
-
-def bilinear_factors(
-    left: Float[Tensor, "m n"],
-    right: Float[Tensor, "p n"],
-    left_gram: Float[Tensor, "n n"],
-    right_gram: Float[Tensor, "n n"],
-    ridge: float = RIDGE,
-) -> BilinearFactors:
-    """Reduce M = A Bᵀ jointly, without ever forming M or the metrics at full size.
-
-    With input metrics C_X = L_X L_Xᵀ and C_Y = L_Y L_Yᵀ the best rank-r replacement of M in
-    E‖x M yᵀ‖² is the truncated SVD of L_Xᵀ A Bᵀ L_Y. Only the n × n Gram matrices Aᵀ C_X A = R₁ᵀ R₁ and
-    Bᵀ C_Y B = R₂ᵀ R₂ are needed (they are the second moments of x A and y B); with R₁ R₂ᵀ = U Σ Vᵀ the factors are
-    A R₂ᵀ V Σ^{-1/2} and B R₁ᵀ U Σ^{-1/2}.
+    With input metrics C_X = L_X L_Xᵀ and C_Y = L_Y L_Yᵀ the best rank-r replacement of M in E‖x M yᵀ‖² is the
+    truncated SVD of L_Xᵀ A Bᵀ L_Y. Only the n × n Gram matrices Aᵀ C_X A = R₁ᵀ R₁ and Bᵀ C_Y B = R₂ᵀ R₂ are needed,
+    which are the second moments of x A and of y B. With R₁ R₂ᵀ = U Σ Vᵀ the maps are S = R₂ᵀ V Σ^{-1/2} and
+    T = R₁ᵀ U Σ^{-1/2}; S Tᵀ = I, so A S (B T)ᵀ = M, and dropping the columns j > r of both costs Σ_{j>r} σ_j².
+    (In control theory: balanced truncation.)
 
     Parameters
     ----------
-    left, right
-        A, shape (m, n), and B, shape (p, n): W_Q and W_K of one head, or W_V and W_Oᵀ.
     left_gram, right_gram
-        Shape (n, n).
+        Shape (n, n), positive semi-definite.
     ridge
         Relative ridge on both, so that directions the calibration never saw keep an order.
 
+    Returns
+    -------
+    S, T, sigma
+        float64, sigma descending.
+
     Examples
     --------
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> a, b = torch.randn(6, 3, generator=generator), torch.randn(5, 3, generator=generator)
-    >>> f = bilinear_factors(a, b, a.T @ a, b.T @ b)
-    >>> bool(torch.allclose(f.left @ f.right.T, (a @ b.T).double(), atol=1e-6))
-    True
+    >>> s, t, sigma = balanced_basis(torch.diag(torch.tensor([4.0, 1.0])), torch.eye(2), ridge=0.0)
+    >>> sigma.tolist(), bool(torch.allclose(s @ t.T, torch.eye(2).double()))
+    ([2.0, 1.0], True)
     """
-    a, b = left.double(), right.double()
     r1, r2 = moment_root(left_gram, ridge).T, moment_root(right_gram, ridge).T
     u, sigma, vt = torch.linalg.svd(r1 @ r2.T)
     inverse = sigma.clamp_min(torch.finfo(torch.float64).tiny).rsqrt()
-    return BilinearFactors(a @ (r2.T @ vt.T * inverse), b @ (r1.T @ u * inverse), sigma)
+    return r2.T @ vt.T * inverse, r1.T @ u * inverse, sigma

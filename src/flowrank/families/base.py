@@ -36,7 +36,8 @@ class AttentionSite:
     heads, d_model, d_kv
         h, d and the width of one head.
     single_key
-        Whether every query sees exactly one key, so that the softmax is 1 and queries and keys do nothing.
+        Whether every query sees exactly one key. Then the softmax is 1, queries and keys do nothing, and the heads add
+        up to one linear map: the site counts as one head as wide as all of them.
     module
         The layer itself.
     """
@@ -79,16 +80,18 @@ class Family(ABC):
     def _site(self, name: str, module: T5Attention) -> AttentionSite:
         stack, _, layer, _, _, attribute = name.split(".")
         cross = attribute == "EncDecAttention"
+        single_key = self.decodes_one_token and stack == "decoder" and not cross
+        heads = 1 if single_key else module.n_heads
         return AttentionSite(
             name=name,
             stack="encoder" if stack == "encoder" else "decoder",
             kind="cross" if cross else "self",
             layer=int(layer),
             depth=int(layer) + (self.model.config.num_layers if cross else 0),
-            heads=module.n_heads,
+            heads=heads,
             d_model=module.d_model,
-            d_kv=module.key_value_proj_dim,
-            single_key=self.decodes_one_token and stack == "decoder" and not cross,
+            d_kv=module.inner_dim // heads,
+            single_key=single_key,
             module=module,
         )
 

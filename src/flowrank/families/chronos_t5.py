@@ -32,7 +32,7 @@ class ChronosT5(Family):
         """
         config, model = self.pipeline.model.config, self.model
         batch = pad_left(contexts, torch.device("cpu"))
-        horizon = max(1, min(config.prediction_length, batch.shape[1] // 3))
+        horizon = max(1, min(config.prediction_length, min(map(len, contexts)) // 3))
         tokens, mask, scale = self.pipeline.tokenizer.context_input_transform(batch[:, :-horizon])
         future, _, _ = self.pipeline.tokenizer._input_transform(batch[:, -horizon:], scale)
         start = torch.full((len(contexts), 1), model.config.decoder_start_token_id)

@@ -13,6 +13,7 @@ from flowrank.models.t5 import (
     CompressedChronosBolt,
     CompressedT5ForConditionalGeneration,
     attention_layers,
+    attention_parameters,
 )
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "FlowrankT5Pipeline",
     "Pipeline",
     "attention_layers",
+    "attention_parameters",
     "embedded_models",
     "load",
     "tensor_digest",

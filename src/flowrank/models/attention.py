@@ -61,6 +61,14 @@ class HeadLayout:
             self._slots = self._slots.to(device)
         return self._slots
 
+    def stored(self, features: Tensor) -> Tensor:
+        """(B, L, total) → what a cache keeps: (B, heads, L, widest), or (B, 1, L, total) where heads are uneven."""
+        return self.split(features) if self.even else features.unsqueeze(1)
+
+    def restored(self, stored: Tensor) -> Tensor:
+        """What a cache kept → (B, heads, L, widest)."""
+        return stored if self.even else self.split(stored.squeeze(1))
+
     def split(self, features: Tensor) -> Tensor:
         """(B, L, total) → (B, heads, L, widest)."""
         batch, length, _ = features.shape
@@ -110,8 +118,7 @@ class CompressedT5Attention(T5Attention):
 
     def key_value_widths(self) -> tuple[int, int]:
         """Features cached a token, over all heads: of keys, of values."""
-        heads = len(self.value_layout.widths)
-        return heads * self.query_layout.widest, heads * self.value_layout.widest
+        return self.query_layout.total, self.value_layout.total
 
     @torch.no_grad()
     def initialise(self, factor: float) -> None:
@@ -190,17 +197,20 @@ class CompressedT5Attention(T5Attention):
     def _keys_and_values(
         self, hidden_states: Tensor, key_value_states: Tensor | None, past_key_values: Any
     ) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, heads, L_k, widest), from the cache where it has them; the cache holds no padding."""
         is_cross = key_value_states is not None
-        cache = past_key_values
+        cache, crossing = past_key_values, False
         if isinstance(past_key_values, EncoderDecoderCache):
+            crossing = is_cross
             cache = past_key_values.cross_attention_cache if is_cross else past_key_values.self_attention_cache
-            if is_cross and past_key_values.is_updated.get(self.layer_idx):
-                layer = cache.layers[self.layer_idx]
-                return layer.keys, layer.values
-        source = key_value_states if key_value_states is not None else hidden_states
-        key, value = self.query_layout.split(self.k(source)), self.value_layout.split(self.v(source))
-        if cache is not None:
-            key, value = cache.update(key, value, self.layer_idx)
-            if is_cross and isinstance(past_key_values, EncoderDecoderCache):
-                past_key_values.is_updated[self.layer_idx] = True
-        return key, value
+        if crossing and past_key_values.is_updated.get(self.layer_idx):
+            layer = cache.layers[self.layer_idx]
+            key, value = layer.keys, layer.values
+        else:
+            source = hidden_states if key_value_states is None else key_value_states
+            key, value = self.query_layout.stored(self.k(source)), self.value_layout.stored(self.v(source))
+            if cache is not None:
+                key, value = cache.update(key, value, self.layer_idx)
+                if crossing:
+                    past_key_values.is_updated[self.layer_idx] = True
+        return self.query_layout.restored(key), self.value_layout.restored(value)

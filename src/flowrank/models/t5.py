@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, T5ForConditionalGene
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from flowrank.models.attention import CompressedT5Attention
-from flowrank.models.config import CompressedT5Config
+from flowrank.models.config import PROJECTIONS, CompressedT5Config
 
 
 def attention_layers(model: nn.Module) -> dict[str, T5Attention]:
@@ -24,6 +24,24 @@ def attention_layers(model: nn.Module) -> dict[str, T5Attention]:
     'decoder.block.0.layer.1.EncDecAttention'
     """
     return {name: module for name, module in model.named_modules() if isinstance(module, T5Attention)}
+
+
+def attention_parameters(model: nn.Module) -> int:
+    """Parameters of the query, key, value and output projections of all attention layers.
+
+    Examples
+    --------
+    >>> from transformers import T5Config, T5ForConditionalGeneration
+    >>> config = T5Config(d_model=8, d_kv=4, num_heads=2, d_ff=8, num_layers=1, vocab_size=8)
+    >>> attention_parameters(T5ForConditionalGeneration(config))
+    768
+    """
+    return sum(
+        parameter.numel()
+        for layer in attention_layers(model).values()
+        for name in PROJECTIONS
+        for parameter in getattr(layer, name).parameters()
+    )
 
 
 class _CompressedMixin(T5PreTrainedModel):

@@ -1,0 +1,102 @@
+"""The series on which a model is measured: the user's, or the built-in synthetic ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowrank.errors import FlowrankError
+from flowrank.series import Series, read_series
+from flowrank.synthetic import synthetic_series
+
+SHORTEST = 4
+"""Observed points below which a series says nothing about attention."""
+
+POINTS = 512
+"""Last points of a series that calibration looks at, at most."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Contexts to run the parent on, and where they came from.
+
+    Attributes
+    ----------
+    contexts
+        1-D float32 tensors, NaN = missing, divided by their largest magnitude.
+    source
+        For the recipe and the report.
+    skipped
+        Series left out, by reason.
+    """
+
+    contexts: list[Tensor]
+    source: str
+    skipped: dict[str, int]
+
+    @classmethod
+    def read(cls, series: Any, *, count: int, points: int = POINTS, seed: int = 0, **columns: Any) -> Calibration:
+        """Take the first ``count`` usable series of a source, or of the built-in generator if ``series`` is None.
+
+        Raises
+        ------
+        FlowrankError
+            If ``count`` is not positive or no series is usable: each is shorter than 4 observed points, or constant.
+        """
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise FlowrankError("calibration_series", expected="a positive whole number", found=repr(count))
+        if series is None:
+            source: Any = synthetic_series(count, length=points, seed=seed)
+            name = f"synthetic, seed {seed}"
+        else:
+            source, name = read_series(series, **columns), _name(series)
+        skipped: Counter[str] = Counter()
+        contexts: list[Tensor] = []
+        examples: dict[str, str] = {}
+        for item in source:
+            reason = _unusable(item, points)
+            if reason is None:
+                contexts.append(_context(item, points))
+            else:
+                skipped[reason] += 1
+                examples.setdefault(reason, item.item_id)
+            if len(contexts) == count:
+                break
+        if not contexts:
+            found = ", ".join(f"{n} {reason} (e.g. {examples[reason]!r})" for reason, n in skipped.items())
+            raise FlowrankError(
+                "series",
+                expected=f"at least one calibration series with {SHORTEST} observed points that vary",
+                found=found or "no series at all",
+                todo="pass longer or other series, or leave the argument out to use synthetic ones",
+            )
+        return cls(contexts, name, dict(skipped))
+
+
+def _unusable(item: Series, points: int) -> str | None:
+    observed = item.target[-points:][np.isfinite(item.target[-points:])]
+    if len(observed) == 0:
+        return "all missing"
+    if len(observed) < SHORTEST:
+        return "too short"
+    if np.ptp(observed) == 0:
+        return "constant"
+    return None
+
+
+def _context(item: Series, points: int) -> Tensor:
+    values = item.target[-points:]
+    return torch.as_tensor(values / np.nanmax(np.abs(values)), dtype=torch.float32)
+
+
+def _name(series: Any) -> str:
+    import os
+
+    return os.path.basename(os.fspath(series)) if isinstance(series, str | os.PathLike) else type(series).__name__
+
+

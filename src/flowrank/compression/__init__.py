@@ -1,0 +1,22 @@
+"""Compression: methods and allocations are values, `compress` applies them."""
+
+from __future__ import annotations
+
+from flowrank.compression.allocation import Allocation, Budget, Epsilon, FlowOfRanks, Uniform
+from flowrank.compression.apply import compress
+from flowrank.compression.methods import InputSVD, JointHeads, Method, WeightSVD
+from flowrank.compression.ranks import rank_table
+
+__all__ = [
+    "Allocation",
+    "Budget",
+    "Epsilon",
+    "FlowOfRanks",
+    "InputSVD",
+    "JointHeads",
+    "Method",
+    "Uniform",
+    "WeightSVD",
+    "compress",
+    "rank_table",
+]

@@ -1,0 +1,303 @@
+"""Which rank where: allocations are values, `allocate` turns one into kept components."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import singledispatch
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flowrank.errors import FlowrankError
+from flowrank.families import AttentionSite
+from flowrank.linalg import Spectrum
+
+
+@dataclass(frozen=True)
+class Group:
+    """Components that compete for parameters: those of one head's QK or VO product, or of one matrix.
+
+    Attributes
+    ----------
+    site
+        The attention layer.
+    part
+        "QK" or "VO" for joint factorisation, "q", "k", "v" or "o" for one matrix.
+    head
+        Head index, or -1 for all heads together.
+    sigma
+        Shape (n,), descending, in the method's own metric.
+    value
+        Shape (n,): what removing the component costs, in units of the model's loss, the same for all groups.
+    cost
+        Parameters a kept component takes.
+    dense_cost
+        Parameters of the dense matrix that is kept instead where factors would not be smaller; None if there is none.
+    """
+
+    site: AttentionSite
+    part: Literal["QK", "VO", "q", "k", "v", "o"]
+    head: int
+    sigma: Float[Tensor, " n"]
+    value: Float[Tensor, " n"]
+    cost: int
+    dense_cost: int | None = None
+
+    @property
+    def size(self) -> int:
+        """n, the number of components."""
+        return int(self.sigma.numel())
+
+    @property
+    def capacity(self) -> int:
+        """Smallest rank at which the group is kept whole."""
+        return self.size if self.dense_cost is None else min(self.size, -(-self.dense_cost // self.cost))
+
+    @property
+    def matrix_heads(self) -> int:
+        """Heads whose widths add up to this group's rank."""
+        return self.site.module.n_heads if self.head < 0 else self.site.module.n_heads // self.site.heads
+
+    def price(self, rank: int) -> int:
+        """Parameters at that rank."""
+        if self.dense_cost is not None and rank >= self.capacity:
+            return self.dense_cost
+        return rank * self.cost
+
+
+Kept = list[Tensor]
+"""For every group the indices of its kept components, ascending."""
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Every head (or matrix) keeps the same fraction, so that ``ratio`` of the attention parameters remains.
+
+    What the family's structure makes idle (queries and keys of a layer that sees one key) is dropped first.
+
+    Parameters
+    ----------
+    ratio
+        Kept attention parameters over dense ones, in (0, 1].
+    """
+
+    ratio: float
+
+    def __post_init__(self) -> None:
+        check_ratio(self.ratio)
+
+
+@dataclass(frozen=True)
+class Epsilon:
+    """Every head (or matrix) keeps its ε-rank: the components with σ_j / σ_1 > ε (the paper's rule).
+
+    Parameters
+    ----------
+    epsilon
+        Relative tolerance in [0, 1).
+    """
+
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.epsilon, int | float) and 0 <= self.epsilon < 1):
+            raise FlowrankError("epsilon", expected="a number in [0, 1)", found=self.epsilon, todo="pass e.g. 0.05")
+
+
+@dataclass(frozen=True)
+class FlowOfRanks:
+    """The paper's schedule: head width d̃(i) = ⌈ d̃_0 (1 + i)^α ⌉ at layer i (equation of section 4, Table 1).
+
+    Cross-attention of decoder layer i counts as layer (encoder layers + i).
+
+    Parameters
+    ----------
+    d0
+        d̃_0; leave it out and give ``ratio`` for the largest d̃_0 that keeps at most that share of the parameters.
+    alpha
+        α, how fast widths grow.
+    ratio
+        Kept attention parameters over dense ones, in (0, 1].
+    rounding
+        "ceil" as in the paper, or "power_of_two" (the nearest) as in the authors' code.
+
+    Examples
+    --------
+    >>> [FlowOfRanks(d0=3, alpha=0.27).width(layer) for layer in (0, 1, 5, 11, 23)]
+    [3, 4, 5, 6, 8]
+    """
+
+    d0: float | None = None
+    alpha: float = 0.35
+    ratio: float | None = None
+    rounding: Literal["ceil", "power_of_two"] = "ceil"
+
+    def __post_init__(self) -> None:
+        if (self.d0 is None) == (self.ratio is None):
+            raise FlowrankError("FlowOfRanks", expected="d0 or ratio, one of them", found=self)
+        if self.ratio is not None:
+            check_ratio(self.ratio)
+        if self.d0 is not None and not self.d0 > 0:
+            raise FlowrankError("d0", expected="a positive width", found=self.d0)
+        if not math.isfinite(self.alpha):
+            raise FlowrankError("alpha", expected="a finite exponent", found=self.alpha)
+        if self.rounding not in ("ceil", "power_of_two"):
+            raise FlowrankError("rounding", expected="'ceil' or 'power_of_two'", found=repr(self.rounding))
+
+    def width(self, layer: int, d0: float | None = None) -> int:
+        """Head width at a layer."""
+        exact = (self.d0 if d0 is None else d0) * (1 + layer) ** self.alpha  # type: ignore[operator]
+        if self.rounding == "power_of_two":
+            return 2 ** max(0, round(math.log2(exact)))
+        return max(1, math.ceil(exact - 1e-9))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One budget for the whole model: components are kept by measured loss per parameter, wherever they are.
+
+    Parameters
+    ----------
+    ratio
+        Kept attention parameters over dense ones, in (0, 1].
+    """
+
+    ratio: float
+
+    def __post_init__(self) -> None:
+        check_ratio(self.ratio)
+
+
+Allocation = Uniform | Epsilon | FlowOfRanks | Budget
+
+
+def check_ratio(ratio: Any) -> None:
+    """Refuse a ratio outside (0, 1]."""
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= 1:
+        raise FlowrankError(
+            "ratio",
+            expected="the kept share of the attention parameters, a number in (0, 1]",
+            found=repr(ratio),
+            todo="pass e.g. 0.25 to keep a quarter",
+        )
+
+
+@singledispatch
+def allocate(allocation: Any, groups: Sequence[Group], dense_parameters: int) -> Kept:
+    """Components to keep of every group.
+
+    Parameters
+    ----------
+    allocation
+        `Uniform`, `Epsilon`, `FlowOfRanks` or `Budget`.
+    groups
+        What competes.
+    dense_parameters
+        Attention parameters of the dense model, which ratios refer to.
+
+    Raises
+    ------
+    FlowrankError
+        If the allocation is of an unknown kind.
+    """
+    raise FlowrankError(
+        "allocation", expected="Uniform, Epsilon, FlowOfRanks or Budget", found=type(allocation).__name__
+    )
+
+
+@allocate.register
+def _(allocation: Epsilon, groups: Sequence[Group], dense_parameters: int) -> Kept:
+    return [_leading(group, Spectrum(group.sigma).epsilon_rank(allocation.epsilon)) for group in groups]
+
+
+@allocate.register
+def _(allocation: FlowOfRanks, groups: Sequence[Group], dense_parameters: int) -> Kept:
+    def ranks(d0: float) -> list[int]:
+        return [
+            min(group.capacity, allocation.width(group.site.depth, d0) * group.matrix_heads) for group in groups
+        ]
+
+    if allocation.d0 is not None:
+        return [_leading(g, r) for g, r in zip(groups, ranks(allocation.d0), strict=True)]
+    assert allocation.ratio is not None  # by __post_init__
+    budget = allocation.ratio * dense_parameters
+    low, high = 0.0, 2.0 * max((group.size for group in groups), default=1)
+    for _ in range(60):
+        middle = (low + high) / 2
+        price = sum(g.price(r) for g, r in zip(groups, ranks(middle), strict=True))
+        low, high = (middle, high) if price <= budget else (low, middle)
+    return [_leading(g, r) for g, r in zip(groups, ranks(low), strict=True)]
+
+
+@allocate.register
+def _(allocation: Uniform, groups: Sequence[Group], dense_parameters: int) -> Kept:
+    budget = allocation.ratio * dense_parameters
+    whole = sum(group.price(group.capacity) for group in groups)
+    share = min(1.0, budget / max(1, whole))
+    exact = [share * group.capacity for group in groups]
+    ranks = [math.floor(value + 1e-9) for value in exact]
+    left = budget - sum(g.price(r) for g, r in zip(groups, ranks, strict=True))
+    # Largest remainder first; equal remainders are spread evenly over the model.
+    order = sorted(range(len(groups)), key=lambda i: (ranks[i] - exact[i], i * 0.6180339887498949 % 1))
+    for i in order:
+        step = groups[i].price(min(ranks[i] + 1, groups[i].capacity)) - groups[i].price(ranks[i])
+        if 0 < step <= left and ranks[i] < groups[i].capacity:
+            ranks[i] += 1
+            left -= step
+    return [_leading(g, r) for g, r in zip(groups, ranks, strict=True)]
+
+
+@allocate.register
+def _(allocation: Budget, groups: Sequence[Group], dense_parameters: int) -> Kept:
+    budget = allocation.ratio * dense_parameters
+    values = [group.value.clone() for group in groups]
+    while True:
+        kept = _most_valuable(groups, values, budget)
+        idle = _queries_of_dead_heads(groups, kept)
+        if not idle:
+            return kept
+        for i in idle:
+            values[i] = torch.full_like(values[i], -1.0)
+
+
+def _most_valuable(groups: Sequence[Group], values: Sequence[Tensor], budget: float) -> Kept:
+    offers = [
+        (-float(value) / group.cost, index, int(component))
+        for index, (group, all_values) in enumerate(zip(groups, values, strict=True))
+        for component, value in enumerate(all_values)
+        if value >= 0
+    ]
+    chosen: list[list[int]] = [[] for _ in groups]
+    for _, index, component in sorted(offers):
+        group, mine = groups[index], chosen[index]
+        if len(mine) >= group.capacity:
+            continue
+        step = group.price(len(mine) + 1) - group.price(len(mine))
+        if step <= budget:
+            mine.append(component)
+            budget -= step
+    return [
+        _leading(group, group.size) if len(mine) >= group.capacity else torch.tensor(sorted(mine), dtype=torch.long)
+        for group, mine in zip(groups, chosen, strict=True)
+    ]
+
+
+def _queries_of_dead_heads(groups: Sequence[Group], kept: Kept) -> list[int]:
+    dead = {
+        (group.site.name, group.head)
+        for group, components in zip(groups, kept, strict=True)
+        if group.part == "VO" and group.head >= 0 and not len(components)
+    }
+    return [
+        i
+        for i, (group, components) in enumerate(zip(groups, kept, strict=True))
+        if group.part == "QK" and (group.site.name, group.head) in dead and len(components)
+    ]
+
+
+def _leading(group: Group, rank: int) -> Tensor:
+    return torch.arange(group.size if rank >= group.capacity else rank)

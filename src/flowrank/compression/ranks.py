@@ -1,0 +1,52 @@
+"""Ranks over depth, before and after, read off a compressed model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from flowrank.families import family_of
+from flowrank.models import AttentionShape, CompressedT5Config
+from flowrank.models.config import PROJECTIONS
+
+
+def rank_table(pipeline: Any) -> pd.DataFrame:
+    """Full and kept rank of every part of every attention layer.
+
+    Returns
+    -------
+    pd.DataFrame
+        One row a head and part ("QK", "VO"), or a projection ("Q", "K", "V", "O", head −1) where it is kept as one
+        matrix or two factors: stack, kind, layer, depth, part, head, full, kept, cost and full_cost (parameters).
+
+    Examples
+    --------
+    >>> import flowrank
+    >>> table = rank_table(flowrank.load("seed-bolt"))
+    >>> int(table.cost.sum()) == int(table.full_cost.sum())
+    True
+    """
+    rows: list[dict[str, Any]] = []
+    family = family_of(pipeline)
+    config = family.model.config
+    for site in family.sites:
+        heads, d = site.module.n_heads, site.d_model
+        shape = (
+            config.shape_of(site.name)
+            if isinstance(config, CompressedT5Config)
+            else AttentionShape.dense(heads, config.d_kv)
+        )
+        where = {"stack": site.stack, "kind": site.kind, "layer": site.layer, "depth": site.depth}
+        if shape.ranks:
+            costs = shape.parameters(d)
+            full = min(d, heads * config.d_kv)
+            for name in PROJECTIONS:
+                part = {"part": name.upper(), "head": -1, "full": full, "kept": shape.ranks.get(name, full)}
+                rows.append({**where, **part, "cost": costs[name], "full_cost": d * heads * config.d_kv})
+            continue
+        for part_name, widths in (("QK", shape.d_qk), ("VO", shape.d_vo)):
+            for head, kept in enumerate(widths):
+                part = {"part": part_name, "head": head, "full": config.d_kv, "kept": kept}
+                rows.append({**where, **part, "cost": 2 * d * kept, "full_cost": 2 * d * config.d_kv})
+    return pd.DataFrame(rows)

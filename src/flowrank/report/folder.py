@@ -1,0 +1,123 @@
+"""What a report is made of: the files that analysis, compression, evaluation and benchmark leave in a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from flowrank.errors import FlowrankError
+
+SITE = ("stack", "kind", "layer", "depth")
+COLUMNS = {
+    "rank_profile.parquet": (
+        *SITE,
+        "quantity",
+        "head",
+        "dim",
+        "epsilon",
+        "rank",
+        "effective_rank",
+        "stable_rank",
+    ),
+    "spectra.parquet": (*SITE, "quantity", "head", "j", "sigma"),
+    "ranks.parquet": (*SITE, "part", "head", "full", "kept", "cost", "full_cost"),
+    "scores.csv": ("dataset", "model", "MASE", "WQL"),
+    "forecasts.parquet": ("item_id", "timestamp", "predictions"),
+    "history.parquet": ("item_id", "timestamp", "target"),
+}
+"""Columns that each table must have; others are ignored."""
+
+TEXT = {"stack", "kind", "quantity", "part", "dataset", "model", "item_id", "timestamp"}
+"""Columns that need not be numbers."""
+
+FILES = (*COLUMNS, "analysis.json", "recipe.json", "bench.json")
+"""Every file that a report looks for."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The tables and records found in a folder; None for what is not there."""
+
+    rank_profile: pd.DataFrame | None = None
+    spectra: pd.DataFrame | None = None
+    ranks: pd.DataFrame | None = None
+    scores: pd.DataFrame | None = None
+    forecasts: pd.DataFrame | None = None
+    history: pd.DataFrame | None = None
+    analysis: dict[str, Any] | None = None
+    recipe: dict[str, Any] | None = None
+    bench: dict[str, Any] | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> Findings:
+        """Read every known file in ``folder``.
+
+        Raises
+        ------
+        FlowrankError
+            If it is not a folder, holds none of the files, or one of them is not what its name says.
+        """
+        todo = "run `flowrank analyze`, `compress`, `evaluate` or `benchmark` with an output in that folder"
+        if not folder.is_dir():
+            found = f"{str(folder)!r}, which {'is a file' if folder.exists() else 'does not exist'}"
+            raise FlowrankError(
+                "folder", expected=f"a folder with some of {', '.join(FILES)}", found=found, todo=todo
+            )
+        present = [name for name in FILES if (folder / name).is_file()]
+        if not present:
+            raise FlowrankError(
+                "folder",
+                expected=f"one or more of {', '.join(FILES)}",
+                found=f"none of them in {str(folder)!r}",
+                todo=todo,
+            )
+        contents = {Path(name).stem: _read(folder / name) for name in present}
+        known = {field.name for field in fields(cls)}
+        return cls(**{key: value for key, value in contents.items() if key in known})
+
+
+def _read(path: Path) -> pd.DataFrame | dict[str, Any] | None:
+    readers: dict[str, Callable[[Path], Any]] = {
+        ".parquet": pd.read_parquet,
+        ".csv": pd.read_csv,
+        ".json": lambda path: json.loads(path.read_text(encoding="utf-8")),
+    }
+    try:
+        content = readers[path.suffix](path)
+    except Exception as error:  # each reader has its own errors
+        raise FlowrankError(
+            path.name,
+            expected=f"a readable {path.suffix.removeprefix('.')} file",
+            found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}",
+            todo="make the file again",
+        ) from error
+    if path.suffix == ".json":
+        if not isinstance(content, dict):
+            raise FlowrankError(path.name, expected="a JSON object", found=f"a {type(content).__name__}")
+        return content
+    return _checked(content.rename(columns=str), path.name)
+
+
+def _checked(frame: pd.DataFrame, name: str) -> pd.DataFrame | None:
+    """Return the frame if it has the columns of its name and at least one row."""
+    missing = [column for column in COLUMNS[name] if column not in frame.columns]
+    if missing:
+        raise FlowrankError(
+            name,
+            expected=f"columns {', '.join(COLUMNS[name])}",
+            found=f"none called {', '.join(missing)}",
+            todo="make the file again with this version of flowrank",
+        )
+    for column in set(COLUMNS[name]) - TEXT:
+        if not pd.api.types.is_numeric_dtype(frame[column]):
+            raise FlowrankError(
+                f"{name}, column {column!r}", expected="numbers", found=f"the type {frame[column].dtype}"
+            )
+    for column in set(frame.columns) & (TEXT - {"timestamp"}):
+        frame = frame.assign(**{column: frame[column].astype(str)})
+    return frame if len(frame) else None
