@@ -2,8 +2,84 @@
 
 Source of the theory: Yu et al., "Understanding Transformers for Time Series: Rank Structure,
 Flow-of-ranks, and Compressibility", ICLR 2026, arXiv 2510.03358.
+
+Examples
+--------
+>>> import flowrank
+>>> parent = flowrank.load("seed-bolt")
+>>> child = flowrank.compress(parent, flowrank.JointHeads(flowrank.Budget(0.25)), calibration_series=32)
+>>> child.inner_model.num_parameters() < parent.inner_model.num_parameters()
+True
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from flowrank import _registration
+
+if TYPE_CHECKING:
+    from flowrank.analysis import RankProfile as RankProfile
+    from flowrank.analysis import analyze as analyze
+    from flowrank.benchmarking import benchmark as benchmark
+    from flowrank.compression import Budget as Budget
+    from flowrank.compression import Epsilon as Epsilon
+    from flowrank.compression import FlowOfRanks as FlowOfRanks
+    from flowrank.compression import InputSVD as InputSVD
+    from flowrank.compression import JointHeads as JointHeads
+    from flowrank.compression import Uniform as Uniform
+    from flowrank.compression import WeightSVD as WeightSVD
+    from flowrank.compression import compress as compress
+    from flowrank.compression import rank_table as rank_table
+    from flowrank.errors import FlowrankError as FlowrankError
+    from flowrank.evaluation import evaluate as evaluate
+    from flowrank.evaluation import relative_scores as relative_scores
+    from flowrank.forecasting import forecast as forecast
+    from flowrank.models import embedded_models as embedded_models
+    from flowrank.models import load as load
+    from flowrank.report import write_report as write_report
+    from flowrank.series import read_series as read_series
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Budget": "compression",
+    "Epsilon": "compression",
+    "FlowOfRanks": "compression",
+    "FlowrankError": "errors",
+    "InputSVD": "compression",
+    "JointHeads": "compression",
+    "RankProfile": "analysis",
+    "Uniform": "compression",
+    "WeightSVD": "compression",
+    "analyze": "analysis",
+    "benchmark": "benchmarking",
+    "compress": "compression",
+    "embedded_models": "models",
+    "evaluate": "evaluation",
+    "forecast": "forecasting",
+    "load": "models",
+    "rank_table": "compression",
+    "read_series": "series",
+    "relative_scores": "evaluation",
+    "write_report": "report",
+}
+
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names above
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that ``import flowrank`` stays light."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'flowrank' has no attribute {name!r}")
+    value = getattr(import_module(f"flowrank.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+_registration.register()

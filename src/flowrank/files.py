@@ -68,7 +68,7 @@ def atomic_file(path: str | Path, *, overwrite: bool = False, argument: str = "o
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~current_umask())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -93,7 +93,7 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False, argument: str = 
     retired: Path | None = None
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())
+        temporary.chmod(0o777 & ~current_umask())
         if path.exists():
             retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
             os.replace(path, retired / path.name)
@@ -109,7 +109,8 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False, argument: str = 
             shutil.rmtree(retired, ignore_errors=True)
 
 
-def _umask() -> int:
+def current_umask() -> int:
+    """The permissions that new files of this process lack."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

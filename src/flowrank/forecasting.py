@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -18,12 +18,14 @@ from flowrank.series import Series, read_series
 from flowrank.series.frequency import future_timestamps
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from chronos import BaseChronosPipeline
 
 DEFAULT_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 _WINDOW = 16  # batches that are sorted by length together
 _MODERATE = (1e-8, 1e8)  # magnitudes whose squares and sums are safe in fp32
+_ROW_GROUP = 65_536  # rows of a Parquet file that are written together
 _FLAT = 1e-5  # a smaller spread, relative to the magnitude, drowns in the rounding of fp32
 _Key = TypeVar("_Key")
 
@@ -400,21 +402,32 @@ def _write_parquet(frames: Iterator[pd.DataFrame], path: Path) -> None:
     import pyarrow.parquet as pq
 
     writer = None
+    waiting: list[pd.DataFrame] = []
     try:
-        for frame in frames:
-            table = pa.Table.from_pandas(frame, preserve_index=False)
-            if writer is None:
-                fields = [  # microseconds reach every year that a later batch may need
-                    field.with_type(pa.timestamp("us", field.type.tz))
-                    if pa.types.is_timestamp(field.type)
-                    else field
-                    for field in table.schema
-                ]
-                writer = pq.ParquetWriter(path, pa.schema(fields))
-            writer.write_table(table.cast(writer.schema))
+        for frame in chain(frames, [None]):
+            if frame is not None:
+                waiting.append(frame)
+            if not waiting or (frame is not None and sum(map(len, waiting)) < _ROW_GROUP):
+                continue
+            table = pa.concat_tables([_arrow(one) for one in waiting])
+            waiting = []
+            writer = writer or pq.ParquetWriter(path, table.schema)
+            writer.write_table(table)
     finally:
         if writer is not None:
             writer.close()
+
+
+def _arrow(frame: pd.DataFrame) -> pa.Table:
+    """Return a table with times in microseconds, which reach every year that another batch may need."""
+    import pyarrow as pa
+
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    fields = [
+        field.with_type(pa.timestamp("us", field.type.tz)) if pa.types.is_timestamp(field.type) else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(fields))
 
 
 def check_count(value: Any, argument: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any, Literal
@@ -58,7 +58,7 @@ class Group:
         return self.size if self.dense_cost is None else min(self.size, -(-self.dense_cost // self.cost))
 
     @property
-    def matrix_heads(self) -> int:
+    def heads(self) -> int:
         """Heads whose widths add up to this group's rank."""
         return self.site.module.n_heads if self.head < 0 else self.site.module.n_heads // self.site.heads
 
@@ -98,13 +98,20 @@ class Epsilon:
     Parameters
     ----------
     epsilon
-        Relative tolerance in [0, 1).
+        Relative tolerance in [0, 1); leave it out and give ``ratio`` for the smallest ε that keeps at most that share
+        of the parameters.
+    ratio
+        Kept attention parameters over dense ones, in (0, 1].
     """
 
-    epsilon: float
+    epsilon: float | None = None
+    ratio: float | None = None
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.epsilon, int | float) and 0 <= self.epsilon < 1):
+        _one_of(self, "epsilon", "ratio")
+        if self.ratio is not None:
+            check_ratio(self.ratio)
+        if self.epsilon is not None and not (_is_number(self.epsilon) and 0 <= self.epsilon < 1):
             raise FlowrankError("epsilon", expected="a number in [0, 1)", found=self.epsilon, todo="pass e.g. 0.05")
 
 
@@ -137,13 +144,12 @@ class FlowOfRanks:
     rounding: Literal["ceil", "power_of_two"] = "ceil"
 
     def __post_init__(self) -> None:
-        if (self.d0 is None) == (self.ratio is None):
-            raise FlowrankError("FlowOfRanks", expected="d0 or ratio, one of them", found=self)
+        _one_of(self, "d0", "ratio")
         if self.ratio is not None:
             check_ratio(self.ratio)
-        if self.d0 is not None and not self.d0 > 0:
+        if self.d0 is not None and not (_is_number(self.d0) and self.d0 > 0):
             raise FlowrankError("d0", expected="a positive width", found=self.d0)
-        if not math.isfinite(self.alpha):
+        if not (_is_number(self.alpha) and math.isfinite(self.alpha)):
             raise FlowrankError("alpha", expected="a finite exponent", found=self.alpha)
         if self.rounding not in ("ceil", "power_of_two"):
             raise FlowrankError("rounding", expected="'ceil' or 'power_of_two'", found=repr(self.rounding))
@@ -177,12 +183,26 @@ Allocation = Uniform | Epsilon | FlowOfRanks | Budget
 
 def check_ratio(ratio: Any) -> None:
     """Refuse a ratio outside (0, 1]."""
-    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= 1:
+    if not _is_number(ratio) or not 0 < ratio <= 1:
         raise FlowrankError(
             "ratio",
             expected="the kept share of the attention parameters, a number in (0, 1]",
             found=repr(ratio),
             todo="pass e.g. 0.25 to keep a quarter",
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _one_of(allocation: Any, first: str, second: str) -> None:
+    if (getattr(allocation, first) is None) == (getattr(allocation, second) is None):
+        raise FlowrankError(
+            type(allocation).__name__,
+            expected=f"{first} or {second}, one of them",
+            found=repr(allocation),
+            todo=f"give {first} for the rule itself or {second} for a size",
         )
 
 
@@ -211,26 +231,48 @@ def allocate(allocation: Any, groups: Sequence[Group], dense_parameters: int) ->
 
 @allocate.register
 def _(allocation: Epsilon, groups: Sequence[Group], dense_parameters: int) -> Kept:
-    return [_leading(group, Spectrum(group.sigma).epsilon_rank(allocation.epsilon)) for group in groups]
+    def ranks(epsilon: float) -> list[int]:
+        return [Spectrum(group.sigma).epsilon_rank(epsilon) for group in groups]
+
+    if allocation.epsilon is not None:
+        return _leading(groups, ranks(allocation.epsilon))
+    budget = (allocation.ratio or 0.0) * dense_parameters
+    kept = _largest(lambda digits: ranks(0.1**digits), 16.0, groups, budget)
+    return _leading(groups, kept)
 
 
 @allocate.register
 def _(allocation: FlowOfRanks, groups: Sequence[Group], dense_parameters: int) -> Kept:
     def ranks(d0: float) -> list[int]:
-        return [
-            min(group.capacity, allocation.width(group.site.depth, d0) * group.matrix_heads) for group in groups
-        ]
+        return [min(group.capacity, allocation.width(group.site.depth, d0) * group.heads) for group in groups]
 
     if allocation.d0 is not None:
-        return [_leading(g, r) for g, r in zip(groups, ranks(allocation.d0), strict=True)]
-    assert allocation.ratio is not None  # by __post_init__
-    budget = allocation.ratio * dense_parameters
-    low, high = 0.0, 2.0 * max((group.size for group in groups), default=1)
+        return _leading(groups, ranks(allocation.d0))
+    least = _price(groups, ranks(1e-9)) / dense_parameters
+    if allocation.ratio is not None and least > allocation.ratio:
+        raise FlowrankError(
+            "ratio",
+            expected=f"at least {least:.4g} under FlowOfRanks, where every head keeps a component",
+            found=allocation.ratio,
+            todo="keep more, or use Budget",
+        )
+    widest = 2.0 * max((group.size for group in groups), default=1)
+    return _leading(groups, _largest(ranks, widest, groups, (allocation.ratio or 0.0) * dense_parameters))
+
+
+def _price(groups: Sequence[Group], ranks: Sequence[int]) -> int:
+    return sum(group.price(rank) for group, rank in zip(groups, ranks, strict=True))
+
+
+def _largest(
+    ranks: Callable[[float], list[int]], end: float, groups: Sequence[Group], budget: float
+) -> list[int]:
+    """Ranks at the largest x in [0, end] whose price stays within the budget, by bisection; they grow with x."""
+    low, high = 1e-9, end
     for _ in range(60):
         middle = (low + high) / 2
-        price = sum(g.price(r) for g, r in zip(groups, ranks(middle), strict=True))
-        low, high = (middle, high) if price <= budget else (low, middle)
-    return [_leading(g, r) for g, r in zip(groups, ranks(low), strict=True)]
+        low, high = (middle, high) if _price(groups, ranks(middle)) <= budget else (low, middle)
+    return ranks(low)
 
 
 @allocate.register
@@ -240,7 +282,7 @@ def _(allocation: Uniform, groups: Sequence[Group], dense_parameters: int) -> Ke
     share = min(1.0, budget / max(1, whole))
     exact = [share * group.capacity for group in groups]
     ranks = [math.floor(value + 1e-9) for value in exact]
-    left = budget - sum(g.price(r) for g, r in zip(groups, ranks, strict=True))
+    left = budget - _price(groups, ranks)
     # Largest remainder first; equal remainders are spread evenly over the model.
     order = sorted(range(len(groups)), key=lambda i: (ranks[i] - exact[i], i * 0.6180339887498949 % 1))
     for i in order:
@@ -248,7 +290,7 @@ def _(allocation: Uniform, groups: Sequence[Group], dense_parameters: int) -> Ke
         if 0 < step <= left and ranks[i] < groups[i].capacity:
             ranks[i] += 1
             left -= step
-    return [_leading(g, r) for g, r in zip(groups, ranks, strict=True)]
+    return _leading(groups, ranks)
 
 
 @allocate.register
@@ -281,7 +323,7 @@ def _most_valuable(groups: Sequence[Group], values: Sequence[Tensor], budget: fl
             mine.append(component)
             budget -= step
     return [
-        _leading(group, group.size) if len(mine) >= group.capacity else torch.tensor(sorted(mine), dtype=torch.long)
+        torch.arange(group.size) if len(mine) >= group.capacity else torch.tensor(sorted(mine), dtype=torch.long)
         for group, mine in zip(groups, chosen, strict=True)
     ]
 
@@ -299,5 +341,5 @@ def _queries_of_dead_heads(groups: Sequence[Group], kept: Kept) -> list[int]:
     ]
 
 
-def _leading(group: Group, rank: int) -> Tensor:
-    return torch.arange(group.size if rank >= group.capacity else rank)
+def _leading(groups: Sequence[Group], ranks: Sequence[int]) -> Kept:
+    return [torch.arange(g.size if r >= g.capacity else r) for g, r in zip(groups, ranks, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -112,9 +113,11 @@ class CompressedT5Attention(T5Attention):
     def _projection(self, name: str) -> nn.Module:
         width = (self.query_layout if name in "qk" else self.value_layout).total
         size = (width, self.d_model) if name == "o" else (self.d_model, width)
-        if name in self.shape.ranks:
-            return FactoredLinear(*size, self.shape.ranks[name])
-        return nn.Linear(*size, bias=False)
+        with warnings.catch_warnings():  # a width of 0 is what we mean
+            warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
+            if name in self.shape.ranks:
+                return FactoredLinear(*size, self.shape.ranks[name])
+            return nn.Linear(*size, bias=False)
 
     def key_value_widths(self) -> tuple[int, int]:
         """Features cached a token, over all heads: of keys, of values."""
@@ -135,6 +138,8 @@ class CompressedT5Attention(T5Attention):
         }
         for name, std in spread.items():
             projection = getattr(self, name)
+            if 0 in (projection.in_features, projection.out_features):
+                continue
             if isinstance(projection, FactoredLinear):
                 side = (std / max(1, projection.rank) ** 0.5) ** 0.5
                 init.normal_(projection.down.weight, mean=0.0, std=factor * side)

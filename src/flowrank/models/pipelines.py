@@ -10,7 +10,7 @@ from chronos import ChronosBoltPipeline, ChronosConfig, ChronosModel, ChronosPip
 from chronos.chronos_bolt import ChronosBoltModelForForecasting
 from transformers import PreTrainedModel, T5ForConditionalGeneration
 
-from flowrank.files import atomic_folder
+from flowrank.files import atomic_folder, current_umask
 from flowrank.models.card import model_card
 from flowrank.models.checkpoint import RECIPE, Checkpoint
 from flowrank.models.config import CompressedT5Config
@@ -62,6 +62,8 @@ class _Saving:
             config.chronos_pipeline_class = type(self).__name__
         self.inner_model.save_pretrained(folder, safe_serialization=True)
         (folder / "README.md").write_text(model_card(self.name, self.inner_model, self.recipe), encoding="utf-8")
+        for file in folder.iterdir():
+            file.chmod(0o666 & ~current_umask())
         if self.recipe is not None:
             (folder / RECIPE).write_text(json.dumps(self.recipe, indent=2) + "\n", encoding="utf-8")
 

@@ -18,10 +18,11 @@ def write_report(folder: str | Path, *, output: str | Path | None = None, overwr
     folder
         Holds some of ``rank_profile.parquet``, ``spectra.parquet``, ``analysis.json`` (from an analysis),
         ``ranks.parquet``, ``recipe.json`` (from a compression), ``scores.csv``, ``bench.json``,
-        ``forecasts.parquet`` and ``history.parquet``. A part of the report appears only if its files are there.
+        ``forecasts.parquet`` and ``history.parquet``. A part of the report appears only if its files are
+        there.
     output
-        Name of the page, ending in ``.html``; default: ``report.html`` in ``folder``. The same numbers, unrounded,
-        go to a ``.json`` file beside it, and a text version to a ``.md`` file.
+        Name of the page, ending in ``.html``; default: ``report.html`` in ``folder``. The same numbers,
+        unrounded, go to a ``.json`` file beside it, and a text version to a ``.md`` file.
     overwrite
         Whether to replace these three files if they exist.
 
@@ -33,14 +34,15 @@ def write_report(folder: str | Path, *, output: str | Path | None = None, overwr
     Raises
     ------
     FlowrankError
-        If ``folder`` is not a folder or holds none of these files, a file is not what its name says, or an output
-        exists and ``overwrite`` is false.
+        If ``folder`` is not a folder or holds none of these files, a file is not what its name says, or an
+        output exists and ``overwrite`` is false.
 
     Examples
     --------
     >>> import pathlib, tempfile
     >>> folder = pathlib.Path(tempfile.mkdtemp())
-    >>> _ = (folder / "scores.csv").write_text("dataset,model,MASE,WQL\nm4,seasonal-naive,1.2,0.05\nm4,a,1.0,0.04\n")
+    >>> scores = "dataset,model,MASE,WQL\nm4,seasonal-naive,1.2,0.05\nm4,a,1.0,0.04\n"
+    >>> _ = (folder / "scores.csv").write_text(scores)
     >>> page = write_report(folder)
     >>> sorted(path.name for path in folder.iterdir())
     ['report.html', 'report.json', 'report.md', 'scores.csv']

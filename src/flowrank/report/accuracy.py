@@ -19,17 +19,17 @@ METRICS = ("WQL", "MASE")
 
 @dataclass(frozen=True)
 class Roles:
-    """Names, as they stand in the scores, of the uncompressed and the compressed model; None where unknown."""
+    """Names in the scores of the uncompressed and of the compressed model; None where unknown."""
 
     parent: str | None
     child: str | None
 
 
 def roles(findings: Findings) -> Roles:
-    """Find out which model is the parent of which, from the recipe, the benchmark and the names in the scores.
+    """Find out which model is the parent of which, from the recipe, the benchmark and the scores.
 
-    Names match if they are equal or end in the same folder name. Of a single unnamed model beside the parent it
-    is safe to say that it is the child; of several it is not.
+    Names match if they are equal or end in the same folder name. Of a single unnamed model beside the parent
+    it is safe to say that it is the child; of several it is not.
     """
     names = [] if findings.scores is None else [m for m in findings.scores["model"].unique() if m != NAIVE]
     bench = (findings.bench or {}).get("models", {})

@@ -81,7 +81,7 @@ def _accuracy(findings: Findings, who: Roles) -> list[Claim | None]:
                     value,
                     show(value, "ratio"),
                     f"WQL, relative to {name}",
-                    f"geometric mean over {datasets} dataset{'s' * (datasets != 1)}{beside}",
+                    f"geometric mean, {datasets} dataset{'s' * (datasets != 1)}{beside}",
                 )
             )
     return found

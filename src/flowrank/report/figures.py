@@ -32,7 +32,8 @@ def spectra(frame: pd.DataFrame) -> list[Figure]:
     lowest = max(float(frame.loc[frame["sigma"] > 0, "sigma"].min()), 1e-5)
     y = Axis.over([lowest, 1.0], log=True)
     embedded = frame[frame["quantity"] == "embedding"]
-    signal, weights = [], []
+    signal: list[str] = []
+    weights: list[str] = []
     for site in sites(frame):
         part = frame[(frame["site"] == site) & frame["quantity"].isin(["input", "embedding"])]
         if len(part):
@@ -51,16 +52,16 @@ def spectra(frame: pd.DataFrame) -> list[Figure]:
         Figure(
             "spectra-signal",
             "What flows into each layer",
-            f"{lead} Look at where a curve crosses ε: that is its numerical rank. Curves that flatten from blue "
-            "to yellow are flow-of-ranks: each layer spreads the signal over more directions.",
+            f"{lead} Look at where a curve crosses ε: that is its numerical rank. Curves that flatten from "
+            "blue to yellow are flow-of-ranks: each layer spreads the signal over more directions.",
             signal,
             [colours, *dashed],
         ),
         Figure(
             "spectra-weights",
-            "Weights and what they produce",
-            f"{lead} A steep curve can be cut early at little cost; a flat one cannot. Compare the first layers "
-            "(blue) with the last (yellow).",
+            "Inside the layers: residual stream, projections and weights",
+            f"{lead} A steep curve can be cut early at little cost; a flat one cannot. Compare the first "
+            "layers (blue) with the last (yellow).",
             weights,
             [colours, *(cross if (frame["kind"] == "cross").any() else [])],
         ),
@@ -68,7 +69,7 @@ def spectra(frame: pd.DataFrame) -> list[Figure]:
     return [figure for figure in figures if figure.panels]
 
 
-def _spectrum_panel(title: str, part: pd.DataFrame, y: Axis, span: tuple[int, int]) -> Panel | str:
+def _spectrum_panel(title: str, part: pd.DataFrame, y: Axis, span: tuple[int, int]) -> str:
     longest = int(part["j"].max())
     panel = Panel(
         title,
@@ -83,22 +84,25 @@ def _spectrum_panel(title: str, part: pd.DataFrame, y: Axis, span: tuple[int, in
             panel.level(level, f"ε = {level:g}")
     keys = ["quantity", "kind", "site", "depth"]
     for (quantity, kind, _, depth), curve in part.groupby(keys, sort=True):
-        sigma = curve.assign(log=np.log(curve["sigma"].clip(lower=y.low))).groupby("j")["log"].median()
-        keep = np.unique(np.geomspace(1, len(sigma), CURVE_POINTS).round().astype(int) - 1)
-        keep = np.unique(
-            np.concatenate([keep, np.linspace(0, len(sigma) - 1, CURVE_POINTS // 2).astype(int)])
-        )
-        hue = depth_colour((depth - span[0]) / max(1, span[1] - span[0]))
+        visible = curve[curve["sigma"] >= y.low]
+        sigma = np.log(visible["sigma"]).groupby(visible["j"]).median()
+        keep = _spread(len(sigma))
+        places, values = sigma.index.to_numpy()[keep].tolist(), np.exp(sigma.to_numpy()[keep]).tolist()
         if quantity == "embedding":
-            options = {"hue": "ink", "width": 1.8, "dash": "5 3"}
+            panel.line(places, values, "ink", dash="5 3")
         else:
-            options = {
-                "hue": hue,
-                "width": 1.3,
-                "dash": "2 2" if kind == "cross" and "cross" not in title else "",
-            }
-        panel.line(sigma.index.to_numpy()[keep], np.exp(sigma.to_numpy()[keep]), **options)
+            hue = depth_colour((float(str(depth)) - span[0]) / max(1, span[1] - span[0]))
+            dash = "2 2" if kind == "cross" and "cross" not in title else ""
+            panel.line(places, values, hue, width=1.3, dash=dash)
     return panel.svg()
+
+
+def _spread(count: int) -> np.ndarray:
+    """Positions of the points to draw: dense where a spectrum falls fastest, at the front."""
+    if not count:
+        return np.empty(0, dtype=int)
+    near = np.geomspace(1, count, CURVE_POINTS).round() - 1
+    return np.unique(np.concatenate([near, np.linspace(0, count - 1, CURVE_POINTS // 2)]).astype(int))
 
 
 def rank_flow(frame: pd.DataFrame) -> list[Figure]:
@@ -119,17 +123,18 @@ def rank_flow(frame: pd.DataFrame) -> list[Figure]:
         Figure(
             "flow-of-ranks",
             "Flow-of-ranks: the signal",
-            "Numerical rank (how many singular values exceed ε times the largest) against depth; decoder layers "
-            "count on from the encoder's. Look for the climb from left to right: early layers see a signal of low "
-            "rank, so they are the ones that can be narrow.",
+            "Numerical rank (how many singular values exceed ε times the largest) against depth; decoder "
+            "layers count on from the encoder's. Look for a climb from left to right: where the "
+            "signal is of low rank, a layer can be narrow.",
             signal,
             [*_legend(SIGNAL, present), *embedded],
         ),
         Figure(
             "rank-weights",
             "The same for the weights",
-            f"Numerical rank of the weight matrices at ε = {epsilons[0]:g}. Weights of low rank can be factorised; "
-            "where weights are of full rank but their input is not, only input-aware methods help.",
+            f"Numerical rank of the weight matrices at ε = {epsilons[0]:g}. Weights of low rank can be "
+            "factorised; where weights are of full rank but their input is not, look at input-aware "
+            "methods.",
             weights,
             _legend(WEIGHTS, present),
         ),

@@ -1,4 +1,4 @@
-"""What a report is made of: the files that analysis, compression, evaluation and benchmark leave in a folder."""
+"""What a report is made of: the files that the other steps leave in a folder."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Findings:
                 found=f"none of them in {str(folder)!r}",
                 todo=todo,
             )
-        contents = {Path(name).stem: _read(folder / name) for name in present}
+        contents: dict[str, Any] = {Path(name).stem: _read(folder / name) for name in present}
         known = {field.name for field in fields(cls)}
         return cls(**{key: value for key, value in contents.items() if key in known})
 

@@ -13,9 +13,12 @@ from flowrank.report.accuracy import METRICS, NAIVE, Roles, by_dataset
 from flowrank.report.svg import BOTTOM, SERIES, SHAPES, TOP, Axis, Panel, swatch
 from flowrank.report.tables import Figure, Legend
 
+Points = tuple[np.ndarray, np.ndarray]
+"""Places and values."""
+
 MOST_SERIES = 6
 MOST_MODELS = 5
-LABEL_WIDTH = 118
+LABEL_WIDTH = 128
 LABEL_LETTERS = 17
 
 
@@ -65,10 +68,10 @@ def accuracy_dots(scores: pd.DataFrame, who: Roles) -> Figure | None:
     return Figure(
         "accuracy",
         "Dataset by dataset",
-        "Left of the black line a model beats seasonal naive. The length of a grey bar is the spread between the "
-        "models: short bars mean that compression cost little there.",
+        "Left of the line at 1 a model beats seasonal naive. The length of a grey bar is the spread between "
+        "the models: short bars mean that compression cost little there.",
         panels,
-        [Legend(swatch(hues[m], shapes[m]), shorten(m, 40) + notes.get(m, "")) for m in models],
+        [Legend(swatch(hues[m], shapes[m], line=False), shorten(m, 40) + notes.get(m, "")) for m in models],
     )
 
 
@@ -85,9 +88,9 @@ def cost_bars(rows: list[dict[str, Any]]) -> Figure | None:
         return None
     places = [float(i) for i in range(len(known))]
     panel = Panel(
-        "Child relative to parent",
+        "Child over parent",
         "; ".join(f"{row['what']} {row['ratio']:.3f}" for row in known),
-        x=Axis.over([1.0, *(row["ratio"] for row in known)], zero=True),
+        x=Axis.over([1.15, *(1.15 * row["ratio"] for row in known)], zero=True),
         y=Axis(len(known) - 0.5, -0.5, places, labels=[row["short"] for row in known]),
         height=TOP + BOTTOM + 25 * len(known),
         left=LABEL_WIDTH,
@@ -95,14 +98,13 @@ def cost_bars(rows: list[dict[str, Any]]) -> Figure | None:
     )
     for place, row in zip(places, known, strict=True):
         panel.bar(place, 0.0, row["ratio"], "blue" if row["ratio"] <= 1 else "vermillion")
-        near = row["ratio"] > 0.85 * panel.x.high
-        panel.note(row["ratio"], place, f"{row['ratio']:.2f}" if not near else "")
+        panel.note(row["ratio"], place, f"{row['ratio']:.2f}", hue="ink")
     panel.upright(1.0, hue="ink", dash="")
     return Figure(
         "cost",
-        "What shrank, and by how much",
-        "The black line is the parent. Weights, key/value cache and peak memory are three different things: "
-        "attention is only a part of the weights, but all of the cache.",
+        "Cost relative to the parent",
+        "The upright line at 1 is the parent. Weights, key/value cache and peak memory are "
+        "three different things: attention is only a part of the weights, but all of the cache.",
         [panel.svg()],
     )
 
@@ -132,7 +134,7 @@ def forecast_fans(forecasts: pd.DataFrame, history: pd.DataFrame | None) -> Figu
     single = len(models) == 1
     legend = [Legend(swatch("ink"), "history")]
     if history is not None:
-        legend.append(Legend(swatch("ink", "circle"), "what happened"))
+        legend.append(Legend(swatch("ink", "circle", line=False), "what happened"))
     legend += [
         Legend(swatch(SERIES[i]), "median" if single else f"median, {shorten(m, 40)}")
         for i, m in enumerate(models)
@@ -142,8 +144,8 @@ def forecast_fans(forecasts: pd.DataFrame, history: pd.DataFrame | None) -> Figu
     return Figure(
         "forecasts",
         "Example forecasts",
-        "History in black, the forecast as a median and a fan of quantiles. Look at whether the truth stays "
-        "inside the fan, and whether the fan widens where the series is hard.",
+        "History as a thin line, the forecast as a median and a fan of quantiles. Look at whether "
+        "the truth stays inside the fan, and whether the fan widens where the series is hard.",
         panels,
         legend,
     )
@@ -172,8 +174,8 @@ def _fan(
     stamps = list(part["timestamp"]) + ([] if past is None else list(past["timestamp"]))
     place, names = _clock(stamps)
     x = place[: len(part)]
-    cut = float(np.nanmin(x))
-    seen, later = _split(past, place[len(part) :], cut, steps=part.groupby("model").size().max())
+    cut, steps = float(np.nanmin(x)), int(part.groupby("model").size().max())
+    seen, later = _split(past, place[len(part) :], cut, steps=steps)
     values = [*part["predictions"], *(v for c in quantiles.values() for v in part[c]), *seen[1], *later[1]]
     places = [*seen[0], *later[0], *x]
     low, high = float(np.nanmin(places)), float(np.nanmax(places))
@@ -181,7 +183,7 @@ def _fan(
     ticks = [low, *middle, high] if high > low else [low]
     panel = Panel(
         shorten(item, 44),
-        f"History of {len(seen[0])} points and forecast of {len(x) // max(1, part['model'].nunique())} steps.",
+        f"History of {len(seen[0])} points and forecast of {steps} steps.",
         x=Axis(low, high if high > low else low + 1, ticks, labels=[names(t, high - low) for t in ticks]),
         y=Axis.over([float(v) for v in values]),
         height=220,
@@ -197,9 +199,11 @@ def _fan(
         pairs = [(low, top) for low, top in pairs if top is not None]
         for lower, upper in pairs if len(shown) == 1 else pairs[:1]:
             opacity = 0.15 if len(shown) == 1 else 0.2
-            panel.band(at, table[quantiles[lower]].to_list(), table[upper].to_list(), hue, opacity=opacity)
-    panel.line(*seen, "ink", width=1.3)
-    panel.marks(*later, "ink", "circle", size=1.7)
+            panel.band(
+                at.tolist(), table[quantiles[lower]].to_list(), table[upper].to_list(), hue, opacity=opacity
+            )
+    panel.line(seen[0].tolist(), seen[1].tolist(), "ink", width=1.3)
+    panel.marks(later[0].tolist(), later[1].tolist(), "ink", "circle", size=1.7)
     for model in shown:
         rows = np.asarray(part["model"] == model)
         order = np.argsort(x[rows], kind="stable")
@@ -214,13 +218,13 @@ def _partner(quantiles: dict[float, str], level: float) -> str | None:
     return next((column for other, column in quantiles.items() if abs(other + level - 1) < 1e-9), None)
 
 
-def _split(past: pd.DataFrame | None, place: np.ndarray, cut: float, *, steps: int) -> tuple[Any, Any]:
-    """History before the cut (the last few horizons of it) and the truth after it, each as places and values."""
+def _split(past: pd.DataFrame | None, place: np.ndarray, cut: float, *, steps: int) -> tuple[Points, Points]:
+    """History before the cut (the last few horizons) and the truth after it, as places and values."""
     if past is None:
-        return ([], []), ([], [])
+        return (np.empty(0), np.empty(0)), (np.empty(0), np.empty(0))
     order = np.argsort(place, kind="stable")
     place, target = place[order], past["target"].to_numpy(dtype=float)[order]
-    before, keep = place < cut, max(4 * int(steps), 48)
+    before, keep = place < cut, max(3 * steps, 48)
     return (place[before][-keep:], target[before][-keep:]), (place[~before], target[~before])
 
 

@@ -33,7 +33,7 @@ class Report:
         return cls(_title(findings), _subtitle(findings), claims(findings, who), sections(findings, who))
 
     def html(self) -> str:
-        """The page: one file, no script, nothing loaded from elsewhere."""
+        """Return the page: one file, no script, nothing loaded from elsewhere."""
         from jinja2 import Environment, PackageLoader, StrictUndefined
         from markupsafe import Markup
 
@@ -45,7 +45,7 @@ class Report:
         return rooms.get_template("template.html.j2").render(report=self, style=Markup(style), drawn=Markup)
 
     def markdown(self) -> str:
-        """The text version: claims and every table."""
+        """Return the text version: claims and every table."""
         lines = [f"# {_plain(self.title)}", "", *([_plain(self.subtitle), ""] if self.subtitle else [])]
         lines += [f"- **{_plain(c.shown)}** {_plain(c.label)} ({_plain(c.detail)})" for c in self.claims]
         for section in self.sections:
@@ -58,7 +58,7 @@ class Report:
         return "\n".join(lines) + "\n"
 
     def json(self) -> str:
-        """Every number, unrounded; null for what is missing or not finite."""
+        """Return every number, unrounded; null for what is missing or not finite."""
         record = {
             "title": self.title,
             "claims": [
@@ -91,9 +91,8 @@ def _subtitle(findings: Findings) -> str:
     facts = [str(model["class"])] if model.get("class") else []
     if model.get("parameters"):
         facts.append(f"{short_count(model['parameters'])} parameters")
-    facts += [
-        f"{word} {model[key]}" for key, word in {"d_model": "width", "heads": "heads"}.items() if key in model
-    ]
+    facts += [f"width {model['d_model']}"] if "d_model" in model else []
+    facts += [f"{model['heads']} heads"] if "heads" in model else []
     layers = model.get("layers")
     if isinstance(layers, dict):
         facts.append(" + ".join(f"{count} {stack}" for stack, count in layers.items()) + " layers")

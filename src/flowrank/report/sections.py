@@ -51,7 +51,7 @@ def _ranks(measured: pd.DataFrame | None, kept: pd.DataFrame | None) -> Section 
     return Section(
         "ranks",
         "Ranks over depth",
-        "Rank grows as the signal flows through the layers (flow-of-ranks); early layers are the most compressible.",
+        "Does rank grow as the signal flows through the layers (flow-of-ranks)? Where it is low, narrow layers do.",
         drawn,
         tables,
     )
@@ -85,7 +85,12 @@ def _rank_tables(frame: pd.DataFrame) -> list[Table]:
             Table(
                 f"layers_{epsilon:g}",
                 f"Rank at ε = {epsilon:g}, layer by layer",
-                [Column("site", "where"), Column("layer", "layer"), Column("depth", "depth"), *columns],
+                [
+                    Column("site", "where"),
+                    Column("layer", "layer", "count"),
+                    Column("depth", "depth", "count"),
+                    *columns,
+                ],
                 rows,
                 folded=True,
             )
@@ -112,8 +117,8 @@ def _kept_tables(frame: pd.DataFrame) -> list[Table]:
         "Ranks before and after, layer by layer",
         [
             Column("site", "where"),
-            Column("layer", "layer"),
-            Column("depth", "depth"),
+            Column("layer", "layer", "count"),
+            Column("depth", "depth", "count"),
             Column("part", "part"),
             Column("full", "before", "number"),
             Column("kept", "after", "number"),
@@ -132,7 +137,7 @@ def _accuracy(scores: pd.DataFrame | None, who: Roles) -> Section | None:
     if scores is None:
         return None
     rows = summary(scores, who)
-    columns = [Column("model", "model"), Column("datasets", "datasets")]
+    columns = [Column("model", "model"), Column("datasets", "datasets", "count")]
     for reference, label in (("naive", "seasonal naive"), ("parent", "parent")):
         for metric in METRICS:
             key = f"{metric}_{reference}"
@@ -158,7 +163,7 @@ def _accuracy(scores: pd.DataFrame | None, who: Roles) -> Section | None:
         [
             {
                 "dataset": dataset,
-                **{f"{k} {m}": float(wide[k].at[dataset, m]) for k in METRICS for m in models},
+                **{f"{k} {m}": float(wide[k].loc[dataset, m]) for k in METRICS for m in models},
             }
             for dataset in wide["WQL"].index
         ],
@@ -182,8 +187,8 @@ COSTS = (
     ("cache_bytes.cross", "Key/value cache, cross-attention", "cache, cross", "bytes", "cache_bytes_cross"),
     ("peak_bytes", "Peak memory above the loaded model", "peak memory", "bytes", "peak_bytes"),
     ("latency_s.median", "Latency, median", "latency", "seconds", "latency.median"),
-    ("latency_s.min", "Latency, least", "latency, min", "seconds", "latency.min"),
-    ("latency_s.max", "Latency, most", "latency, max", "seconds", "latency.max"),
+    ("latency_s.min", "Latency, fastest", "latency, min", "seconds", "latency.min"),
+    ("latency_s.max", "Latency, slowest", "latency, max", "seconds", "latency.max"),
 )
 
 
@@ -206,9 +211,9 @@ def _cost(bench: dict[str, Any] | None) -> Section | None:
         "Parent and child on one workload",
         [
             Column("what", ""),
+            Column("ratio", "child / parent", "ratio"),
             Column("parent", f"parent ({names[0]})" if names[0] else "parent", "unit"),
             Column("child", f"child ({names[1]})" if names[1] else "child", "unit"),
-            Column("ratio", "child / parent", "ratio"),
         ],
         rows,
         note="1 MB is 10⁶ bytes. Latency was measured in turns in one process; its ratios are taken pair by pair, "

@@ -28,7 +28,8 @@ DEPTH_STOPS = ("#3F6FD8", "#8259C9", "#C4568F", "#E0703F", "#E69F00")
 """Colours from the first to the last layer; lightness grows steadily, so the order survives any colour vision."""
 
 WIDTH, HEIGHT = 360, 236
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 46, 36
+LEFT, RIGHT, BOTTOM = 46, 12, 36
+TOP, TOP_WITH_LABEL = 30, 46
 
 
 def colour(name: str) -> str:
@@ -55,7 +56,7 @@ class Axis:
     Examples
     --------
     >>> Axis.over([0, 97]).ticks
-    [0.0, 50.0, 100.0]
+    [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]
     >>> Axis.over([0.004, 1.0], log=True).ticks
     [0.001, 0.01, 0.1, 1.0]
     """
@@ -67,15 +68,14 @@ class Axis:
     labels: list[str] | None = None
 
     @classmethod
-    def over(cls, values: Iterable[float], *, log: bool = False, zero: bool = False, count: int = 4) -> Axis:
+    def over(cls, values: Iterable[float], *, log: bool = False, zero: bool = False, count: int = 6) -> Axis:
         """Axis that holds all finite ``values`` between round numbers."""
         finite = [v for v in values if math.isfinite(v) and (v > 0 or not log)] or [1.0]
-        low, high = min(finite), max(finite)
+        low, high = float(min(finite)), float(max(finite))
         if log:
             first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
             last = max(last, first + 1)
-            step = max(1, math.ceil((last - first) / 5))
-            powers = range(last, first - 1, -step)
+            powers = range(last, first - 1, -max(1, math.ceil((last - first) / 5)))
             return cls(10.0**first, 10.0**last, [10.0**p for p in reversed(powers)], log=True)
         if zero:
             low, high = min(low, 0.0), max(high, 0.0)
@@ -83,9 +83,12 @@ class Axis:
             low, high = (low - abs(low) / 2, high + abs(high) / 2) if low else (0.0, 1.0)
         raw = (high - low) / count
         power = 10.0 ** math.floor(math.log10(raw))
-        step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
+        step: float = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
         start, stop = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-        return cls(start * step, stop * step, [round(i * step, 12) for i in range(start, stop + 1)])
+        margin = 0.06 * (high - low)
+        low, high = max(start * step, low - margin), min(stop * step, high + margin)
+        ticks = [round(i * step, 12) for i in range(start, stop + 1)]
+        return cls(low, high, [t for t in ticks if low <= t <= high + 1e-9 * step])
 
     @classmethod
     def integers(cls, values: Iterable[float]) -> Axis:
@@ -144,13 +147,18 @@ class Panel:
     grid: str = "y"
     _parts: list[str] = field(default_factory=list)
 
+    @property
+    def top(self) -> int:
+        """Where the chart begins, under the title and the name of the vertical axis."""
+        return TOP_WITH_LABEL if self.y_label else TOP
+
     def px(self, value: float) -> float:
         """Horizontal position of a value."""
         return self.left + self.x.share(value) * (WIDTH - self.left - RIGHT)
 
     def py(self, value: float) -> float:
         """Vertical position of a value."""
-        return self.height - BOTTOM - self.y.share(value) * (self.height - BOTTOM - TOP)
+        return self.height - BOTTOM - self.y.share(value) * (self.height - BOTTOM - self.top)
 
     def line(
         self,
@@ -226,13 +234,13 @@ class Panel:
     def upright(self, value: float, *, hue: str = "soft", dash: str = "3 3") -> None:
         """Vertical reference line."""
         self._parts.append(
-            f'<path d="M{self.px(value):.1f} {TOP}V{self.height - BOTTOM}" style="fill:none;'
+            f'<path d="M{self.px(value):.1f} {self.top}V{self.height - BOTTOM}" style="fill:none;'
             f'stroke:{colour(hue)};stroke-width:1;stroke-dasharray:{dash}"/>'
         )
 
-    def note(self, x: float, y: float, text: str, *, anchor: str = "start", hue: str = "soft") -> None:
-        """Text at a point of the chart."""
-        self._parts.append(text_at(self.px(x), self.py(y) + 3.5, text, anchor=anchor, hue=hue))
+    def note(self, x: float, y: float, text: str, *, hue: str = "soft") -> None:
+        """Text just right of a point of the chart."""
+        self._parts.append(text_at(self.px(x) + 5, self.py(y) + 3.5, text, hue=hue))
 
     def svg(self) -> str:
         """Return the panel as an ``<svg>`` element."""
@@ -254,7 +262,7 @@ class Panel:
         for index, tick in enumerate(self.x.ticks):
             x = self.px(tick)
             if self.grid == "x":
-                frame.append(_rule(f"M{x:.1f} {TOP}V{floor}"))
+                frame.append(_rule(f"M{x:.1f} {self.top}V{floor}"))
             at_edge = (
                 {0: "start", last: "end"}.get(index, "middle") if self.x.labels is not None else "middle"
             )
@@ -305,13 +313,15 @@ def mark(shape: str, x: float, y: float, hue: str, size: float = 3.2) -> str:
     return f'<path d="{outlines[shape]}" {paint}/>'
 
 
-def swatch(hue: str, shape: str = "", *, dash: str = "", fill: bool = False) -> str:
+def swatch(hue: str, shape: str = "", *, dash: str = "", fill: bool = False, line: bool = True) -> str:
     """Key of a legend: a line with a shape on it, or a filled box."""
     extra = f";stroke-dasharray:{dash}" if dash else ""
     body = (
         f'<rect y="1" width="26" height="10" rx="2" style="fill:{colour(hue)};opacity:.35"/>'
         if fill
         else f'<path d="M0 6H26" style="stroke:{colour(hue)};stroke-width:2{extra}"/>'
+        if line
+        else ""
     )
     body += mark(shape, 13, 6, hue) if shape else ""
     return f'<svg viewBox="0 0 26 12" width="26" height="12" aria-hidden="true">{body}</svg>'

@@ -74,14 +74,14 @@ class Section:
 
 
 def show(value: Any, kind: str = "text") -> str:
-    """Format a value for a reader; what is missing or not finite is a dash.
+    r"""Format a value for a reader; what is missing or not finite is a dash.
 
     Examples
     --------
     >>> show(0.2374, "percent"), show(1.0312, "ratio"), show(59_900_000, "count"), show(2_500_000, "bytes")
-    ('23.7 %', '1.031 ×', '59,900,000', '2.50 MB')
+    ('23.7%', '1.031×', '59,900,000', '2.50\xa0MB')
     >>> show(0.0123, "seconds"), show(float("nan"), "number")
-    ('12.3 ms', '–')
+    ('12.3\xa0ms', '–')
     """
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
@@ -90,21 +90,21 @@ def show(value: Any, kind: str = "text") -> str:
     formats = {
         "count": lambda v: f"{v:,.0f}",
         "number": lambda v: f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.4g}",
-        "ratio": lambda v: f"{v:.3f} ×",
-        "percent": lambda v: f"{100 * v:.1f} %",
+        "ratio": lambda v: f"{v:.3f}×",
+        "percent": lambda v: f"{100 * v:.1f}%",
         "bytes": lambda v: _scaled(v, 1000, ("B", "kB", "MB", "GB", "TB")),
-        "seconds": lambda v: f"{v:.3g} s" if v >= 1 else f"{1000 * v:.3g} ms",
+        "seconds": lambda v: f"{v:.3g}\xa0s" if v >= 1 else f"{1000 * v:.3g}\xa0ms",
     }
     return formats[kind](value)
 
 
 def short_count(value: float) -> str:
-    """Write a count in three figures.
+    r"""Write a count in three figures.
 
     Examples
     --------
     >>> short_count(1_835_904), short_count(740)
-    ('1.84 M', '740')
+    ('1.84\xa0M', '740')
     """
     return _scaled(value, 1000, ("", "k", "M", "G")).strip()
 
@@ -117,4 +117,4 @@ def _scaled(value: float, step: int, units: tuple[str, ...]) -> str:
     if power and abs(value) < 100:
         digits = 2 if abs(value) < 10 else 1
         number = f"{value:.{digits}f}"
-    return f"{number} {units[power]}"
+    return f"{number}\xa0{units[power]}"

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from flowrank.errors import FlowrankError
@@ -28,6 +27,7 @@ class SeriesSource:
 
     Examples
     --------
+    >>> import numpy as np
     >>> source = SeriesSource(lambda: iter([Series("A", np.ones(3))]))
     >>> [len(series) for series in source], [len(series) for series in source]
     ([3], [3])
@@ -224,7 +224,7 @@ def _items(items: Iterable[Any], columns: Columns, *, freq: str | None, argument
         return rest
     if isinstance(first, Mapping):
         return record_series(rest, columns, freq=freq, argument=argument)
-    if np.ndim(first) == 0 and not isinstance(first, str):
+    if first is None or isinstance(first, (bool, int, float)) or getattr(first, "ndim", 1) == 0:
         return array_series([list(rest)], padded=False, freq=freq, argument=argument)
     return array_series(rest, padded=False, freq=freq, argument=argument)
 

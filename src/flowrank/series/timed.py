@@ -183,14 +183,18 @@ def _parsed(column: pd.Series, text_format: str | None) -> pd.Series:
         return column
     if text_format is None and len(column):
         text_format = text_time_format(column.iloc[0])
-    return pd.to_datetime(column, format=text_format)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # texts without a common format are read one by one
+        return pd.to_datetime(column, format=text_format)
 
 
 def _first_unreadable(column: pd.Series, text_format: str | None) -> int:
     if text_format is None and len(column):
         text_format = text_time_format(column.iloc[0])
     try:
-        bad = pd.to_datetime(column, format=text_format, errors="coerce").isna().to_numpy()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            bad = pd.to_datetime(column, format=text_format, errors="coerce").isna().to_numpy()
     except (ValueError, TypeError, OverflowError):
         bad = np.zeros(len(column), dtype=bool)
     return int(bad.argmax()) if len(bad) else 0

@@ -1,0 +1,291 @@
+"""Costs are counted from shapes and allocations: both are compared with tensors that really exist."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from chronos import ChronosBoltPipeline, ChronosConfig, ChronosModel, ChronosPipeline
+from chronos.chronos_bolt import ChronosBoltModelForForecasting
+from torch import nn
+from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
+from transformers.models.t5.modeling_t5 import T5Attention
+
+from flowrank import benchmark as benchmark_module
+from flowrank.benchmark import benchmark, cache_bytes, peak_memory
+from flowrank.errors import FlowrankError
+
+CONTEXT, HORIZON = 24, 6
+
+
+@pytest.fixture
+def bolt():
+    torch.manual_seed(0)
+    chronos_config = {
+        "context_length": 64,
+        "prediction_length": 16,
+        "input_patch_size": 8,
+        "input_patch_stride": 8,
+        "quantiles": [0.1, 0.5, 0.9],
+        "use_reg_token": True,
+    }
+    config = T5Config(
+        d_model=16, d_kv=4, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=0, pad_token_id=0
+    )
+    config.chronos_config = chronos_config
+    return ChronosBoltPipeline(ChronosBoltModelForForecasting(config).eval())
+
+
+@pytest.fixture
+def t5():
+    return _t5()
+
+
+def _t5(d_kv: int = 4) -> ChronosPipeline:
+    torch.manual_seed(0)
+    chronos_config = ChronosConfig(
+        tokenizer_class="MeanScaleUniformBins",
+        tokenizer_kwargs={"low_limit": -15.0, "high_limit": 15.0},
+        context_length=32,
+        prediction_length=8,
+        n_tokens=64,
+        n_special_tokens=2,
+        pad_token_id=0,
+        eos_token_id=1,
+        use_eos_token=True,
+        model_type="seq2seq",
+        num_samples=3,
+        temperature=1.0,
+        top_k=50,
+        top_p=1.0,
+    )
+    config = T5Config(
+        vocab_size=64,
+        d_model=16,
+        d_kv=d_kv,
+        d_ff=32,
+        num_layers=2,
+        num_heads=2,
+        decoder_start_token_id=0,
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+    model = T5ForConditionalGeneration(config).eval()
+    return ChronosPipeline(chronos_config.create_tokenizer(), ChronosModel(chronos_config, model))
+
+
+def _held(cache) -> int:
+    return sum(
+        tensor.numel() * tensor.element_size()
+        for layer in cache.layers
+        for tensor in (layer.keys, layer.values)
+    )
+
+
+@pytest.mark.parametrize(("context", "horizon"), [(CONTEXT, HORIZON), (50, 8)])
+def test_t5_cache_equals_the_tensors_of_stock_generation(t5, context, horizon):
+    batch, samples = 2, 3
+    tokens, mask, _ = t5.tokenizer.context_input_transform(torch.randn(batch, context))
+    output = t5.inner_model.generate(
+        input_ids=tokens,
+        attention_mask=mask,
+        generation_config=GenerationConfig(
+            min_new_tokens=horizon,
+            max_new_tokens=horizon,
+            do_sample=True,
+            num_return_sequences=samples,
+            eos_token_id=1,
+            pad_token_id=0,
+            return_dict_in_generate=True,
+        ),
+    )
+    cache = output.past_key_values
+    expected = {"self": _held(cache.self_attention_cache), "cross": _held(cache.cross_attention_cache)}
+    assert cache_bytes(t5, batch, samples, context, horizon) == expected
+
+
+@pytest.mark.parametrize(("context", "horizon"), [(50, 16), (30, 40)])
+def test_bolt_cache_equals_the_tensors_of_its_largest_forward(bolt, context, horizon):
+    seen = []
+    bolt.inner_model.decoder.register_forward_hook(lambda *call: seen.append(call[-1].past_key_values))
+    bolt.predict(torch.randn(2, context), prediction_length=horizon)
+    largest = {
+        "self": max(_held(cache.self_attention_cache) for cache in seen),
+        "cross": max(_held(cache.cross_attention_cache) for cache in seen),
+    }
+    assert cache_bytes(bolt, 2, 99, context, horizon) == largest
+
+
+def test_t5_cache_of_a_long_horizon_is_that_of_the_longest_context(t5):
+    in_blocks = cache_bytes(t5, 2, 3, context=20, horizon=20)
+    assert in_blocks == cache_bytes(t5, 2, 3, context=32, horizon=4)
+    assert cache_bytes(t5, 2, 3, context=32, horizon=20) == cache_bytes(t5, 2, 3, context=32, horizon=8)
+
+
+def test_layers_with_widths_of_their_own_say_so(t5, monkeypatch):
+    monkeypatch.setattr(T5Attention, "key_value_widths", lambda layer: (3, 2), raising=False)
+    layers, rows, bytes_ = 2, 2 * 3, 4
+    assert cache_bytes(t5, 2, 3, CONTEXT, HORIZON) == {
+        "self": bytes_ * rows * HORIZON * layers * (3 + 2),
+        "cross": bytes_ * rows * (CONTEXT + 1) * layers * (3 + 2),
+    }
+
+
+def test_peak_memory_of_known_allocations():
+    def call():
+        first = torch.ones(100_000)  # 400 kB live
+        second = torch.ones(50_000)  # 600 kB live
+        del first, second
+        third = torch.ones(120_000)  # 480 kB live
+        return third.shape
+
+    assert peak_memory(call) == 600_000
+
+
+def test_peak_memory_ignores_what_was_held_before():
+    held = torch.ones(1_000_000)
+    assert peak_memory(lambda: held.add_(1).shape) < 1000
+
+
+def test_peak_memory_is_unknown_on_devices_that_do_not_count():
+    assert peak_memory(lambda: None, device=torch.device("meta")) is None
+
+
+def test_peak_memory_on_cuda_reads_its_counter(monkeypatch):
+    counters = {"memory_allocated": 70, "max_memory_allocated": 100}
+    for name, value in counters.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    for name in ("synchronize", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda device: None)
+    assert peak_memory(lambda: None, device=torch.device("cuda", 0)) == 30
+
+
+def test_benchmark_of_a_narrower_child():
+    parent, child = _t5(d_kv=4), _t5(d_kv=2)
+    threads, state = torch.get_num_threads(), torch.random.get_rng_state()
+    result = benchmark(
+        child,
+        parent,
+        batch_size=2,
+        context_length=CONTEXT,
+        horizon=HORIZON,
+        num_samples=3,
+        repeats=2,
+        threads=1,
+        seed=5,
+    )
+    assert json.loads(json.dumps(result)) == result
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+    assert result["workload"] == {
+        "batch_size": 2,
+        "context_length": CONTEXT,
+        "horizon": HORIZON,
+        "num_samples": 3,
+        "repeats": 2,
+        "seed": 5,
+    }
+    assert result["device"]["threads"] == 1
+    assert result["device"]["type"] == "cpu"
+    assert result["versions"]["torch"] == torch.__version__
+
+    measured = result["models"]["parent"]
+    layers = 2 + 2 * 2  # two in the encoder; self and cross in two of the decoder
+    assert measured["attention_parameters"] == layers * 4 * 16 * 8
+    assert measured["parameters"] == sum(p.numel() for p in parent.inner_model.parameters())
+    assert measured["weight_bytes"] == 4 * measured["parameters"]
+    assert measured["dtype"] == "float32"
+    assert measured["peak_bytes"] > sum(measured["cache_bytes"].values()) > 0
+    times = measured["latency_s"]
+    assert len(times["all"]) == 2
+    assert 0 < times["min"] <= times["median"] <= times["max"]
+
+    ratio = result["ratio"]
+    assert ratio["attention_parameters"] == 0.5
+    assert ratio["cache_bytes"] == ratio["cache_bytes_self"] == ratio["cache_bytes_cross"] == 0.5
+    assert ratio["weight_bytes"] == ratio["parameters"] < 1
+    pairs = [c / p for c, p in zip(result["models"]["child"]["latency_s"]["all"], times["all"], strict=True)]
+    assert ratio["latency"] == {"min": min(pairs), "median": sum(pairs) / 2, "max": max(pairs)}
+
+
+def test_benchmark_takes_turns_and_asks_for_the_same_samples(t5, monkeypatch):
+    other, calls = _t5(), []
+    for name, pipeline in {"parent": t5, "child": other}.items():
+        stock = pipeline.predict
+
+        def predict(*args, name=name, stock=stock, **kwargs):
+            samples = stock(*args, **kwargs)
+            calls.append((name, samples))
+            return samples
+
+        monkeypatch.setattr(pipeline, "predict", predict)
+    benchmark(other, t5, batch_size=1, context_length=8, horizon=2, num_samples=2, repeats=1)
+    assert [name for name, _ in calls] == ["parent", "child"] * 4  # warm-up twice, timed once, memory once
+    assert all(torch.equal(samples, calls[0][1]) for _, samples in calls)
+
+
+def test_bolt_defaults_come_from_the_parent(bolt):
+    result = benchmark(bolt, bolt, batch_size=1, repeats=1)
+    assert result["workload"]["context_length"] == 64
+    assert result["workload"]["horizon"] == 16
+    assert result["workload"]["num_samples"] is None
+    assert result["ratio"]["peak_bytes"] == 1.0
+
+
+def test_ratio_is_empty_where_the_parent_has_nothing():
+    part = {
+        "parameters": 1,
+        "attention_parameters": 0,
+        "weight_bytes": 4,
+        "peak_bytes": None,
+        "cache_bytes": {"self": 0, "cross": 0},
+        "latency_s": {"all": [1.0]},
+    }
+    ratio = benchmark_module._ratios(part, part)
+    assert ratio["parameters"] == 1
+    assert ratio["attention_parameters"] is ratio["peak_bytes"] is ratio["cache_bytes"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size: expected a whole number of at least 1, found 0"),
+        ({"repeats": True}, "repeats: expected a whole number"),
+        ({"horizon": 0}, "horizon: expected a whole number"),
+        ({"context_length": -1}, "context_length: expected"),
+        ({"threads": 1.5}, "threads: expected"),
+    ],
+)
+def test_numbers_must_be_positive(t5, options, message):
+    with pytest.raises(FlowrankError, match=message):
+        benchmark(t5, t5, **options)
+
+
+def test_other_models_are_refused(t5):
+    with pytest.raises(
+        FlowrankError, match="child: expected a Chronos-T5 or Chronos-Bolt pipeline, found Linear"
+    ):
+        benchmark(nn.Linear(1, 1), t5)
+    t5.inner_model = nn.Linear(1, 1)
+    with pytest.raises(FlowrankError, match="has no decoder"):
+        cache_bytes(t5, 1, 1, 8, 8)
+
+
+def test_models_on_two_devices_are_refused(t5):
+    elsewhere = _t5()
+    elsewhere.inner_model.to("meta")
+    with pytest.raises(FlowrankError, match="a model on the parent's device, cpu, found one on meta"):
+        benchmark(elsewhere, t5)
+
+
+def test_device_names(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU of a test")
+    assert benchmark_module._device_name(torch.device("cuda", 0)) == "GPU of a test"
+
+    def refuse(*args, **kwargs):
+        raise OSError
+
+    monkeypatch.setattr("builtins.open", refuse)
+    assert "cores" in benchmark_module._device_name(torch.device("cpu"))
