@@ -12,8 +12,7 @@ from torch import nn
 from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from flowrank import benchmark as benchmark_module
-from flowrank.benchmark import benchmark, cache_bytes, peak_memory
+from flowrank.benchmark import _device_name, _ratios, benchmark, cache_bytes, peak_memory
 from flowrank.errors import FlowrankError
 
 CONTEXT, HORIZON = 24, 6
@@ -243,7 +242,7 @@ def test_ratio_is_empty_where_the_parent_has_nothing():
         "cache_bytes": {"self": 0, "cross": 0},
         "latency_s": {"all": [1.0]},
     }
-    ratio = benchmark_module._ratios(part, part)
+    ratio = _ratios(part, part)
     assert ratio["parameters"] == 1
     assert ratio["attention_parameters"] is ratio["peak_bytes"] is ratio["cache_bytes"] is None
 
@@ -282,10 +281,10 @@ def test_models_on_two_devices_are_refused(t5):
 
 def test_device_names(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU of a test")
-    assert benchmark_module._device_name(torch.device("cuda", 0)) == "GPU of a test"
+    assert _device_name(torch.device("cuda", 0)) == "GPU of a test"
 
     def refuse(*args, **kwargs):
         raise OSError
 
     monkeypatch.setattr("builtins.open", refuse)
-    assert "cores" in benchmark_module._device_name(torch.device("cpu"))
+    assert "cores" in _device_name(torch.device("cpu"))

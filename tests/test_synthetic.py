@@ -17,7 +17,8 @@ from flowrank.synthetic import synthetic_series
 DIGEST = """
 import hashlib
 from flowrank.synthetic import synthetic_series
-print(hashlib.sha256(b"".join(s.target.tobytes() for s in synthetic_series(150, length=200, seed=3))).hexdigest())
+targets = [series.target.tobytes() for series in synthetic_series(150, length=200, seed=3)]
+print(hashlib.sha256(b"".join(targets)).hexdigest())
 """
 
 

@@ -244,7 +244,7 @@ def _(allocation: Epsilon, groups: Sequence[Group], dense_parameters: int) -> Ke
 @allocate.register
 def _(allocation: FlowOfRanks, groups: Sequence[Group], dense_parameters: int) -> Kept:
     def ranks(d0: float) -> list[int]:
-        return [min(group.capacity, allocation.width(group.site.depth, d0) * group.heads) for group in groups]
+        return [min(group.capacity, allocation.width(group.site.depth, d0 * group.heads)) for group in groups]
 
     if allocation.d0 is not None:
         return _leading(groups, ranks(allocation.d0))
@@ -252,7 +252,7 @@ def _(allocation: FlowOfRanks, groups: Sequence[Group], dense_parameters: int) -
     if allocation.ratio is not None and least > allocation.ratio:
         raise FlowrankError(
             "ratio",
-            expected=f"at least {least:.4g} under FlowOfRanks, where every head keeps a component",
+            expected=f"at least {least:.4g} under FlowOfRanks, where nothing vanishes",
             found=allocation.ratio,
             todo="keep more, or use Budget",
         )

@@ -139,14 +139,14 @@ def _folder_of(source: str | Path, revision: str | None) -> Path:
     if str(source) in embedded_models():
         return EMBEDDED / str(source)
     folder = Path(source).expanduser()
-    if folder.is_dir():
+    if str(source).strip() and folder.is_dir():
         return folder
     looks_local = folder.exists() or isinstance(source, Path) or str(source).startswith((".", "/", "~", os.sep))
     if looks_local or str(source).count("/") > 1 or not str(source).strip():
         raise FlowrankError(
             "model",
             expected="a hub id such as 'amazon/chronos-bolt-small', a folder, or an embedded name",
-            found=f"{str(source)!r}, which is {'not a folder' if folder.exists() else 'not there'}",
+            found=f"{str(source)!r}, which is {'a file' if folder.is_file() else 'not there'}",
             todo=f"embedded models: {', '.join(embedded_models())}",
         )
     return _download(str(source), revision)

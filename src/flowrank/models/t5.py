@@ -61,13 +61,12 @@ class _CompressedMixin(T5PreTrainedModel):
                 is_causal=layer.is_causal,
             )
             setattr(self.get_submodule(parent), attribute, compressed)
+            if self.shared.weight.device.type != "meta":
+                # Here, because transformers lets the T5 stack initialise its layers, at the config's one width.
+                compressed.initialise(config.initializer_factor)
+                for module in compressed.modules():
+                    module._is_hf_initialized = True
         self.post_init()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, CompressedT5Attention):
-            module.initialise(self.config.initializer_factor)
-        else:
-            super()._init_weights(module)
 
 
 class CompressedT5ForConditionalGeneration(_CompressedMixin, T5ForConditionalGeneration):

@@ -57,11 +57,13 @@ def write_report(folder: str | Path, *, output: str | Path | None = None, overwr
             todo="e.g. report.html",
         )
     targets = [page.with_suffix(suffix) for suffix in (".json", ".md", ".html")]
-    for target in targets:
-        refuse_existing(target, overwrite=overwrite)
 
+    from flowrank.report.folder import files_in
     from flowrank.report.page import Report
 
+    files_in(folder)
+    for target in targets:
+        refuse_existing(target, overwrite=overwrite)
     report = Report.of(folder)
     for target, content in zip(targets, (report.json(), report.markdown(), report.html()), strict=True):
         with atomic_file(target, overwrite=overwrite) as temporary:

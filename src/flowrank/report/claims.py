@@ -44,8 +44,8 @@ def _attention_kept(findings: Findings) -> Claim | None:
         child, parent = (
             _model(findings.bench, role).get("attention_parameters") for role in ("child", "parent")
         )
-    if not (child is not None and parent) and findings.ranks is not None:
-        total = kept_by_site(findings.ranks)[-1]
+    if not (child is not None and parent) and findings.kept is not None:
+        total = kept_by_site(findings.kept)[-1]
         child, parent = total["cost"], total["full_cost"]
     if child is None or not parent:
         return None
@@ -124,8 +124,8 @@ def _flow(findings: Findings) -> list[Claim | None]:
         if row["epsilon"] != epsilon:
             continue
         of = f"of {show(row['dim'], 'number')}, at ε = {epsilon:g}"
-        if row["quantity"] == "embedded tokens":
-            label = f"numerical rank of the embedded tokens ({row['site'].split(',')[0].lower()})"
+        if row["quantity"] == "embedded tokens" and row["site"] == "Encoder":
+            label = "numerical rank of the embedded tokens"
             found.append(Claim("embedding_rank", row["first"], show(row["first"], "number"), label, of))
         elif row["quantity"] == "layer input" and row["last"] is not None:
             where = row["site"][0].lower() + row["site"][1:]

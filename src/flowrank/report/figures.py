@@ -123,9 +123,9 @@ def rank_flow(frame: pd.DataFrame) -> list[Figure]:
         Figure(
             "flow-of-ranks",
             "Flow-of-ranks: the signal",
-            "Numerical rank (how many singular values exceed ε times the largest) against depth; decoder "
-            "layers count on from the encoder's. Look for a climb from left to right: where the "
-            "signal is of low rank, a layer can be narrow.",
+            "Numerical rank (how many singular values exceed ε times the largest) against depth, in the "
+            "paper's count: cross-attention goes on from the last encoder layer. Look for a climb from left "
+            "to right: where the signal is of low rank, a layer can be narrow.",
             signal,
             [*_legend(SIGNAL, present), *embedded],
         ),

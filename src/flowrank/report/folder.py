@@ -53,6 +53,14 @@ class Findings:
     recipe: dict[str, Any] | None = None
     bench: dict[str, Any] | None = None
 
+    @property
+    def kept(self) -> pd.DataFrame | None:
+        """The ranks before and after, if there was a compression: an analysis writes them for any model."""
+        if self.ranks is None:
+            return None
+        idle = self.recipe is None and bool((self.ranks["kept"] == self.ranks["full"]).all())
+        return None if idle else self.ranks
+
     @classmethod
     def read(cls, folder: Path) -> Findings:
         """Read every known file in ``folder``.
@@ -62,23 +70,29 @@ class Findings:
         FlowrankError
             If it is not a folder, holds none of the files, or one of them is not what its name says.
         """
-        todo = "run `flowrank analyze`, `compress`, `evaluate` or `benchmark` with an output in that folder"
-        if not folder.is_dir():
-            found = f"{str(folder)!r}, which {'is a file' if folder.exists() else 'does not exist'}"
-            raise FlowrankError(
-                "folder", expected=f"a folder with some of {', '.join(FILES)}", found=found, todo=todo
-            )
-        present = [name for name in FILES if (folder / name).is_file()]
-        if not present:
-            raise FlowrankError(
-                "folder",
-                expected=f"one or more of {', '.join(FILES)}",
-                found=f"none of them in {str(folder)!r}",
-                todo=todo,
-            )
+        present = files_in(folder)
         contents: dict[str, Any] = {Path(name).stem: _read(folder / name) for name in present}
         known = {field.name for field in fields(cls)}
         return cls(**{key: value for key, value in contents.items() if key in known})
+
+
+def files_in(folder: Path) -> list[str]:
+    """Names of the known files in ``folder``; an error if there are none, or no folder."""
+    todo = "run `flowrank analyze`, `compress`, `evaluate` or `benchmark` with an output in that folder"
+    if not folder.is_dir():
+        found = f"{str(folder)!r}, which {'is a file' if folder.exists() else 'does not exist'}"
+        raise FlowrankError(
+            "folder", expected=f"a folder with some of {', '.join(FILES)}", found=found, todo=todo
+        )
+    present = [name for name in FILES if (folder / name).is_file()]
+    if not present:
+        raise FlowrankError(
+            "folder",
+            expected=f"one or more of {', '.join(FILES)}",
+            found=f"none of them in {str(folder)!r}",
+            todo=todo,
+        )
+    return present
 
 
 def _read(path: Path) -> pd.DataFrame | dict[str, Any] | None:

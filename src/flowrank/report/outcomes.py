@@ -203,7 +203,6 @@ def _fan(
                 at.tolist(), table[quantiles[lower]].to_list(), table[upper].to_list(), hue, opacity=opacity
             )
     panel.line(seen[0].tolist(), seen[1].tolist(), "ink", width=1.3)
-    panel.marks(later[0].tolist(), later[1].tolist(), "ink", "circle", size=1.7)
     for model in shown:
         rows = np.asarray(part["model"] == model)
         order = np.argsort(x[rows], kind="stable")
@@ -211,6 +210,7 @@ def _fan(
         panel.line(
             x[rows][order], part[rows].iloc[order][column].to_list(), SERIES[models.index(model)], width=2
         )
+    panel.marks(later[0].tolist(), later[1].tolist(), "ink", "circle", size=1.7)
     return panel.svg()
 
 
@@ -233,7 +233,7 @@ def _clock(stamps: list[Any]) -> tuple[np.ndarray, Any]:
     series = pd.Series(stamps)
     if pd.api.types.is_numeric_dtype(series):
         return series.to_numpy(dtype=float), lambda place, span: f"{place:g}"
-    dates = pd.to_datetime(series, errors="coerce", utc=True)
+    dates = pd.to_datetime(series, errors="coerce", utc=True, format="mixed")
     if dates.isna().any():
         raise FlowrankError(
             "forecasts.parquet, column 'timestamp'",

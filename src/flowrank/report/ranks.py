@@ -46,7 +46,7 @@ def sites(frame: pd.DataFrame) -> list[str]:
 
 
 def whole(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add ``site``, and keep of each matrix the row of all heads together, or every head where there is none."""
+    """Add ``site``; keep of each matrix the row of all heads together, or every head if there is none."""
     frame = frame.assign(site=[site_of(s, k) for s, k in zip(frame["stack"], frame["kind"], strict=True)])
     keys = ["site", "depth", "quantity"]
     together = frame["head"].eq(-1).groupby([frame[key] for key in keys]).transform("any")

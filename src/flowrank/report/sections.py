@@ -18,7 +18,7 @@ def sections(findings: Findings, who: Roles) -> list[Section]:
     """Every section that the findings support."""
     parts = [
         _spectra(findings.spectra),
-        _ranks(findings.rank_profile, findings.ranks),
+        _ranks(findings.rank_profile, findings.kept),
         _accuracy(findings.scores, who),
         _cost(findings.bench),
         _forecasts(findings.forecasts, findings.history),
@@ -51,7 +51,7 @@ def _ranks(measured: pd.DataFrame | None, kept: pd.DataFrame | None) -> Section 
     return Section(
         "ranks",
         "Ranks over depth",
-        "Does rank grow as the signal flows through the layers (flow-of-ranks)? Where it is low, narrow layers do.",
+        "Does rank grow as the signal flows through the layers? Where it is low, narrow layers do.",
         drawn,
         tables,
     )
@@ -148,8 +148,8 @@ def _accuracy(scores: pd.DataFrame | None, who: Roles) -> Section | None:
         "Relative scores",
         columns,
         rows,
-        note="Geometric means over the datasets; below 1 is better than the reference. WQL scores the quantiles, "
-        "MASE the point forecast.",
+        note="Geometric means over the datasets; below 1 is better than the reference. WQL scores the "
+        "quantiles, MASE the point forecast.",
     )
     wide = {metric: by_dataset(scores, metric) for metric in METRICS}
     models = list(wide["WQL"].columns)
@@ -216,8 +216,8 @@ def _cost(bench: dict[str, Any] | None) -> Section | None:
             Column("child", f"child ({names[1]})" if names[1] else "child", "unit"),
         ],
         rows,
-        note="1 MB is 10⁶ bytes. Latency was measured in turns in one process; its ratios are taken pair by pair, "
-        "so they need not equal the ratio of the times beside them.",
+        note="1 MB is 10⁶ bytes. Latency was measured in turns in one process; its ratios are taken pair "
+        "by pair, so they need not equal the ratio of the times beside them.",
     )
     workload = ", ".join(f"{_words(k)} {v}" for k, v in bench.get("workload", {}).items() if v is not None)
     bars = outcomes.cost_bars([row for row in rows if row["short"] not in ("latency, min", "latency, max")])

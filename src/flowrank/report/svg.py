@@ -1,4 +1,4 @@
-"""A small drawing board: one panel with two axes, drawn as SVG that follows the page's light or dark theme."""
+"""A small drawing board: one panel with two axes, as SVG in the page's light or dark theme."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COLOURS = {
 SERIES = ("blue", "vermillion", "green", "purple", "orange", "sky")
 SHAPES = ("circle", "square", "triangle", "diamond", "ring", "cross")
 DEPTH_STOPS = ("#3F6FD8", "#8259C9", "#C4568F", "#E0703F", "#E69F00")
-"""Colours from the first to the last layer; lightness grows steadily, so the order survives any colour vision."""
+"""Colours from the first to the last layer; lightness grows steadily, so any colour vision sees the order."""
 
 WIDTH, HEIGHT = 360, 236
 LEFT, RIGHT, BOTTOM = 46, 12, 36
@@ -146,6 +146,7 @@ class Panel:
     left: int = LEFT
     grid: str = "y"
     _parts: list[str] = field(default_factory=list)
+    _names: list[str] = field(default_factory=list)
 
     @property
     def top(self) -> int:
@@ -202,7 +203,8 @@ class Panel:
         there = [f"{self.px(x):.1f} {self.py(high):.1f}" for x, _, high in rows]
         back = [f"{self.px(x):.1f} {self.py(low):.1f}" for x, low, _ in reversed(rows)]
         self._parts.append(
-            f'<path d="M{"L".join([*there, *back])}Z" style="fill:{colour(hue)};opacity:{opacity:g};stroke:none"/>'
+            f'<path d="M{"L".join([*there, *back])}Z" '
+            f'style="fill:{colour(hue)};opacity:{opacity:g};stroke:none"/>'
         )
 
     def marks(
@@ -229,7 +231,7 @@ class Panel:
             f'stroke-width:1;stroke-dasharray:{dash}"/>'
         )
         if text:
-            self._parts.append(text_at(WIDTH - RIGHT - 2, y - 4, text, anchor="end", hue=hue))
+            self._names.append(text_at(WIDTH - RIGHT - 2, y - 4, text, anchor="end", hue=hue, halo=True))
 
     def upright(self, value: float, *, hue: str = "soft", dash: str = "3 3") -> None:
         """Vertical reference line."""
@@ -271,7 +273,7 @@ class Panel:
             frame.append(_rule(f"M{self.left} {floor}H{WIDTH - RIGHT}", hue="quiet"))
         return (
             f'<svg viewBox="0 0 {WIDTH} {self.height}" role="img"><title>{escape(self.title)}</title>'
-            f"<desc>{escape(self.description)}</desc>{''.join(frame)}{''.join(self._parts)}</svg>"
+            f"<desc>{escape(self.description)}</desc>{''.join([*frame, *self._parts, *self._names])}</svg>"
         )
 
 
@@ -284,11 +286,13 @@ def text_at(
     hue: str = "soft",
     weight: int = 400,
     size: float = 11.5,
+    halo: bool = False,
 ) -> str:
-    """Text element; the text is escaped."""
+    """Text element; the text is escaped. A halo keeps it readable over curves."""
+    around = ";paint-order:stroke;stroke:var(--fr-paper,#fff);stroke-width:4px" if halo else ""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" style="fill:{colour(hue)};font:{weight} '
-        f'{size:g}px system-ui,sans-serif">{escape(text)}</text>'
+        f'{size:g}px system-ui,sans-serif{around}">{escape(text)}</text>'
     )
 
 

@@ -11,8 +11,8 @@ from typing import Any
 class Column:
     """One column: the key of its value in a row, its heading, and how values are shown.
 
-    ``kind`` is "text", "count", "number", "ratio", "percent", "bytes", "seconds", or "unit" when each row names
-    one of those in its own ``unit``.
+    ``kind`` is "text", "count", "number", "ratio", "percent", "bytes", "seconds", or "unit" when each row
+    names one of those in its own ``unit``.
     """
 
     key: str

@@ -1,0 +1,138 @@
+"""Tiny checkpoints of the real classes, and series that every test may use."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+T5_TOKENS = {
+    "tokenizer_class": "MeanScaleUniformBins",
+    "tokenizer_kwargs": {"low_limit": -15.0, "high_limit": 15.0},
+    "context_length": 64,
+    "prediction_length": 16,
+    "n_tokens": 64,
+    "n_special_tokens": 2,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "use_eos_token": True,
+    "model_type": "seq2seq",
+    "num_samples": 5,
+    "temperature": 1.0,
+    "top_k": 50,
+    "top_p": 1.0,
+}
+
+BOLT_PATCHES = {
+    "context_length": 64,
+    "prediction_length": 16,
+    "input_patch_size": 8,
+    "input_patch_stride": 8,
+    "quantiles": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
+    "use_reg_token": True,
+}
+
+
+def tiny_config(chronos_config: dict, pipeline_class: str, **changes):
+    from transformers import T5Config
+
+    shape = {"d_model": 24, "d_kv": 6, "d_ff": 32, "num_heads": 3, "num_layers": 2, "vocab_size": 64}
+    return T5Config(
+        **{**shape, **changes},
+        dropout_rate=0.0,
+        decoder_start_token_id=0,
+        chronos_config=chronos_config,
+        chronos_pipeline_class=pipeline_class,
+    )
+
+
+def make_bolt(folder, seed: int = 0, **changes):
+    from chronos.chronos_bolt import ChronosBoltModelForForecasting
+
+    torch.manual_seed(seed)
+    config = tiny_config(BOLT_PATCHES, "ChronosBoltPipeline", **changes)
+    config.architectures = ["ChronosBoltModelForForecasting"]
+    ChronosBoltModelForForecasting(config).save_pretrained(folder)
+    return folder
+
+
+def make_t5(folder, seed: int = 0, **changes):
+    from transformers import T5ForConditionalGeneration
+
+    torch.manual_seed(seed)
+    config = tiny_config(T5_TOKENS, "ChronosPipeline", tie_word_embeddings=False, **changes)
+    model = T5ForConditionalGeneration(config)
+    model.lm_head.weight = torch.nn.Parameter(0.3 * torch.randn_like(model.lm_head.weight))
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bolt_folder(tmp_path_factory):
+    """A tiny Chronos-Bolt checkpoint, as stock classes write it."""
+    return make_bolt(tmp_path_factory.mktemp("models") / "bolt")
+
+
+@pytest.fixture(scope="session")
+def t5_folder(tmp_path_factory):
+    """A tiny Chronos-T5 checkpoint with an output matrix of its own, as stock classes write it."""
+    return make_t5(tmp_path_factory.mktemp("models") / "t5")
+
+
+@pytest.fixture(params=["bolt", "t5"])
+def folder(request, bolt_folder, t5_folder):
+    """Each family in turn."""
+    return bolt_folder if request.param == "bolt" else t5_folder
+
+
+@pytest.fixture
+def pipeline(folder):
+    """A freshly loaded pipeline of each family in turn."""
+    import flowrank
+
+    return flowrank.load(folder)
+
+
+@pytest.fixture
+def contexts():
+    """Series of several lengths, one with holes."""
+    generator = torch.Generator().manual_seed(0)
+    series = [torch.randn(n, generator=generator).cumsum(0) for n in (64, 50, 33, 17)]
+    series[1][10:20] = torch.nan
+    return series
+
+
+@pytest.fixture
+def long_frame():
+    """Three daily series in long format."""
+    rng = np.random.default_rng(0)
+    frames = [
+        pd.DataFrame(
+            {
+                "item_id": name,
+                "timestamp": pd.date_range("2020-01-01", periods=length, freq="D"),
+                "target": rng.normal(size=length).cumsum() + 20,
+            }
+        )
+        for name, length in (("a", 80), ("b", 60), ("c", 70))
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def outputs(pipeline, contexts):
+    """What the inner model gives for series: normalised quantiles of Bolt, teacher-forced logits of T5."""
+    from flowrank.families.base import pad_left
+
+    batch = pad_left(contexts, torch.device("cpu"))
+    with torch.no_grad():
+        if hasattr(pipeline, "tokenizer"):
+            tokens, mask, _ = pipeline.tokenizer.context_input_transform(batch)
+            decoder = torch.randint(2, 60, (len(contexts), 7), generator=torch.Generator().manual_seed(1))
+            return pipeline.inner_model(input_ids=tokens, attention_mask=mask, decoder_input_ids=decoder).logits
+        return pipeline.inner_model(batch).quantile_preds
+
+
+def relative_gap(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Largest difference over the scale of the reference."""
+    return float((a - b).abs().max() / b.abs().max())
