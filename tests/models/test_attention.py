@@ -53,13 +53,19 @@ def test_cached_decoding_equals_teacher_forcing_and_the_cache_holds_no_padding(t
     child = uneven_child(flowrank.load(t5_folder).inner_model)
     tokens = torch.randint(2, 60, (2, 12))
     decoder = torch.randint(2, 60, (2, 5))
+    mask = torch.ones(2, 12)
+    mask[0, :7] = 0
     with torch.no_grad():
-        whole = child(input_ids=tokens, decoder_input_ids=decoder, use_cache=False).logits
-        step = child(input_ids=tokens, decoder_input_ids=decoder[:, :1], use_cache=True)
+        whole = child(input_ids=tokens, attention_mask=mask, decoder_input_ids=decoder, use_cache=False).logits
+        step = child(input_ids=tokens, attention_mask=mask, decoder_input_ids=decoder[:, :1], use_cache=True)
         parts, past, encoded = [step.logits], step.past_key_values, (step.encoder_last_hidden_state,)
         for i in range(1, 5):
             step = child(
-                encoder_outputs=encoded, decoder_input_ids=decoder[:, i : i + 1], past_key_values=past, use_cache=True
+                encoder_outputs=encoded,
+                attention_mask=mask,
+                decoder_input_ids=decoder[:, i : i + 1],
+                past_key_values=past,
+                use_cache=True,
             )
             parts.append(step.logits)
     assert relative_gap(torch.cat(parts, 1), whole) < 1e-5

@@ -17,6 +17,9 @@ from flowrank.families import AttentionSite
 from flowrank.linalg import Spectrum
 
 
+Part = Literal["QK", "VO", "q", "k", "v", "o"]
+
+
 @dataclass(frozen=True)
 class Group:
     """Components that compete for parameters: those of one head's QK or VO product, or of one matrix.
@@ -29,6 +32,8 @@ class Group:
         "QK" or "VO" for joint factorisation, "q", "k", "v" or "o" for one matrix.
     head
         Head index, or -1 for all heads together.
+    heads
+        Heads whose widths add up to the group's rank.
     sigma
         Shape (n,), descending, in the method's own metric.
     value
@@ -40,12 +45,13 @@ class Group:
     """
 
     site: AttentionSite
-    part: Literal["QK", "VO", "q", "k", "v", "o"]
+    part: Part
     head: int
     sigma: Float[Tensor, " n"]
     value: Float[Tensor, " n"]
     cost: int
     dense_cost: int | None = None
+    heads: int = 1
 
     @property
     def size(self) -> int:
@@ -56,11 +62,6 @@ class Group:
     def capacity(self) -> int:
         """Smallest rank at which the group is kept whole."""
         return self.size if self.dense_cost is None else min(self.size, -(-self.dense_cost // self.cost))
-
-    @property
-    def heads(self) -> int:
-        """Heads whose widths add up to this group's rank."""
-        return self.site.module.n_heads if self.head < 0 else self.site.module.n_heads // self.site.heads
 
     def price(self, rank: int) -> int:
         """Parameters at that rank."""

@@ -146,9 +146,20 @@ def child_of(parent: PreTrainedModel, layers: dict[str, Layer]) -> PreTrainedMod
         for suffix, tensor in tensors.items():
             state[f"{name}.{suffix}"] = tensor.to(reference).contiguous()
     child.load_state_dict(state, assign=True)
+    _tie_like(child, parent)
     for name, buffer in parent.named_buffers():
         module, _, attribute = name.rpartition(".")
         child.get_submodule(module).register_buffer(attribute, buffer, persistent=False)
     if parent.can_generate():
         child.generation_config = parent.generation_config
     return child.eval().requires_grad_(False)
+
+
+def _tie_like(child: PreTrainedModel, parent: PreTrainedModel) -> None:
+    """Make parameters one object in the child where they are one in the parent (embeddings)."""
+    first: dict[int, str] = {}
+    for name, parameter in parent.named_parameters(remove_duplicate=False):
+        original = first.setdefault(id(parameter), name)
+        if original != name:
+            module, _, attribute = name.rpartition(".")
+            setattr(child.get_submodule(module), attribute, child.get_parameter(original))

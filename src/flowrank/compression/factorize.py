@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowrank.capture import HeadBases, HeadMoments, head_moments, input_moments, rank_losses
-from flowrank.compression.allocation import Budget, Group, Kept
+from flowrank.compression.allocation import Budget, Group, Kept, Part
 from flowrank.compression.methods import InputSVD, JointHeads, WeightSVD
 from flowrank.errors import FlowrankError
 from flowrank.families import AttentionSite, Family
@@ -67,6 +67,7 @@ class JointFactorization(Factorization):
         on_batch: Progress | None,
         *,
         measured: bool,
+        equal_heads: bool = False,
     ) -> None:
         moments = head_moments(family, contexts, seed=seed, on_batch=on_batch)
         self.bases: dict[str, HeadBases] = {}
@@ -77,17 +78,20 @@ class JointFactorization(Factorization):
         self.groups = []
         for site in family.sites:
             for part in ("VO",) if site.single_key else ("QK", "VO"):
-                for head in range(site.heads):
-                    sigma = spectra[site.name][part][head]
-                    value = marginal_losses(losses[site.name][part][head]) if measured else sigma.square()
-                    self.groups.append(Group(site, part, head, sigma, value, 2 * site.d_model))
+                sigma = spectra[site.name][part]
+                loss = losses[site.name][part] if measured else None
+                self.groups += _pooled(site, part, sigma, loss) if equal_heads else _apart(site, part, sigma, loss)
 
     def layers(self, kept: Kept) -> dict[str, Layer]:
         """New attention layers, by site name, that hold the kept components only."""
         layers = {}
         for name, choices in self._by_site(kept).items():
             site = choices[0][0].site
-            selected = {(group.part, group.head): components for group, components in choices}
+            selected = {
+                (group.part, head): components
+                for group, components in choices
+                for head in (range(site.heads) if group.head < 0 else [group.head])
+            }
             layers[name] = self._layer(site, selected)
         return layers
 
@@ -113,6 +117,23 @@ class JointFactorization(Factorization):
         tensors = {f"{name}.weight": torch.cat(part) for name, part in parts.items()}
         tensors["o.weight"] = tensors["o.weight"].T
         return shape, tensors
+
+
+def _apart(site: AttentionSite, part: Part, sigma: Tensor, losses: Tensor | None) -> list[Group]:
+    """One group a head."""
+    groups = []
+    for head in range(site.heads):
+        value = sigma[head].square() if losses is None else marginal_losses(losses[head])
+        heads = site.module.n_heads // site.heads
+        groups.append(Group(site, part, head, sigma[head], value, 2 * site.d_model, heads=heads))
+    return groups
+
+
+def _pooled(site: AttentionSite, part: Part, sigma: Tensor, losses: Tensor | None) -> list[Group]:
+    """One group for all heads: its component j is the j-th of every head."""
+    value = sigma.square().sum(dim=0) if losses is None else marginal_losses(losses.sum(dim=0))
+    pooled, heads = sigma.square().sum(dim=0).sqrt(), site.module.n_heads // site.heads
+    return [Group(site, part, -1, pooled, value, 2 * site.d_model * site.heads, heads=heads)]
 
 
 def _head_bases(site: AttentionSite, moments: HeadMoments) -> tuple[HeadBases, dict[str, Tensor]]:
@@ -183,6 +204,7 @@ class MatrixFactorization(Factorization):
                         sigma.square() * importance,
                         cost=sum(weight.shape),
                         dense_cost=weight.numel(),
+                        heads=site.module.n_heads,
                     )
                 )
 
@@ -209,7 +231,8 @@ class MatrixFactorization(Factorization):
 
 @factorization_of.register
 def _(method: JointHeads, family: Family, contexts: Any, seed: int, on_batch: Progress | None) -> Factorization:
-    return JointFactorization(family, contexts, seed, on_batch, measured=isinstance(method.allocation, Budget))
+    measured = isinstance(method.allocation, Budget)
+    return JointFactorization(family, contexts, seed, on_batch, measured=measured, equal_heads=method.equal_heads)
 
 
 @factorization_of.register

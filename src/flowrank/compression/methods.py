@@ -54,14 +54,19 @@ class JointHeads(_Method):
     """Per-head joint factorisation of W_Q W_Kᵀ and W_V W_O: narrower heads, in which the cache is narrower too.
 
     A head's scores depend on W_Q W_Kᵀ only and its contribution on W_V W_O only. Both are truncated in the metric of
-    the calibration series' activations and of the forecast's curvature. Heads of one layer may end up with different
-    widths, queries and values too.
+    the calibration series' activations and of the forecast's curvature. Queries and values may end up with different
+    widths, and so may heads of one layer.
 
     Parameters
     ----------
     allocation
         `Uniform`, `Epsilon`, `FlowOfRanks` or `Budget`.
+    equal_heads
+        Give all heads of a layer the same widths. Keeps less accuracy at the same size, but no head is padded when it
+        runs.
     """
+
+    equal_heads: bool = False
 
 
 Method = WeightSVD | InputSVD | JointHeads

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import initialization as init
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -183,21 +184,31 @@ class CompressedT5Attention(T5Attention):
             return torch.zeros_like(hidden_states), position_bias, None
 
         bias = position_bias if self.alive_heads is None else position_bias[:, self.alive_heads]
+        heads_output, weights = self._attend(query, key, value, mask, bias, **kwargs)
+        return self.o(self.value_layout.join(heads_output)), position_bias, weights
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, bias: Tensor, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attention by the model's kernel: (B, L, heads, widest value), and the weights where it gives them.
+
+        The fused kernels want queries and values of one width, and fall back to a slow path otherwise. So the narrower
+        is padded, except for a single query, where two plain products are faster than copying the keys.
+        """
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
-        heads_output, weights = attend(
-            self,
-            query,
-            key,
-            value,
-            mask,
-            dropout=self.dropout if self.training else 0.0,
-            scaling=self.scaling,
-            position_bias=bias,
-            **kwargs,
+        widths = query.shape[-1], value.shape[-1]
+        if attend is not eager_attention_forward and widths[0] != widths[1]:
+            if query.shape[2] == 1 and not self.training:
+                attend, mask = eager_attention_forward, _additive(mask, query)
+            else:
+                query, key, value = (pad(x, (0, max(widths) - x.shape[-1])) for x in (query, key, value))
+        dropout = self.dropout if self.training else 0.0
+        output, weights = attend(
+            self, query, key, value, mask, dropout=dropout, scaling=self.scaling, position_bias=bias, **kwargs
         )
-        return self.o(self.value_layout.join(heads_output)), position_bias, weights
+        return output[..., : widths[1]], weights
 
     def _keys_and_values(
         self, hidden_states: Tensor, key_value_states: Tensor | None, past_key_values: Any
@@ -219,3 +230,10 @@ class CompressedT5Attention(T5Attention):
                 if crossing:
                     past_key_values.is_updated[self.layer_idx] = True
         return self.query_layout.restored(key), self.value_layout.restored(value)
+
+
+def _additive(mask: Tensor | None, like: Tensor) -> Tensor | None:
+    """Turn a mask of booleans (True: look) into one to add to scores."""
+    if mask is None or mask.dtype != torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=like.dtype).masked_fill_(~mask, torch.finfo(like.dtype).min)

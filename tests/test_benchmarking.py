@@ -12,7 +12,7 @@ from torch import nn
 from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from flowrank.benchmark import _device_name, _ratios, benchmark, cache_bytes, peak_memory
+from flowrank.benchmarking import _device_name, _ratios, benchmark, cache_bytes, peak_memory
 from flowrank.errors import FlowrankError
 
 CONTEXT, HORIZON = 24, 6
