@@ -14,8 +14,8 @@ from torch import Tensor
 from flowrank.families import AttentionSite, Family
 from flowrank.linalg import SecondMoment
 
-BATCH_BYTES = 256 * 2**20
-"""Attention weights of one calibration batch, over all layers, stay below this."""
+BATCH_BYTES = 512 * 2**20
+"""Activations of one calibration batch, over all layers, stay near or below this."""
 
 BATCH_SERIES = 64
 """Most series in one calibration batch."""
@@ -100,19 +100,23 @@ class InputMoments:
 
 
 def batches(family: Family, contexts: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Group series, in order, so that the attention weights of a batch fit in `BATCH_BYTES`."""
+    """Group series, in order, so that what a forward pass keeps for the backward pass fits in `BATCH_BYTES`.
+
+    A token keeps about 8 vectors of the model's width a layer, a pair of tokens one attention weight a head.
+    """
     sites = family.sites
+    bytes_a_token = 4 * len(sites) * 8 * sites[0].d_model
     bytes_a_pair = 4 * len(sites) * max(site.heads for site in sites)
     batch: list[Tensor] = []
     longest = 0
     for context in contexts:
-        tokens = family.context_tokens(len(context))
-        needed = (len(batch) + 1) * max(longest, tokens) ** 2 * bytes_a_pair
+        tokens = max(longest, family.context_tokens(len(context)))
+        needed = (len(batch) + 1) * tokens * (bytes_a_token + tokens * bytes_a_pair)
         if batch and (needed > BATCH_BYTES or len(batch) == BATCH_SERIES):
             yield batch
-            batch, longest = [], 0
+            batch, tokens = [], family.context_tokens(len(context))
         batch.append(context)
-        longest = max(longest, tokens)
+        longest = tokens
     if batch:
         yield batch
 
@@ -174,13 +178,13 @@ def _tap(site: AttentionSite, observe: Observe) -> list[Any]:
         return lambda _module, _inputs, features: seen.__setitem__(name, heads(features))
 
     def before_output(_module: Any, inputs: tuple[Tensor, ...]) -> None:
-        output = inputs[0]
+        output = heads(inputs[0])  # detached: a hook that held its own tensor would keep the graph alive for ever
 
         def backward(gradient: Tensor) -> None:
-            observe(site, HeadActivations(output=heads(output), gradient=heads(gradient), **seen))
+            observe(site, HeadActivations(output=output, gradient=heads(gradient), **seen))
             seen.clear()
 
-        output.register_hook(backward)
+        inputs[0].register_hook(backward)
 
     def after(_module: Any, _inputs: Any, result: tuple[Tensor, Tensor, Tensor]) -> None:
         mask = seen.pop("mask")

@@ -85,6 +85,9 @@ def compress(
     ratio: Annotated[float, typer.Option(help="Kept share of the attention parameters, in (0, 1].")] = 0.25,
     allocation: Annotated[AllocationName, typer.Option(help="Which rank where.")] = AllocationName.budget,
     alpha: Annotated[float, typer.Option(help="α of the flow schedule d0 (1 + layer)^α.")] = 0.35,
+    equal_heads: Annotated[
+        bool, typer.Option("--equal-heads", help="joint: same widths for all heads of a layer; faster, a little less accurate.")
+    ] = False,
     series: SeriesOption = None,
     calibration_series: Annotated[int, typer.Option(help="Calibration series to use at most.")] = 512,
     calibration_points: Annotated[int, typer.Option(help="Last points of each calibration series.")] = 512,
@@ -100,11 +103,10 @@ def compress(
 ) -> None:
     """Make a smaller model and save it as a Hugging Face folder."""
     refuse_existing(output, overwrite=overwrite, argument="OUT")
-    chosen = _allocation(allocation, ratio, alpha)
-    methods = {"joint": flowrank.JointHeads, "input": flowrank.InputSVD, "weight": flowrank.WeightSVD}
+    chosen = _method(method, _allocation(allocation, ratio, alpha), equal_heads)
     child = flowrank.compress(
         flowrank.load(model, device_map=device, dtype=dtype),
-        methods[method.value](chosen),
+        chosen,
         series=series,
         calibration_series=calibration_series,
         calibration_points=calibration_points,
@@ -119,6 +121,14 @@ def compress(
         before, after = counts[f"{key}parent"], counts[f"{key}child"]
         table.add_row(label, f"{before:,}", f"{after:,}", f"{after / before:.1%}")
     out.print(table)
+
+
+def _method(name: MethodName, allocation: Any, equal_heads: bool) -> Any:
+    if name is MethodName.joint:
+        return flowrank.JointHeads(allocation, equal_heads=equal_heads)
+    if equal_heads:
+        raise FlowrankError("--equal-heads", expected="--method joint", found=f"--method {name.value}")
+    return (flowrank.InputSVD if name is MethodName.input else flowrank.WeightSVD)(allocation)
 
 
 def _allocation(name: AllocationName, ratio: float, alpha: float) -> Any:
