@@ -1,0 +1,93 @@
+"""Accuracy of every method at equal kept attention parameters, relative to the parent.
+
+python benchmarks/compression_table.py --data FOLDER --backtests backtests.csv [--model seed-bolt] [--output table.csv]
+
+Calibration on the built-in synthetic series only. The first rows say whether attention matters at all: WQL with all
+attention outputs zeroed, relative to the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import pandas as pd
+import torch
+from scipy.stats import gmean
+
+import flowrank
+from flowrank import Budget, FlowOfRanks, InputSVD, JointHeads, Uniform, WeightSVD
+from flowrank.evaluation import datasets_in, read_backtests
+from flowrank.models import attention_layers
+
+RATIOS = (0.5, 0.393, 0.237, 0.15, 0.075)
+ALPHAS = {0.5: 0.4, 0.393: 0.4, 0.237: 0.4, 0.15: 0.35, 0.075: 0.27}  # the paper's Table 1, α of the nearest size
+
+METHODS = {
+    "WeightSVD + Uniform": lambda r: WeightSVD(Uniform(r)),
+    "WeightSVD + Budget": lambda r: WeightSVD(Budget(r)),
+    "InputSVD + Uniform": lambda r: InputSVD(Uniform(r)),
+    "InputSVD + Budget": lambda r: InputSVD(Budget(r)),
+    "JointHeads + Uniform": lambda r: JointHeads(Uniform(r)),
+    "JointHeads + FlowOfRanks": lambda r: JointHeads(FlowOfRanks(ratio=r, alpha=ALPHAS[r])),
+    "JointHeads + Budget, equal heads": lambda r: JointHeads(Budget(r), equal_heads=True),
+    "JointHeads + Budget": lambda r: JointHeads(Budget(r)),
+}
+
+
+def without_attention(model: str) -> object:
+    """The model with every attention output zeroed."""
+    pipeline = flowrank.load(model)
+    with torch.no_grad():
+        for layer in attention_layers(pipeline.inner_model).values():
+            layer.o.weight.zero_()
+    return pipeline
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data = os.environ.get("FLOWRANK_DATA")
+    parser.add_argument("--data", type=Path, default=data, required=data is None)
+    parser.add_argument("--backtests", type=Path, required=True)
+    parser.add_argument("--model", default="seed-bolt")
+    parser.add_argument("--seeds", type=int, default=1, help="calibration seeds; the table gives their mean")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    datasets, backtests = datasets_in(arguments.data), read_backtests(arguments.backtests)
+    parent = flowrank.load(arguments.model)
+
+    def scored(pipeline: object) -> pd.DataFrame:
+        scores = flowrank.evaluate({"m": pipeline}, datasets, backtests)
+        return scores.set_index("dataset")[["MASE", "WQL"]]
+
+    base = scored(parent)
+
+    def relative(pipeline: object) -> pd.Series:
+        ratios = scored(pipeline) / base
+        return pd.Series(gmean(ratios), index=ratios.columns)
+
+    zeroed = relative(without_attention(arguments.model))
+    print(f"all attention zeroed: WQL × {zeroed.WQL:.3f}, MASE × {zeroed.MASE:.3f} on {len(base)} datasets\n", flush=True)
+    rows = []
+    for name, make in METHODS.items():
+        for ratio in RATIOS:
+            for seed in range(arguments.seeds):
+                child = flowrank.compress(parent, make(ratio), seed=seed)
+                counts = child.recipe["parameters"]
+                kept = counts["attention_child"] / counts["attention_parent"]
+                rows.append({"method": name, "ratio": ratio, "seed": seed, "kept": kept, **relative(child)})
+        done = pd.DataFrame(rows).query("method == @name").groupby("ratio")[["kept", "WQL", "MASE"]].mean()
+        line = "  ".join(f"{r.kept:.3f}: {r.WQL:.3f}" for r in done.sort_index(ascending=False).itertuples())
+        print(f"{name:34} {line}", flush=True)
+    table = pd.DataFrame(rows)
+    print("\nWQL relative to the parent, geometric mean\n")
+    print(table.pivot_table(index="method", columns="ratio", values="WQL", sort=False).round(4).to_string())
+    print("\nMASE relative to the parent, geometric mean\n")
+    print(table.pivot_table(index="method", columns="ratio", values="MASE", sort=False).round(4).to_string())
+    if arguments.output:
+        table.to_csv(arguments.output, index=False)
+
+
+if __name__ == "__main__":
+    main()
