@@ -11,9 +11,9 @@ import threading
 import time
 
 import psutil
-from shapes import bolt
 
 from flowrank import Budget, JointHeads, compress
+from shapes import bolt
 
 
 class PeakMemory:
@@ -37,6 +37,7 @@ class PeakMemory:
 
     @property
     def above(self) -> int:
+        """Bytes above the start, at most."""
         return self.peak - self.start
 
 

@@ -22,7 +22,13 @@ from flowrank.evaluation import datasets_in, read_backtests
 from flowrank.models import attention_layers
 
 RATIOS = (0.5, 0.393, 0.237, 0.15, 0.075)
-ALPHAS = {0.5: 0.4, 0.393: 0.4, 0.237: 0.4, 0.15: 0.35, 0.075: 0.27}  # the paper's Table 1, α of the nearest size
+ALPHAS = {
+    0.5: 0.4,
+    0.393: 0.4,
+    0.237: 0.4,
+    0.15: 0.35,
+    0.075: 0.27,
+}  # the paper's Table 1, α of the nearest size
 
 METHODS = {
     "WeightSVD + Uniform": lambda r: WeightSVD(Uniform(r)),
@@ -46,7 +52,9 @@ def without_attention(model: str) -> object:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     data = os.environ.get("FLOWRANK_DATA")
     parser.add_argument("--data", type=Path, default=data, required=data is None)
     parser.add_argument("--backtests", type=Path, required=True)
@@ -68,7 +76,10 @@ def main() -> None:
         return pd.Series(gmean(ratios), index=ratios.columns)
 
     zeroed = relative(without_attention(arguments.model))
-    print(f"all attention zeroed: WQL × {zeroed.WQL:.3f}, MASE × {zeroed.MASE:.3f} on {len(base)} datasets\n", flush=True)
+    print(
+        f"all attention zeroed: WQL × {zeroed.WQL:.3f}, MASE × {zeroed.MASE:.3f} on {len(base)} datasets\n",
+        flush=True,
+    )
     rows = []
     for name, make in METHODS.items():
         for ratio in RATIOS:

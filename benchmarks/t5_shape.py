@@ -9,9 +9,9 @@ import argparse
 import json
 
 import torch
-from shapes import t5
 
 from flowrank import Budget, JointHeads, benchmark, compress
+from shapes import t5
 
 
 def main() -> None:
@@ -31,7 +31,13 @@ def main() -> None:
         for pipeline in (parent, child):
             pipeline.inner_model.lm_head.weight[1] -= 1e3
     result = benchmark(
-        child, parent, batch_size=arguments.batch, context_length=512, horizon=64, num_samples=20, repeats=arguments.repeats
+        child,
+        parent,
+        batch_size=arguments.batch,
+        context_length=512,
+        horizon=64,
+        num_samples=20,
+        repeats=arguments.repeats,
     )
     print(json.dumps(result, indent=2))
 

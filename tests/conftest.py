@@ -129,7 +129,9 @@ def outputs(pipeline, contexts):
         if hasattr(pipeline, "tokenizer"):
             tokens, mask, _ = pipeline.tokenizer.context_input_transform(batch)
             decoder = torch.randint(2, 60, (len(contexts), 7), generator=torch.Generator().manual_seed(1))
-            return pipeline.inner_model(input_ids=tokens, attention_mask=mask, decoder_input_ids=decoder).logits
+            return pipeline.inner_model(
+                input_ids=tokens, attention_mask=mask, decoder_input_ids=decoder
+            ).logits
         return pipeline.inner_model(batch).quantile_preds
 
 

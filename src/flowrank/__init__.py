@@ -66,7 +66,7 @@ _HOMES = {
     "write_report": "report",
 }
 
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names above
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -114,7 +114,7 @@ def analyze(
         spectra += activation_spectra(family, calibration.contexts, advance)
     ranks, curves = [], []
     for key, spectrum in spectra:
-        where = dict(zip(KEYS, key, strict=True))
+        where: dict[str, Any] = dict(zip(KEYS, key, strict=True))
         measures = {"effective_rank": spectrum.effective_rank, "stable_rank": spectrum.stable_rank}
         for epsilon in epsilons:
             rank = spectrum.epsilon_rank(epsilon)

@@ -40,7 +40,9 @@ class Calibration:
     skipped: dict[str, int]
 
     @classmethod
-    def read(cls, series: Any, *, count: int, points: int = POINTS, seed: int = 0, **columns: Any) -> Calibration:
+    def read(
+        cls, series: Any, *, count: int, points: int = POINTS, seed: int = 0, **columns: Any
+    ) -> Calibration:
         """Take the first ``count`` usable series of a source, or of the built-in generator if ``series`` is None.
 
         Raises
@@ -97,6 +99,8 @@ def _context(item: Series, points: int) -> Tensor:
 def _name(series: Any) -> str:
     import os
 
-    return os.path.basename(os.fspath(series)) if isinstance(series, str | os.PathLike) else type(series).__name__
-
-
+    return (
+        os.path.basename(os.fspath(series))
+        if isinstance(series, str | os.PathLike)
+        else type(series).__name__
+    )

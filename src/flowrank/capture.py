@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -178,7 +179,9 @@ def _tap(site: AttentionSite, observe: Observe) -> list[Any]:
         return lambda _module, _inputs, features: seen.__setitem__(name, heads(features))
 
     def before_output(_module: Any, inputs: tuple[Tensor, ...]) -> None:
-        output = heads(inputs[0])  # detached: a hook that held its own tensor would keep the graph alive for ever
+        output = heads(
+            inputs[0]
+        )  # detached: a hook that held its own tensor would keep the graph alive for ever
 
         def backward(gradient: Tensor) -> None:
             observe(site, HeadActivations(output=output, gradient=heads(gradient), **seen))
@@ -206,7 +209,8 @@ def head_moments(
 ) -> dict[str, HeadMoments]:
     """Moments of every head of every site, by site name; parameters as of `sweep`."""
     moments = {
-        site.name: HeadMoments(*(SecondMoment(site.d_kv, site.heads) for _ in range(4))) for site in family.sites
+        site.name: HeadMoments(*(SecondMoment(site.d_kv, site.heads) for _ in range(4)))
+        for site in family.sites
     }
 
     def observe(site: AttentionSite, seen: HeadActivations) -> None:
@@ -266,7 +270,9 @@ def rank_losses(
 
     def observe(site: AttentionSite, seen: HeadActivations) -> None:
         basis, mine = bases[site.name], losses[site.name]
-        effects = (seen.output @ basis.output.to(seen.output)) * (seen.gradient @ basis.gradient.to(seen.output))
+        effects = (seen.output @ basis.output.to(seen.output)) * (
+            seen.gradient @ basis.gradient.to(seen.output)
+        )
         tails = effects.sum(dim=2).flip(-1).cumsum(-1).flip(-1)
         mine["VO"][:, :-1] += tails.square().sum(dim=0).double().cpu()
         if site.single_key:
@@ -308,7 +314,7 @@ def rank_grid(full: int) -> list[int]:
 def _interpolated(losses: Tensor, grid: Iterable[int]) -> Tensor:
     """Fill losses between measured ranks linearly (the loss at full rank is 0)."""
     known = [*grid, losses.shape[1] - 1]
-    for low, high in zip(known, known[1:], strict=False):
+    for low, high in pairwise(known):
         for rank in range(low + 1, high):
             share = (rank - low) / (high - low)
             losses[:, rank] = (1 - share) * losses[:, low] + share * losses[:, high]

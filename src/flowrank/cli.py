@@ -57,7 +57,8 @@ Target = Annotated[str, typer.Option(help="Column with the values.")]
 Freq = Annotated[str | None, typer.Option(help="pandas frequency, where it cannot be inferred or times have gaps.")]
 BatchSize = Annotated[int, typer.Option(help="Series in one forward pass.")]
 SeriesOption = Annotated[
-    Path | None, typer.Option("--series", help="CSV or Parquet with series; default: built-in synthetic ones.")
+    Path | None,
+    typer.Option("--series", help="CSV or Parquet with series; default: built-in synthetic ones."),
 ]
 
 
@@ -79,14 +80,18 @@ def models() -> None:
 def compress(
     model: Model,
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
-    method: Annotated[MethodName, typer.Option(help="Joint heads, SVD weighted by the input, or SVD of the weight.")] = (
-        MethodName.joint
-    ),
+    method: Annotated[
+        MethodName, typer.Option(help="Joint heads, SVD weighted by the input, or SVD of the weight.")
+    ] = (MethodName.joint),
     ratio: Annotated[float, typer.Option(help="Kept share of the attention parameters, in (0, 1].")] = 0.25,
     allocation: Annotated[AllocationName, typer.Option(help="Which rank where.")] = AllocationName.budget,
     alpha: Annotated[float, typer.Option(help="α of the flow schedule d0 (1 + layer)^α.")] = 0.35,
     equal_heads: Annotated[
-        bool, typer.Option("--equal-heads", help="joint: same widths for all heads of a layer; faster, a little less accurate.")
+        bool,
+        typer.Option(
+            "--equal-heads",
+            help="joint: same widths for all heads of a layer; faster, a little less accurate.",
+        ),
     ] = False,
     series: SeriesOption = None,
     calibration_series: Annotated[int, typer.Option(help="Calibration series to use at most.")] = 512,
@@ -198,7 +203,8 @@ def analyze(
 def evaluate(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Models; seasonal-naive is one too.")],
     data: Annotated[
-        list[Path], typer.Option(envvar="FLOWRANK_DATA", help="Folders or files with series; several may follow.")
+        list[Path],
+        typer.Option(envvar="FLOWRANK_DATA", help="Folders or files with series; several may follow."),
     ],
     output: Annotated[Path, typer.Option(help="CSV with dataset, model, MASE, WQL.")],
     backtests: Annotated[
@@ -309,9 +315,21 @@ def _print_benchmark(result: dict[str, Any]) -> None:
     for key in ("parameters", "attention_parameters", "weight_bytes", "peak_bytes"):
         row(key.replace("_", " "), parent[key], child[key], ratio[key], ",")
     for key in ("self", "cross"):
-        row(f"{key} cache bytes", parent["cache_bytes"][key], child["cache_bytes"][key], ratio["cache_bytes"][key], ",")
+        row(
+            f"{key} cache bytes",
+            parent["cache_bytes"][key],
+            child["cache_bytes"][key],
+            ratio["cache_bytes"][key],
+            ",",
+        )
     for key in ("min", "median", "max"):
-        row(f"latency s, {key}", parent["latency_s"][key], child["latency_s"][key], ratio["latency"][key], ".4f")
+        row(
+            f"latency s, {key}",
+            parent["latency_s"][key],
+            child["latency_s"][key],
+            ratio["latency"][key],
+            ".4f",
+        )
     out.print(table)
 
 
@@ -377,7 +395,13 @@ def demo(
     """Run the whole chain on the embedded model and real series that ship with statsmodels."""
     from flowrank.demo import run
 
-    run(output, seed=seed, overwrite=overwrite, progress=not quiet, say=lambda text: out.print(text, highlight=False))
+    run(
+        output,
+        seed=seed,
+        overwrite=overwrite,
+        progress=not quiet,
+        say=lambda text: out.print(text, highlight=False),
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

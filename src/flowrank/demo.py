@@ -113,8 +113,13 @@ def _chain(folder: Path, series: pd.DataFrame, seed: int, progress: bool, say: C
     blind = compress(parent, WeightSVD(Budget(RATIO)), seed=seed, progress=progress)
 
     say("3/6  evaluate on rolling backtests of real series")
-    models = {"seasonal-naive": "seasonal-naive", DEFAULT: parent, "compressed": child, "weight SVD, same size": blind}
-    datasets = {name: group.drop(columns="dataset") for name, group in series.groupby("dataset", sort=False)}
+    models = {
+        "seasonal-naive": "seasonal-naive",
+        DEFAULT: parent,
+        "compressed": child,
+        "weight SVD, same size": blind,
+    }
+    datasets = {str(name): group.drop(columns="dataset") for name, group in series.groupby("dataset", sort=False)}
     backtests = [Backtest(name, -ROLLS * h, h, ROLLS) for name, h in HORIZONS.items()]
     scores = evaluate(models, datasets, backtests, seed=seed, progress=progress)
     scores.to_csv(folder / "scores.csv", index=False)

@@ -61,12 +61,14 @@ class Spectrum:
             If ``epsilon`` is not in [0, 1).
         """
         if not 0 <= epsilon < 1:
-            raise FlowrankError("epsilon", expected="a number in [0, 1)", found=epsilon, todo="pass e.g. 0.01")
+            raise FlowrankError(
+                "epsilon", expected="a number in [0, 1)", found=epsilon, todo="pass e.g. 0.01"
+            )
         return int((self.normalised > epsilon).sum())
 
     @property
     def effective_rank(self) -> float:
-        """exp of the entropy of σ / Σσ (Roy and Vetterli, 2007); 0 for a zero matrix."""
+        """Exp of the entropy of σ / Σσ (Roy and Vetterli, 2007); 0 for a zero matrix."""
         total = self.sigma.sum()
         if total <= 0:
             return 0.0

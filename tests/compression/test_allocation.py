@@ -16,10 +16,14 @@ def joint_groups(seed: int = 0, layers: int = 3, heads: int = 2, width: int = 8)
     generator = torch.Generator().manual_seed(seed)
     groups = []
     for layer in range(layers):
-        site = SimpleNamespace(name=f"site{layer}", depth=layer, heads=heads, module=SimpleNamespace(n_heads=heads))
+        site = SimpleNamespace(
+            name=f"site{layer}", depth=layer, heads=heads, module=SimpleNamespace(n_heads=heads)
+        )
         for part in ("QK", "VO"):
             for head in range(heads):
-                sigma = torch.rand(width, generator=generator, dtype=torch.float64).sort(descending=True).values
+                sigma = (
+                    torch.rand(width, generator=generator, dtype=torch.float64).sort(descending=True).values
+                )
                 groups.append(Group(site, part, head, sigma, sigma.square(), cost=32))
     return groups
 
@@ -43,7 +47,12 @@ def price(groups: list[Group], kept) -> int:
     return sum(group.price(len(k)) for group, k in zip(groups, kept, strict=True))
 
 
-RULES = [lambda r: Uniform(r), lambda r: Budget(r), lambda r: Epsilon(ratio=r), lambda r: FlowOfRanks(ratio=r, alpha=0.4)]
+RULES = [
+    lambda r: Uniform(r),
+    lambda r: Budget(r),
+    lambda r: Epsilon(ratio=r),
+    lambda r: FlowOfRanks(ratio=r, alpha=0.4),
+]
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -58,7 +67,9 @@ def test_budget_is_kept_and_nearly_used(rule, make, seed, ratio):
     assert all(torch.equal(k, k.unique()) for k in kept)
     if isinstance(rule(ratio), Uniform | Budget):
         largest_step = max(max(g.cost, g.price(g.capacity) - g.price(g.capacity - 1)) for g in groups)
-        idle_queries = sum(g.price(g.size) for g in groups if g.part == "QK") if isinstance(rule(ratio), Budget) else 0
+        idle_queries = (
+            sum(g.price(g.size) for g in groups if g.part == "QK") if isinstance(rule(ratio), Budget) else 0
+        )
         assert spent >= ratio * whole(groups) - largest_step - idle_queries
 
 
@@ -77,7 +88,10 @@ def test_no_exchange_improves_a_budget(seed, ratio):
     kept = allocate(Budget(ratio), groups, whole(groups))
     inside = [float(g.value[i]) for g, k in zip(groups, kept, strict=True) for i in k]
     outside = [
-        float(g.value[i]) for g, k in zip(groups, kept, strict=True) for i in range(g.size) if i not in k.tolist()
+        float(g.value[i])
+        for g, k in zip(groups, kept, strict=True)
+        for i in range(g.size)
+        if i not in k.tolist()
     ]
     assert not inside or not outside or min(inside) >= max(outside)
 
@@ -86,7 +100,8 @@ def test_queries_of_a_dead_head_are_dropped_and_their_budget_spent_elsewhere():
     groups = joint_groups(layers=1)
     low = torch.full((8,), 1e-9, dtype=torch.float64)
     groups = [
-        Group(g.site, g.part, g.head, g.sigma, low if (g.part, g.head) == ("VO", 0) else g.value, g.cost) for g in groups
+        Group(g.site, g.part, g.head, g.sigma, low if (g.part, g.head) == ("VO", 0) else g.value, g.cost)
+        for g in groups
     ]
     kept = allocate(Budget(0.5), groups, whole(groups))
     ranks = {(g.part, g.head): len(k) for g, k in zip(groups, kept, strict=True)}

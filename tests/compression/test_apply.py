@@ -120,7 +120,9 @@ class TestCalibration:
     """The user's own series: used where they say something, refused where none does."""
 
     def compress(self, pipeline, series, **options):
-        return flowrank.compress(pipeline, JointHeads(Uniform(0.5)), series=series, calibration_points=64, **options)
+        return flowrank.compress(
+            pipeline, JointHeads(Uniform(0.5)), series=series, calibration_points=64, **options
+        )
 
     def test_own_series_are_used_and_named(self, pipeline, long_frame, tmp_path):
         path = tmp_path / "mine.csv"
@@ -133,7 +135,13 @@ class TestCalibration:
 
     def test_useless_series_are_left_out_and_counted(self, pipeline):
         rng = np.random.default_rng(0)
-        series = [rng.normal(size=50), np.full(50, 3.0), np.full(50, np.nan), np.arange(3.0), 1e30 * rng.normal(size=40)]
+        series = [
+            rng.normal(size=50),
+            np.full(50, 3.0),
+            np.full(50, np.nan),
+            np.arange(3.0),
+            1e30 * rng.normal(size=40),
+        ]
         recipe = self.compress(pipeline, series).recipe["calibration"]
         assert recipe["series"] == 2
         assert recipe["skipped"] == {"constant": 1, "all missing": 1, "too short": 1}
@@ -156,7 +164,7 @@ class TestCalibration:
             self.compress(pipeline, long_frame.drop(columns="target"))
         with pytest.raises(FlowrankError, match="increasing"):
             self.compress(pipeline, long_frame.iloc[::-1])
-        with pytest.raises(FlowrankError, match="duplicate|twice"):
+        with pytest.raises(FlowrankError, match=r"duplicate|twice"):
             self.compress(pipeline, pd.concat([long_frame, long_frame.tail(1)]))
 
     @pytest.mark.parametrize("count", [0, -1, 2.5, True])

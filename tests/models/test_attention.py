@@ -6,7 +6,12 @@ import pytest
 import torch
 
 import flowrank
-from flowrank.models import AttentionShape, CompressedT5Config, CompressedT5ForConditionalGeneration, attention_layers
+from flowrank.models import (
+    AttentionShape,
+    CompressedT5Config,
+    CompressedT5ForConditionalGeneration,
+    attention_layers,
+)
 from flowrank.models.attention import FactoredLinear, HeadLayout
 from tests.conftest import T5_TOKENS, outputs, relative_gap, tiny_config
 
@@ -16,7 +21,7 @@ def uneven_child(parent, widths=((2, 0, 5), (4, 3, 0))):
     raw = {k: v for k, v in parent.config.to_dict().items() if k not in ("model_type", "architectures")}
     config = CompressedT5Config(**raw)
     shape = AttentionShape(*widths, ranks={"o": 2}).to_dict()
-    config.attention_shapes = {name: shape for name in attention_layers(parent)}
+    config.attention_shapes = dict.fromkeys(attention_layers(parent), shape)
     torch.manual_seed(1)
     return CompressedT5ForConditionalGeneration(config).eval()
 
@@ -56,7 +61,9 @@ def test_cached_decoding_equals_teacher_forcing_and_the_cache_holds_no_padding(t
     mask = torch.ones(2, 12)
     mask[0, :7] = 0
     with torch.no_grad():
-        whole = child(input_ids=tokens, attention_mask=mask, decoder_input_ids=decoder, use_cache=False).logits
+        whole = child(
+            input_ids=tokens, attention_mask=mask, decoder_input_ids=decoder, use_cache=False
+        ).logits
         step = child(input_ids=tokens, attention_mask=mask, decoder_input_ids=decoder[:, :1], use_cache=True)
         parts, past, encoded = [step.logits], step.past_key_values, (step.encoder_last_hidden_state,)
         for i in range(1, 5):
@@ -113,4 +120,6 @@ def test_initial_spread_follows_each_layers_own_width():
     assert float(layer.q.weight.std().detach()) == pytest.approx((256 * 4) ** -0.5, rel=0.1)
     assert float(layer.o.weight.std().detach()) == pytest.approx(32**-0.5, rel=0.1)
     assert isinstance(layer.v, FactoredLinear)
-    assert float((layer.v.up.weight @ layer.v.down.weight).std().detach()) == pytest.approx(256**-0.5, rel=0.15)
+    assert float((layer.v.up.weight @ layer.v.down.weight).std().detach()) == pytest.approx(
+        256**-0.5, rel=0.15
+    )

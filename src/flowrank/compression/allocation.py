@@ -16,7 +16,6 @@ from flowrank.errors import FlowrankError
 from flowrank.families import AttentionSite
 from flowrank.linalg import Spectrum
 
-
 Part = Literal["QK", "VO", "q", "k", "v", "o"]
 
 
@@ -113,7 +112,9 @@ class Epsilon:
         if self.ratio is not None:
             check_ratio(self.ratio)
         if self.epsilon is not None and not (_is_number(self.epsilon) and 0 <= self.epsilon < 1):
-            raise FlowrankError("epsilon", expected="a number in [0, 1)", found=self.epsilon, todo="pass e.g. 0.05")
+            raise FlowrankError(
+                "epsilon", expected="a number in [0, 1)", found=self.epsilon, todo="pass e.g. 0.05"
+            )
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class FlowOfRanks:
 
     def width(self, layer: int, d0: float | None = None) -> int:
         """Head width at a layer."""
-        exact = (self.d0 if d0 is None else d0) * (1 + layer) ** self.alpha  # type: ignore[operator]
+        exact = (self.d0 if d0 is None else d0) * (1 + layer) ** self.alpha
         if self.rounding == "power_of_two":
             return 2 ** max(0, round(math.log2(exact)))
         return max(1, math.ceil(exact - 1e-9))
@@ -324,7 +325,9 @@ def _most_valuable(groups: Sequence[Group], values: Sequence[Tensor], budget: fl
             mine.append(component)
             budget -= step
     return [
-        torch.arange(group.size) if len(mine) >= group.capacity else torch.tensor(sorted(mine), dtype=torch.long)
+        torch.arange(group.size)
+        if len(mine) >= group.capacity
+        else torch.tensor(sorted(mine), dtype=torch.long)
         for group, mine in zip(groups, chosen, strict=True)
     ]
 

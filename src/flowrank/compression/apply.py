@@ -8,8 +8,8 @@ import torch
 from chronos import ChronosBoltPipeline
 from transformers import PreTrainedModel
 
-from flowrank.compression.allocation import allocate
 from flowrank.calibration import POINTS, Calibration
+from flowrank.compression.allocation import allocate
 from flowrank.compression.factorize import Layer, factorization_of
 from flowrank.compression.methods import Method, describe, needs_series
 from flowrank.errors import FlowrankError

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from flowrank.models import attention_layers
@@ -68,8 +67,8 @@ class Family(ABC):
         self.pipeline = pipeline
 
     @property
-    def model(self) -> PreTrainedModel:
-        """The Hugging Face model inside the pipeline."""
+    def model(self) -> Any:
+        """The Hugging Face model inside the pipeline (a `PreTrainedModel`; its parts differ from family to family)."""
         return self.pipeline.inner_model
 
     @cached_property

@@ -218,7 +218,9 @@ class CompressedT5Attention(T5Attention):
         cache, crossing = past_key_values, False
         if isinstance(past_key_values, EncoderDecoderCache):
             crossing = is_cross
-            cache = past_key_values.cross_attention_cache if is_cross else past_key_values.self_attention_cache
+            cache = (
+                past_key_values.cross_attention_cache if is_cross else past_key_values.self_attention_cache
+            )
         if crossing and past_key_values.is_updated.get(self.layer_idx):
             layer = cache.layers[self.layer_idx]
             key, value = layer.keys, layer.values

@@ -53,6 +53,7 @@ class _CompressedMixin(T5PreTrainedModel):
         super().__init__(config, *args, **kwargs)
         for name, layer in attention_layers(self).items():
             parent, _, attribute = name.rpartition(".")
+            assert isinstance(layer.config, CompressedT5Config)  # its stack's copy of ours
             compressed = CompressedT5Attention(
                 layer.config,
                 config.shape_of(name),
@@ -61,11 +62,11 @@ class _CompressedMixin(T5PreTrainedModel):
                 is_causal=layer.is_causal,
             )
             setattr(self.get_submodule(parent), attribute, compressed)
-            if self.shared.weight.device.type != "meta":
+            if next(compressed.parameters()).device.type != "meta":
                 # Here, because transformers lets the T5 stack initialise its layers, at the config's one width.
                 compressed.initialise(config.initializer_factor)
                 for module in compressed.modules():
-                    module._is_hf_initialized = True
+                    vars(module)["_is_hf_initialized"] = True
         self.post_init()
 
 
