@@ -52,9 +52,7 @@ def without_attention(model: str) -> object:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = os.environ.get("FLOWRANK_DATA")
     parser.add_argument("--data", type=Path, default=data, required=data is None)
     parser.add_argument("--backtests", type=Path, required=True)

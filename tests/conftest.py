@@ -95,6 +95,22 @@ def pipeline(folder):
 
 
 @pytest.fixture
+def bolt(bolt_folder):
+    """A Chronos-Bolt pipeline of chronos-forecasting itself."""
+    from chronos import BaseChronosPipeline
+
+    return BaseChronosPipeline.from_pretrained(bolt_folder)
+
+
+@pytest.fixture
+def t5(t5_folder):
+    """A Chronos-T5 pipeline of chronos-forecasting itself."""
+    from chronos import BaseChronosPipeline
+
+    return BaseChronosPipeline.from_pretrained(t5_folder)
+
+
+@pytest.fixture
 def contexts():
     """Series of several lengths, one with holes."""
     generator = torch.Generator().manual_seed(0)
@@ -129,9 +145,7 @@ def outputs(pipeline, contexts):
         if hasattr(pipeline, "tokenizer"):
             tokens, mask, _ = pipeline.tokenizer.context_input_transform(batch)
             decoder = torch.randint(2, 60, (len(contexts), 7), generator=torch.Generator().manual_seed(1))
-            return pipeline.inner_model(
-                input_ids=tokens, attention_mask=mask, decoder_input_ids=decoder
-            ).logits
+            return pipeline.inner_model(input_ids=tokens, attention_mask=mask, decoder_input_ids=decoder).logits
         return pipeline.inner_model(batch).quantile_preds
 
 

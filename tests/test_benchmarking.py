@@ -6,79 +6,21 @@ import json
 
 import pytest
 import torch
-from chronos import ChronosBoltPipeline, ChronosConfig, ChronosModel, ChronosPipeline
-from chronos.chronos_bolt import ChronosBoltModelForForecasting
+from chronos import BaseChronosPipeline
 from torch import nn
-from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
+from transformers import GenerationConfig
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from flowrank.benchmarking import _device_name, _ratios, benchmark, cache_bytes, peak_memory
 from flowrank.errors import FlowrankError
+from tests.conftest import make_t5
 
 CONTEXT, HORIZON = 24, 6
 
 
-@pytest.fixture
-def bolt():
-    torch.manual_seed(0)
-    chronos_config = {
-        "context_length": 64,
-        "prediction_length": 16,
-        "input_patch_size": 8,
-        "input_patch_stride": 8,
-        "quantiles": [0.1, 0.5, 0.9],
-        "use_reg_token": True,
-    }
-    config = T5Config(
-        d_model=16, d_kv=4, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=0, pad_token_id=0
-    )
-    config.chronos_config = chronos_config
-    return ChronosBoltPipeline(ChronosBoltModelForForecasting(config).eval())
-
-
-@pytest.fixture
-def t5():
-    return _t5()
-
-
-def _t5(d_kv: int = 4) -> ChronosPipeline:
-    torch.manual_seed(0)
-    chronos_config = ChronosConfig(
-        tokenizer_class="MeanScaleUniformBins",
-        tokenizer_kwargs={"low_limit": -15.0, "high_limit": 15.0},
-        context_length=32,
-        prediction_length=8,
-        n_tokens=64,
-        n_special_tokens=2,
-        pad_token_id=0,
-        eos_token_id=1,
-        use_eos_token=True,
-        model_type="seq2seq",
-        num_samples=3,
-        temperature=1.0,
-        top_k=50,
-        top_p=1.0,
-    )
-    config = T5Config(
-        vocab_size=64,
-        d_model=16,
-        d_kv=d_kv,
-        d_ff=32,
-        num_layers=2,
-        num_heads=2,
-        decoder_start_token_id=0,
-        pad_token_id=0,
-        eos_token_id=1,
-    )
-    model = T5ForConditionalGeneration(config).eval()
-    return ChronosPipeline(chronos_config.create_tokenizer(), ChronosModel(chronos_config, model))
-
-
 def _held(cache) -> int:
     return sum(
-        tensor.numel() * tensor.element_size()
-        for layer in cache.layers
-        for tensor in (layer.keys, layer.values)
+        tensor.numel() * tensor.element_size() for layer in cache.layers for tensor in (layer.keys, layer.values)
     )
 
 
@@ -117,9 +59,9 @@ def test_bolt_cache_equals_the_tensors_of_its_largest_forward(bolt, context, hor
 
 
 def test_t5_cache_of_a_long_horizon_is_that_of_the_longest_context(t5):
-    in_blocks = cache_bytes(t5, 2, 3, context=20, horizon=20)
-    assert in_blocks == cache_bytes(t5, 2, 3, context=32, horizon=4)
-    assert cache_bytes(t5, 2, 3, context=32, horizon=20) == cache_bytes(t5, 2, 3, context=32, horizon=8)
+    in_blocks = cache_bytes(t5, 2, 3, context=40, horizon=36)  # blocks of 16, 16, 4 on 40, 56, 64 points
+    assert in_blocks == cache_bytes(t5, 2, 3, context=64, horizon=4)
+    assert cache_bytes(t5, 2, 3, context=64, horizon=36) == cache_bytes(t5, 2, 3, context=64, horizon=16)
 
 
 def test_layers_with_widths_of_their_own_say_so(t5, monkeypatch):
@@ -160,8 +102,8 @@ def test_peak_memory_on_cuda_reads_its_counter(monkeypatch):
     assert peak_memory(lambda: None, device=torch.device("cuda", 0)) == 30
 
 
-def test_benchmark_of_a_narrower_child():
-    parent, child = _t5(d_kv=4), _t5(d_kv=2)
+def test_benchmark_of_a_narrower_child(t5, tmp_path):
+    parent, child = t5, BaseChronosPipeline.from_pretrained(make_t5(tmp_path / "narrow", d_kv=3))
     threads, state = torch.get_num_threads(), torch.random.get_rng_state()
     result = benchmark(
         child,
@@ -192,7 +134,7 @@ def test_benchmark_of_a_narrower_child():
 
     measured = result["models"]["parent"]
     layers = 2 + 2 * 2  # two in the encoder; self and cross in two of the decoder
-    assert measured["attention_parameters"] == layers * 4 * 16 * 8
+    assert measured["attention_parameters"] == layers * 4 * 24 * 18
     assert measured["parameters"] == sum(p.numel() for p in parent.inner_model.parameters())
     assert measured["weight_bytes"] == 4 * measured["parameters"]
     assert measured["dtype"] == "float32"
@@ -209,8 +151,8 @@ def test_benchmark_of_a_narrower_child():
     assert ratio["latency"] == {"min": min(pairs), "median": sum(pairs) / 2, "max": max(pairs)}
 
 
-def test_benchmark_takes_turns_and_asks_for_the_same_samples(t5, monkeypatch):
-    other, calls = _t5(), []
+def test_benchmark_takes_turns_and_asks_for_the_same_samples(t5, t5_folder, monkeypatch):
+    other, calls = BaseChronosPipeline.from_pretrained(t5_folder), []
     for name, pipeline in {"parent": t5, "child": other}.items():
         stock = pipeline.predict
 
@@ -250,7 +192,7 @@ def test_ratio_is_empty_where_the_parent_has_nothing():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size: expected a whole number of at least 1, found 0"),
+        ({"batch_size": 0}, "batch_size: expected a whole number ≥ 1, found 0"),
         ({"repeats": True}, "repeats: expected a whole number"),
         ({"horizon": 0}, "horizon: expected a whole number"),
         ({"context_length": -1}, "context_length: expected"),
@@ -263,17 +205,15 @@ def test_numbers_must_be_positive(t5, options, message):
 
 
 def test_other_models_are_refused(t5):
-    with pytest.raises(
-        FlowrankError, match="child: expected a Chronos-T5 or Chronos-Bolt pipeline, found Linear"
-    ):
+    with pytest.raises(FlowrankError, match="child: expected a Chronos-T5 or Chronos-Bolt pipeline, found Linear"):
         benchmark(nn.Linear(1, 1), t5)
     t5.inner_model = nn.Linear(1, 1)
     with pytest.raises(FlowrankError, match="has no decoder"):
         cache_bytes(t5, 1, 1, 8, 8)
 
 
-def test_models_on_two_devices_are_refused(t5):
-    elsewhere = _t5()
+def test_models_on_two_devices_are_refused(t5, t5_folder):
+    elsewhere = BaseChronosPipeline.from_pretrained(t5_folder)
     elsewhere.inner_model.to("meta")
     with pytest.raises(FlowrankError, match="a model on the parent's device, cpu, found one on meta"):
         benchmark(elsewhere, t5)

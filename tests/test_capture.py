@@ -124,9 +124,7 @@ def test_input_moments_are_those_of_the_inputs(pipeline, contexts):
     site = family.sites[0]
     moments = input_moments(family, contexts)
     with family.instrumented(gradients=False):
-        hook = site.module.q.register_forward_hook(
-            lambda _m, inputs, _o: rows.append(inputs[0].flatten(0, 1))
-        )
+        hook = site.module.q.register_forward_hook(lambda _m, inputs, _o: rows.append(inputs[0].flatten(0, 1)))
         for batch in batches(family, contexts):
             family.probe(batch, torch.Generator().manual_seed(0))
         hook.remove()

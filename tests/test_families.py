@@ -33,9 +33,7 @@ def test_only_bolts_decoder_sees_a_single_key(t5_folder, bolt_folder):
 def test_context_tokens_are_what_the_model_sees(pipeline):
     family = family_of(pipeline)
     seen = []
-    hook = family.model.encoder.block[0].register_forward_hook(
-        lambda _m, inputs, _o: seen.append(inputs[0].shape[1])
-    )
+    hook = family.model.encoder.block[0].register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].shape[1]))
     for points in (5, 40, 64, 100):
         pipeline.embed(torch.randn(points).cumsum(0))
         assert seen[-1] == family.context_tokens(points)

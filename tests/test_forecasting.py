@@ -6,62 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from chronos import ChronosBoltPipeline, ChronosConfig, ChronosPipeline
-from chronos.chronos import ChronosModel
-from chronos.chronos_bolt import ChronosBoltModelForForecasting
-from transformers import T5Config, T5ForConditionalGeneration
 
 from flowrank.errors import FlowrankError
 from flowrank.forecasting import DEFAULT_LEVELS, forecast, iter_forecasts, write_forecasts
 from flowrank.series import Series
 
 LEVELS = list(map(str, DEFAULT_LEVELS))
-SIZES = {"d_model": 16, "d_ff": 32, "d_kv": 8, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2}
-
-
-@pytest.fixture(scope="module")
-def bolt() -> ChronosBoltPipeline:
-    torch.manual_seed(0)
-    config = T5Config(
-        **SIZES, vocab_size=2, pad_token_id=0, decoder_start_token_id=0, feed_forward_proj="relu"
-    )
-    config.reg_token_id = 1
-    config.chronos_config = {
-        "context_length": 64,
-        "prediction_length": 16,
-        "input_patch_size": 8,
-        "input_patch_stride": 8,
-        "quantiles": list(DEFAULT_LEVELS),
-        "use_reg_token": True,
-    }
-    return ChronosBoltPipeline(ChronosBoltModelForForecasting(config).eval())
-
-
-@pytest.fixture(scope="module")
-def t5() -> ChronosPipeline:
-    torch.manual_seed(0)
-    model = T5ForConditionalGeneration(
-        T5Config(**SIZES, vocab_size=64, pad_token_id=0, decoder_start_token_id=0)
-    )
-    config = ChronosConfig(
-        tokenizer_class="MeanScaleUniformBins",
-        tokenizer_kwargs={"low_limit": -15.0, "high_limit": 15.0},
-        context_length=64,
-        prediction_length=16,
-        n_tokens=64,
-        n_special_tokens=2,
-        pad_token_id=0,
-        eos_token_id=1,
-        use_eos_token=True,
-        model_type="seq2seq",
-        num_samples=5,
-        temperature=1.0,
-        top_k=50,
-        top_p=1.0,
-    )
-    return ChronosPipeline(
-        tokenizer=config.create_tokenizer(), model=ChronosModel(config=config, model=model.eval())
-    )
 
 
 @pytest.fixture(params=["bolt", "t5"])
@@ -198,9 +148,7 @@ def test_series_without_values_are_refused_by_name(pipeline, values):
 
 def test_models_that_give_no_number_are_refused(bolt, monkeypatch):
     def broken(inputs, prediction_length, quantile_levels):
-        return torch.full((len(inputs), prediction_length, 9), torch.nan), torch.zeros(
-            len(inputs), prediction_length
-        )
+        return torch.full((len(inputs), prediction_length, 9), torch.nan), torch.zeros(len(inputs), prediction_length)
 
     monkeypatch.setattr(bolt, "predict_quantiles", broken)
     with pytest.raises(FlowrankError, match="not finite for series '0'"):
@@ -231,9 +179,7 @@ def test_bad_levels_batches_and_frequency(bolt):
     with pytest.raises(FlowrankError, match="batch_size"):
         forecast(bolt, [np.ones(3)], horizon=1, batch_size=0)
     with pytest.raises(FlowrankError, match=r"freq: .*series 'A'"):
-        forecast(
-            bolt, pd.DataFrame({"item_id": ["A"], "timestamp": ["2024-01-01"], "target": [1.0]}), horizon=1
-        )
+        forecast(bolt, pd.DataFrame({"item_id": ["A"], "timestamp": ["2024-01-01"], "target": [1.0]}), horizon=1)
 
 
 def test_progress_is_shown(bolt, capsys):

@@ -114,6 +114,4 @@ def test_balanced_basis_is_the_optimal_joint_truncation(seed, width, rank):
     best = (u[:, :rank] * values[:rank]) @ v[:rank]
     assert torch.allclose(sigma, values[:width], rtol=1e-6, atol=1e-8)
     assert torch.allclose(ours, best, atol=1e-6 * float(values[0]))
-    assert float((full - ours).square().sum()) == pytest.approx(
-        float(sigma[rank:].square().sum()), rel=1e-6, abs=1e-8
-    )
+    assert float((full - ours).square().sum()) == pytest.approx(float(sigma[rank:].square().sum()), rel=1e-6, abs=1e-8)

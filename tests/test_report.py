@@ -32,8 +32,7 @@ def rank_profile(head: int = -1) -> pd.DataFrame:
         ("decoder", "cross", 0, 2, "input", 8),
     ]:
         rows += [
-            (stack, kind, layer, depth, quantity, head, 16, e, r, 2.5, 1.5)
-            for e, r in ((0.1, rank), (0.01, 2 * rank))
+            (stack, kind, layer, depth, quantity, head, 16, e, r, 2.5, 1.5) for e, r in ((0.1, rank), (0.01, 2 * rank))
         ]
     columns = [*KEYS, "quantity", "head", "dim", "epsilon", "rank", "effective_rank", "stable_rank"]
     return pd.DataFrame(rows, columns=columns)
@@ -337,9 +336,7 @@ def test_history_alone_has_nothing_to_show_but_is_read(tmp_path):
 
 
 def test_folders_without_results_say_what_is_looked_for(tmp_path):
-    with pytest.raises(
-        FlowrankError, match=r"folder: expected one or more of rank_profile\.parquet, .*bench\.json"
-    ):
+    with pytest.raises(FlowrankError, match=r"folder: expected one or more of rank_profile\.parquet, .*bench\.json"):
         write_report(tmp_path)
     with pytest.raises(FlowrankError, match="which does not exist"):
         write_report(tmp_path / "nowhere")
@@ -384,9 +381,7 @@ def test_json_has_null_where_a_score_is_missing(folder):
     row = record["sections"]["accuracy"]["datasets"][2]
     assert row["WQL seasonal-naive"] is None
     assert row["MASE seasonal-naive"] is None
-    assert claim(record, "WQL_parent")["value"] == pytest.approx(
-        math.sqrt(2)
-    )  # the third dataset does not count
+    assert claim(record, "WQL_parent")["value"] == pytest.approx(math.sqrt(2))  # the third dataset does not count
 
 
 def test_roles_by_name_and_by_elimination():

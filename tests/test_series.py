@@ -114,9 +114,7 @@ def test_other_separators(tmp_path, separator):
 def test_series_go_on_over_pieces():
     frame = long_frame(A=7, B=9, C=4)
     pieces = [frame.iloc[i : i + 3] for i in range(0, len(frame), 3)]
-    table = LongTable(
-        lambda names: (piece[names] for piece in [frame.iloc[:0], *pieces]), Columns(), argument="series"
-    )
+    table = LongTable(lambda names: (piece[names] for piece in [frame.iloc[:0], *pieces]), Columns(), argument="series")
     assert_same(list(table), list(read_series(frame)))
 
 
@@ -143,9 +141,7 @@ def test_a_long_file_is_not_held_in_memory(tmp_path):
         path = tmp_path / f"{count}.csv"
         ids = np.repeat(np.arange(count), 500)
         pd.DataFrame({"item_id": ids, "target": np.arange(len(ids)) * 1.000001}).to_csv(path, index=False)
-        out = subprocess.run(
-            [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
-        )
+        out = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
         length, peak = map(int, out.stdout.split())
         assert length == count * 500
         peaks.append(peak / 1024)
@@ -226,14 +222,10 @@ def test_gaps_need_a_frequency():
     found = list(read_series(frame, freq="d"))
     for series in found:
         np.testing.assert_array_equal(series.target, [0.1, 1.1, np.nan, 3.1, 4.1])
-    monthly = pd.DataFrame(
-        {"item_id": "A", "timestamp": ["2024-01-01", "2024-02-01", "2024-05-01"], "target": 1.0}
-    )
+    monthly = pd.DataFrame({"item_id": "A", "timestamp": ["2024-01-01", "2024-02-01", "2024-05-01"], "target": 1.0})
     [series] = read_series(monthly, freq="M")
     assert (series.freq, np.isnan(series.target).tolist()) == ("MS", [False, False, True, True, False])
-    refused(
-        monthly.assign(timestamp=["2024-01-01", "2024-02-01", "2024-05-03"]), "row 2", "series 'A'", freq="M"
-    )
+    refused(monthly.assign(timestamp=["2024-01-01", "2024-02-01", "2024-05-03"]), "row 2", "series 'A'", freq="M")
     refused(monthly, "a frequency near", freq="ms")
 
 
@@ -376,9 +368,9 @@ def test_fev_tasks(tmp_path):
     datasets = pytest.importorskip("datasets")
     days = pd.date_range("2024-01-01", periods=20, freq="D").to_list()
     path = str(tmp_path / "task.parquet")
-    datasets.Dataset.from_dict(
-        {"id": ["A"], "timestamp": [days], "target": [list(map(float, range(20)))]}
-    ).to_parquet(path)
+    datasets.Dataset.from_dict({"id": ["A"], "timestamp": [days], "target": [list(map(float, range(20)))]}).to_parquet(
+        path
+    )
     one = list(read_series(fev.Task(dataset_path=path, horizon=4)))
     assert [(s.item_id, len(s), s.freq) for s in one] == [("A", 16, "D")]
     two = list(read_series(fev.Task(dataset_path=path, horizon=4, num_windows=2)))

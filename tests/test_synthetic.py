@@ -28,12 +28,8 @@ def many() -> list[np.ndarray]:
 
 
 def test_same_seed_same_series_in_another_process():
-    here = hashlib.sha256(
-        b"".join(s.target.tobytes() for s in synthetic_series(150, length=200, seed=3))
-    ).hexdigest()
-    there = subprocess.run(
-        [sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    here = hashlib.sha256(b"".join(s.target.tobytes() for s in synthetic_series(150, length=200, seed=3))).hexdigest()
+    there = subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True).stdout.strip()
     assert here == there
 
 

@@ -18,9 +18,7 @@ from typing import Any
 class _AfterChronos(importlib.abc.MetaPathFinder):
     """Lets the usual finders find chronos, and defines flowrank's models once it has been executed."""
 
-    def find_spec(
-        self, fullname: str, path: Any = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         if fullname != "chronos":
             return None
         sys.meta_path.remove(self)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from flowrank.calibration import POINTS, Calibration
 from flowrank.capture import batches
-from flowrank.errors import FlowrankError
+from flowrank.errors import FlowrankError, check_count
 from flowrank.families import AttentionSite, Family, family_of
 from flowrank.files import atomic_folder
 from flowrank.linalg import SecondMoment, Spectrum
@@ -83,7 +83,7 @@ def analyze(
     series, count, points
         Series to run (None: synthetic ones), how many at most, and how many last points of each.
     epsilons
-        Relative tolerances ε of rank_ε(A) = #{ j : σ_j / σ_1 > ε }, each in [0, 1).
+        Relative tolerances ε of rank_ε(A) = #{ j : σ_j / σ_1 > ε }, each in [0, 1), at least one.
     seed
         Of the synthetic series.
     progress
@@ -94,7 +94,7 @@ def analyze(
     Raises
     ------
     FlowrankError
-        If the pipeline is not of a known family, an ε is out of range, or no series is usable.
+        If the pipeline is not of a known family, an ε or a count is out of range, or no series is usable.
 
     Examples
     --------
@@ -104,9 +104,9 @@ def analyze(
     >>> bool(embedding["rank"] < embedding["dim"] / 2)
     True
     """
-    for epsilon in epsilons:
-        if not 0 <= epsilon < 1:
-            raise FlowrankError("epsilons", expected="numbers in [0, 1)", found=epsilon, todo="pass e.g. (0.1, 0.01)")
+    tolerances = _tolerances(epsilons)
+    check_count(count, "count")
+    check_count(points, "points")
     family = family_of(pipeline)
     calibration = Calibration.read(series, count=count, points=points, seed=seed, **columns)
     spectra = weight_spectra(family)
@@ -116,7 +116,7 @@ def analyze(
     for key, spectrum in spectra:
         where: dict[str, Any] = dict(zip(KEYS, key, strict=True))
         measures = {"effective_rank": spectrum.effective_rank, "stable_rank": spectrum.stable_rank}
-        for epsilon in epsilons:
+        for epsilon in tolerances:
             rank = spectrum.epsilon_rank(epsilon)
             ranks.append({**where, "dim": len(spectrum.sigma), "epsilon": epsilon, "rank": rank, **measures})
         sigma = spectrum.normalised.tolist()
@@ -139,11 +139,21 @@ def analyze(
             "skipped": calibration.skipped,
             "seed": seed,
         },
-        "settings": {"epsilons": list(epsilons), "points": points},
+        "settings": {"epsilons": tolerances, "points": points},
         "versions": versions(),
         "device": str(family.model.device),
     }
     return RankProfile(pd.DataFrame(ranks), pd.concat(curves, ignore_index=True), about)
+
+
+def _tolerances(epsilons: Sequence[float]) -> list[float]:
+    try:
+        found = list(dict.fromkeys(map(float, epsilons)))
+    except (TypeError, ValueError):
+        found = []
+    if not found or not all(0 <= epsilon < 1 for epsilon in found):
+        raise FlowrankError("epsilons", expected="numbers in [0, 1)", found=epsilons, todo="pass e.g. (0.1, 0.01)")
+    return found
 
 
 Key = tuple[str, str, int, int, str, int]

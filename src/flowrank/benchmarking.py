@@ -14,10 +14,10 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from flowrank.errors import FlowrankError
+from flowrank.errors import FlowrankError, check_count
+from flowrank.versions import versions
 
 if TYPE_CHECKING:
     import torch
@@ -135,10 +135,7 @@ def benchmark(
             "seed": seed,
         },
         "device": {"type": device.type, "name": _device_name(device), "threads": used_threads},
-        "versions": {
-            "python": platform.python_version(),
-            **{p: version(p) for p in ("flowrank", "torch", "transformers", "chronos-forecasting")},
-        },
+        "versions": versions(),
         "models": models,
         "ratio": _ratios(models["child"], models["parent"]),
     }
@@ -191,6 +188,8 @@ def cache_bytes(pipeline: Pipeline, batch: int, samples: int, context: int, hori
     >>> cache_bytes(load("seed-bolt"), batch=1, samples=1, context=512, horizon=64)["self"]
     2048
     """
+    from flowrank.models import attention_layers
+
     _require_chronos(pipeline, "pipeline")
     _require_positive(batch=batch, samples=samples, context=context, horizon=horizon)
     block = _largest_block(pipeline, batch, samples, context, horizon)
@@ -198,7 +197,7 @@ def cache_bytes(pipeline: Pipeline, batch: int, samples: int, context: int, hori
     size = model.dtype.itemsize
     tokens = {"self": block.self_tokens, "cross": block.cross_tokens}
     features = {"self": 0, "cross": 0}
-    for name, layer in _attention_layers(model.decoder):
+    for name, layer in attention_layers(model.decoder).items():
         features["cross" if name.endswith("EncDecAttention") else "self"] += sum(_key_value_widths(layer))
     return {kind: size * block.rows * tokens[kind] * features[kind] for kind in tokens}
 
@@ -289,12 +288,6 @@ def _largest_block(pipeline: Pipeline, batch: int, samples: int, context: int, h
     return _Block(batch * (len(config.quantiles) if blocks > 1 else 1), 1, patches)
 
 
-def _attention_layers(module: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
-    from transformers.models.t5.modeling_t5 import T5Attention
-
-    return ((name, layer) for name, layer in module.named_modules() if isinstance(layer, T5Attention))
-
-
 def _key_value_widths(layer: Any) -> tuple[int, int]:
     if hasattr(layer, "key_value_widths"):
         return layer.key_value_widths()
@@ -303,17 +296,13 @@ def _key_value_widths(layer: Any) -> tuple[int, int]:
 
 def _sizes(pipeline: Pipeline) -> dict[str, int]:
     """Count parameters, attention parameters (q, k, v, o; position biases apart) and bytes of all weights."""
+    from flowrank.models import attention_parameters
+
     model = pipeline.inner_model
     parameters = list(model.parameters())
-    projections = [
-        parameter
-        for _, layer in _attention_layers(model)
-        for name in ("q", "k", "v", "o")
-        for parameter in getattr(layer, name).parameters()
-    ]
     return {
         "parameters": sum(p.numel() for p in parameters),
-        "attention_parameters": sum(p.numel() for p in projections),
+        "attention_parameters": attention_parameters(model),
         "weight_bytes": sum(p.numel() * p.element_size() for p in parameters),
     }
 
@@ -357,9 +346,7 @@ def _paired_seconds(
     return seconds
 
 
-def _call(
-    pipeline: Pipeline, series: torch.Tensor, horizon: int, samples: int, seed: int
-) -> Callable[[], object]:
+def _call(pipeline: Pipeline, series: torch.Tensor, horizon: int, samples: int, seed: int) -> Callable[[], object]:
     import torch
 
     options: dict[str, Any] = {"num_samples": samples} if _samples_paths(pipeline) else {}
@@ -444,5 +431,4 @@ def _require_chronos(pipeline: object, argument: str) -> None:
 
 def _require_positive(**numbers: int) -> None:
     for name, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise FlowrankError(name, expected="a whole number of at least 1", found=repr(number))
+        check_count(number, name)

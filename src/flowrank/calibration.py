@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowrank.errors import FlowrankError
+from flowrank.errors import FlowrankError, check_count
 from flowrank.series import Series, read_series
 from flowrank.synthetic import synthetic_series
 
@@ -40,9 +40,7 @@ class Calibration:
     skipped: dict[str, int]
 
     @classmethod
-    def read(
-        cls, series: Any, *, count: int, points: int = POINTS, seed: int = 0, **columns: Any
-    ) -> Calibration:
+    def read(cls, series: Any, *, count: int, points: int = POINTS, seed: int = 0, **columns: Any) -> Calibration:
         """Take the first ``count`` usable series of a source, or of the built-in generator if ``series`` is None.
 
         Raises
@@ -50,8 +48,8 @@ class Calibration:
         FlowrankError
             If ``count`` is not positive or no series is usable: each is shorter than 4 observed points, or constant.
         """
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise FlowrankError("calibration_series", expected="a positive whole number", found=repr(count))
+        check_count(count, "calibration_series")
+        check_count(points, "calibration_points")
         if series is None:
             source: Any = synthetic_series(count, length=points, seed=seed)
             name = f"synthetic, seed {seed}"
@@ -99,8 +97,4 @@ def _context(item: Series, points: int) -> Tensor:
 def _name(series: Any) -> str:
     import os
 
-    return (
-        os.path.basename(os.fspath(series))
-        if isinstance(series, str | os.PathLike)
-        else type(series).__name__
-    )
+    return os.path.basename(os.fspath(series)) if isinstance(series, str | os.PathLike) else type(series).__name__

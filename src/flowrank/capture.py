@@ -179,9 +179,7 @@ def _tap(site: AttentionSite, observe: Observe) -> list[Any]:
         return lambda _module, _inputs, features: seen.__setitem__(name, heads(features))
 
     def before_output(_module: Any, inputs: tuple[Tensor, ...]) -> None:
-        output = heads(
-            inputs[0]
-        )  # detached: a hook that held its own tensor would keep the graph alive for ever
+        output = heads(inputs[0])  # detached: a hook that held its own tensor would keep the graph alive for ever
 
         def backward(gradient: Tensor) -> None:
             observe(site, HeadActivations(output=output, gradient=heads(gradient), **seen))
@@ -209,8 +207,7 @@ def head_moments(
 ) -> dict[str, HeadMoments]:
     """Moments of every head of every site, by site name; parameters as of `sweep`."""
     moments = {
-        site.name: HeadMoments(*(SecondMoment(site.d_kv, site.heads) for _ in range(4)))
-        for site in family.sites
+        site.name: HeadMoments(*(SecondMoment(site.d_kv, site.heads) for _ in range(4))) for site in family.sites
     }
 
     def observe(site: AttentionSite, seen: HeadActivations) -> None:
@@ -270,9 +267,7 @@ def rank_losses(
 
     def observe(site: AttentionSite, seen: HeadActivations) -> None:
         basis, mine = bases[site.name], losses[site.name]
-        effects = (seen.output @ basis.output.to(seen.output)) * (
-            seen.gradient @ basis.gradient.to(seen.output)
-        )
+        effects = (seen.output @ basis.output.to(seen.output)) * (seen.gradient @ basis.gradient.to(seen.output))
         tails = effects.sum(dim=2).flip(-1).cumsum(-1).flip(-1)
         mine["VO"][:, :-1] += tails.square().sum(dim=0).double().cpu()
         if site.single_key:

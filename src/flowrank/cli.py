@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,9 +14,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from safetensors import SafetensorError
 
 import flowrank
-from flowrank.errors import FlowrankError
+from flowrank.errors import FlowrankError, check_count
 from flowrank.files import refuse_existing
 
 app = typer.Typer(
@@ -47,7 +50,7 @@ class AllocationName(str, Enum):
 
 Model = Annotated[str, typer.Argument(help="Hub id, folder, or embedded name (`flowrank models`).")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of everything random.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, auto.")]
 Dtype = Annotated[str, typer.Option(help="auto (as saved), float32, bfloat16 or float16.")]
@@ -107,10 +110,10 @@ def compress(
     quiet: Quiet = False,
 ) -> None:
     """Make a smaller model and save it as a Hugging Face folder."""
-    refuse_existing(output, overwrite=overwrite, argument="OUT")
+    refuse_existing(output, overwrite=overwrite, argument="OUT", kind="folder")
     chosen = _method(method, _allocation(allocation, ratio, alpha), equal_heads)
     child = flowrank.compress(
-        flowrank.load(model, device_map=device, dtype=dtype),
+        _load(model, device, dtype, quiet),
         chosen,
         series=series,
         calibration_series=calibration_series,
@@ -126,6 +129,27 @@ def compress(
         before, after = counts[f"{key}parent"], counts[f"{key}child"]
         table.add_row(label, f"{before:,}", f"{after:,}", f"{after / before:.1%}")
     out.print(table)
+
+
+def _load(model: str, device: str, dtype: str, quiet: bool = False) -> Any:
+    """Open a model, after a look whether its device is there."""
+    import torch
+
+    if device != "auto":
+        try:
+            torch.empty(0, device=device)
+        except (AssertionError, RuntimeError) as error:
+            raise FlowrankError(
+                "--device",
+                expected="cpu, auto, or a device that torch finds here, such as cuda",
+                found=f"{device!r} ({str(error).splitlines()[0]})",
+                todo="leave the option out to use the CPU",
+            ) from error
+    if quiet:
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+    return flowrank.load(model, device_map=device, dtype=dtype)
 
 
 def _method(name: MethodName, allocation: Any, equal_heads: bool) -> Any:
@@ -172,8 +196,8 @@ def analyze(
     from flowrank.analysis import EPSILONS
     from flowrank.files import atomic_folder
 
-    refuse_existing(output, overwrite=overwrite, argument="--output")
-    pipeline = flowrank.load(model, device_map=device, dtype=dtype)
+    refuse_existing(output, overwrite=overwrite, argument="--output", kind="folder")
+    pipeline = _load(model, device, dtype, quiet)
     profile = flowrank.analyze(
         pipeline,
         series=series,
@@ -227,7 +251,7 @@ def evaluate(
     from flowrank.evaluation import SEASONAL_NAIVE, datasets_in, read_backtests
     from flowrank.files import atomic_file
 
-    refuse_existing(output, overwrite=overwrite, argument="--output")
+    refuse_existing(output, overwrite=overwrite, argument="--output", kind="file")
     sources = datasets_in(data)
     tests = read_backtests(backtests) if backtests else None
     if tests is not None and prediction_length is None:
@@ -236,8 +260,7 @@ def evaluate(
             err.print(f"no backtest for {name}: left out", highlight=False)
         sources = {name: path for name, path in sources.items() if name in known}
     pipelines: dict[str, Any] = {
-        name: name if name == SEASONAL_NAIVE else flowrank.load(name, device_map=device, dtype=dtype)
-        for name in dict.fromkeys(models)
+        name: name if name == SEASONAL_NAIVE else _load(name, device, dtype, quiet) for name in dict.fromkeys(models)
     }
     scores = flowrank.evaluate(
         pipelines,
@@ -284,12 +307,12 @@ def benchmark(
 
     from flowrank.files import atomic_file
 
-    refuse_existing(output, overwrite=overwrite, argument="--output")
+    refuse_existing(output, overwrite=overwrite, argument="--output", kind="file")
     if engine != "stock":
         raise FlowrankError("--engine", expected="stock", found=repr(engine), todo="leave the option out")
     result = flowrank.benchmark(
-        flowrank.load(child, device_map=device, dtype=dtype),
-        flowrank.load(against, device_map=device, dtype=dtype),
+        _load(child, device, dtype),
+        _load(against, device, dtype),
         batch_size=batch_size,
         context_length=context_length,
         horizon=horizon,
@@ -319,7 +342,7 @@ def _print_benchmark(result: dict[str, Any]) -> None:
             f"{key} cache bytes",
             parent["cache_bytes"][key],
             child["cache_bytes"][key],
-            ratio["cache_bytes"][key],
+            ratio[f"cache_bytes_{key}"],
             ",",
         )
     for key in ("min", "median", "max"):
@@ -353,12 +376,19 @@ def forecast(
     quiet: Quiet = False,
 ) -> None:
     """Forecast every series of a file, in constant memory."""
-    from flowrank.forecasting import DEFAULT_LEVELS, check_count, write_forecasts
+    from flowrank.forecasting import DEFAULT_LEVELS, write_forecasts
 
-    refuse_existing(output, overwrite=overwrite, argument="--output")
+    refuse_existing(output, overwrite=overwrite, argument="--output", kind="file")
     check_count(horizon, "--horizon")
-    pipeline = flowrank.load(model, device_map=device, dtype=dtype)
-    sampling = {} if num_samples is None else {"num_samples": num_samples}
+    sampling = {} if num_samples is None else {"num_samples": check_count(num_samples, "--num-samples")}
+    pipeline = _load(model, device, dtype, quiet)
+    if sampling and pipeline.forecast_type.name != "SAMPLES":
+        raise FlowrankError(
+            "--num-samples",
+            expected="a model that draws sample paths (Chronos-T5)",
+            found=f"{model!r}, which gives quantiles at once",
+            todo="leave the option out",
+        )
     write_forecasts(
         pipeline,
         series,
@@ -410,14 +440,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done · 1: the machine failed us (disk full, no permission) · 2: bad input · 130, 143: interrupted. Whatever
     happens, outputs that were there before stay whole.
     """
-    signal.signal(signal.SIGTERM, _terminate)
     command = typer.main.get_command(app)
     try:
-        command.main(_several_paths(list(sys.argv[1:] if arguments is None else arguments)), "flowrank")
+        with _terminable():
+            command.main(_several_paths(list(sys.argv[1:] if arguments is None else arguments)), "flowrank")
     except FlowrankError as error:
         err.print(f"[bold red]error[/] {_escape(str(error))}", soft_wrap=True, highlight=False)
         return 2
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         err.print(f"[bold red]error[/] {_escape(str(error))}", soft_wrap=True, highlight=False)
         return 1
     except SystemExit as done:
@@ -431,23 +461,41 @@ def _escape(text: str) -> str:
     return escape(text)
 
 
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, so that every clean-up runs."""
+    if threading.current_thread() is not threading.main_thread():  # no other may handle signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _terminate(_signal: int, _frame: Any) -> None:
     raise SystemExit(143)
 
 
 def _several_paths(arguments: list[str]) -> list[str]:
-    """Let ``--data a b`` stand for ``--data a --data b``, where the models come before it."""
-    if arguments[:1] != ["evaluate"] or "--data" not in arguments[2:]:
+    """Let ``evaluate MODEL --data a b`` stand for ``evaluate MODEL --data a --data b``."""
+    if arguments[:1] != ["evaluate"]:
         return arguments
     expanded: list[str] = []
-    following = False
-    for argument in arguments:
-        if argument.startswith("-"):
-            following = argument == "--data"
-        elif following and expanded[-1] != "--data":
+    option, after_data, models = "", False, 0
+    for argument in arguments[1:]:
+        if option:  # this is its value
+            after_data, option = option == "--data", ""
+        elif argument.startswith("-"):
+            after_data = argument.startswith("--data=")
+            option = "" if "=" in argument or argument in ("--overwrite", "--quiet", "--help") else argument
+        elif after_data and models:
             expanded.append("--data")
+        else:
+            after_data, models = False, models + 1
         expanded.append(argument)
-    return expanded
+    return ["evaluate", *expanded]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
-"""The one error that flowrank raises on bad input."""
+"""The one error that flowrank raises on bad input, and the check that every count goes through."""
 
 from __future__ import annotations
+
+import operator
+from typing import Any
 
 
 class FlowrankError(ValueError):
@@ -23,3 +26,20 @@ class FlowrankError(ValueError):
         self.found = found
         self.todo = todo
         super().__init__(f"{argument}: expected {expected}, found {found}" + (f"; {todo}" if todo else ""))
+
+
+def check_count(value: Any, argument: str) -> int:
+    """Return a whole number ≥ 1, or refuse it by its argument's name.
+
+    Examples
+    --------
+    >>> check_count(24, "horizon")
+    24
+    """
+    try:
+        count = 0 if type(value).__name__ in ("bool", "bool_", "numpy.bool") else operator.index(value)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise FlowrankError(argument, expected="a whole number ≥ 1", found=repr(value), todo=f"pass e.g. {argument}=24")
+    return count

@@ -8,19 +8,38 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from flowrank.errors import FlowrankError
 
 
-def refuse_existing(path: str | Path, *, overwrite: bool, argument: str = "output") -> Path:
+def refuse_existing(
+    path: str | Path,
+    *,
+    overwrite: bool,
+    argument: str = "output",
+    kind: Literal["file", "folder"] | None = None,
+) -> Path:
     """Return ``path``, or refuse it if something is there and ``overwrite`` is false.
 
     Call it before long work, so that nobody waits for an hour to be told that a name is taken.
 
+    Parameters
+    ----------
+    path
+        Where the output is to go.
+    overwrite
+        Whether what is there may be replaced. A file is never replaced by a folder, nor a folder by a file where
+        ``kind`` says which of them comes, nor a folder that holds the current one.
+    argument
+        Name of the argument that errors are about.
+    kind
+        What is to be written.
+
     Raises
     ------
     FlowrankError
-        If ``path`` exists and ``overwrite`` is false, or a parent of it is not a folder.
+        If ``path`` exists and may not be replaced, or a parent of it is not a folder.
 
     Examples
     --------
@@ -34,6 +53,20 @@ def refuse_existing(path: str | Path, *, overwrite: bool, argument: str = "outpu
             expected="a path that does not exist yet",
             found=f"{str(path)!r}, which exists",
             todo="choose another name or ask for overwriting (overwrite=True, --overwrite)",
+        )
+    if path.exists() and kind is not None and path.is_dir() != (kind == "folder"):
+        raise FlowrankError(
+            argument,
+            expected=f"a {kind} to replace, or a path that does not exist yet",
+            found=f"{str(path)!r}, which is a {'folder' if path.is_dir() else 'file'}",
+            todo="choose another path",
+        )
+    if path.is_dir() and Path.cwd().is_relative_to(path.resolve()):
+        raise FlowrankError(
+            argument,
+            expected="a folder that may be replaced as a whole",
+            found=f"{str(path)!r}, which holds the current folder",
+            todo="choose another path",
         )
     for parent in path.absolute().parents:
         if parent.exists():
@@ -61,7 +94,7 @@ def atomic_file(path: str | Path, *, overwrite: bool = False, argument: str = "o
     >>> (folder / "a.txt").read_text()
     'whole'
     """
-    path = refuse_existing(path, overwrite=overwrite, argument=argument)
+    path = refuse_existing(path, overwrite=overwrite, argument=argument, kind="file")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
@@ -87,7 +120,7 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False, argument: str = 
     >>> sorted(p.name for p in target.iterdir())
     ['config.json']
     """
-    path = refuse_existing(path, overwrite=overwrite, argument=argument)
+    path = refuse_existing(path, overwrite=overwrite, argument=argument, kind="folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     retired: Path | None = None
@@ -97,16 +130,13 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False, argument: str = 
         if path.exists():
             retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
             os.replace(path, retired / path.name)
-        try:
-            os.replace(temporary, path)
-        except OSError:
-            if retired is not None:
-                os.replace(retired / path.name, path)
-            raise
+        os.replace(temporary, path)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
         if retired is not None:
+            if not path.exists():  # interrupted between the two renames
+                os.replace(retired / path.name, path)
             shutil.rmtree(retired, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def current_umask() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 import pandas as pd
 
-from flowrank.errors import FlowrankError
+from flowrank.errors import FlowrankError, check_count
 from flowrank.files import atomic_file, refuse_existing
+from flowrank.progress import progress_bar
 from flowrank.series import Series, read_series
 from flowrank.series.frequency import future_timestamps
 
@@ -242,9 +242,7 @@ def iter_forecasts(
         seed=seed,
         predict_kwargs=predict_kwargs,
     )
-    return _frames(
-        results, levels, batch_size, id_column or "item_id", timestamp_column or "timestamp", target
-    )
+    return _frames(results, levels, batch_size, id_column or "item_id", timestamp_column or "timestamp", target)
 
 
 def _future(series: Series, horizon: int) -> pd.Index:
@@ -296,22 +294,10 @@ def _frames(
 
 
 def _shown(series: Iterable[Series], progress: bool) -> Iterator[Series]:
-    if not progress:
-        yield from series
-        return
-    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("forecasting"),
-        MofNCompleteColumn(),
-        TextColumn("series"),
-        TimeElapsedColumn(),
-    ) as bar:
-        task = bar.add_task("forecasting", total=None)
+    with progress_bar("forecasting", show=progress) as advance:
         for one in series:
             yield one
-            bar.advance(task)
+            advance(1)
 
 
 def forecast(pipeline: BaseChronosPipeline, source: Any, *, horizon: int, **options: Any) -> pd.DataFrame:
@@ -428,25 +414,6 @@ def _arrow(frame: pd.DataFrame) -> pa.Table:
         for field in table.schema
     ]
     return table.cast(pa.schema(fields))
-
-
-def check_count(value: Any, argument: str) -> int:
-    """Return a whole number ≥ 1, or refuse it by its argument's name.
-
-    Examples
-    --------
-    >>> check_count(24, "horizon")
-    24
-    """
-    try:
-        count = 0 if isinstance(value, (bool, np.bool_)) else operator.index(value)
-    except TypeError:
-        count = 0
-    if count < 1:
-        raise FlowrankError(
-            argument, expected="a whole number ≥ 1", found=repr(value), todo=f"pass e.g. {argument}=24"
-        )
-    return count
 
 
 def check_levels(levels: Sequence[float]) -> list[float]:

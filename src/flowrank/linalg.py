@@ -61,9 +61,7 @@ class Spectrum:
             If ``epsilon`` is not in [0, 1).
         """
         if not 0 <= epsilon < 1:
-            raise FlowrankError(
-                "epsilon", expected="a number in [0, 1)", found=epsilon, todo="pass e.g. 0.01"
-            )
+            raise FlowrankError("epsilon", expected="a number in [0, 1)", found=epsilon, todo="pass e.g. 0.01")
         return int((self.normalised > epsilon).sum())
 
     @property

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress_bar(label: str, *, total: int | None, show: bool) -> Iterator[Callable[[int], None]]:
-    """Give a function that moves the bar on by so many series; it does nothing unless ``show``.
+def progress_bar(
+    label: str, *, total: int | None = None, unit: str = "series", show: bool
+) -> Iterator[Callable[[int], None]]:
+    """Give a function that moves the bar on by so many units; it does nothing unless ``show``.
 
     Examples
     --------
@@ -32,7 +34,7 @@ def progress_bar(label: str, *, total: int | None, show: bool) -> Iterator[Calla
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("series"),
+        TextColumn(unit),
         TimeElapsedColumn(),
     )
     with Progress(*columns) as bar:

@@ -16,14 +16,10 @@ def joint_groups(seed: int = 0, layers: int = 3, heads: int = 2, width: int = 8)
     generator = torch.Generator().manual_seed(seed)
     groups = []
     for layer in range(layers):
-        site = SimpleNamespace(
-            name=f"site{layer}", depth=layer, heads=heads, module=SimpleNamespace(n_heads=heads)
-        )
+        site = SimpleNamespace(name=f"site{layer}", depth=layer, heads=heads, module=SimpleNamespace(n_heads=heads))
         for part in ("QK", "VO"):
             for head in range(heads):
-                sigma = (
-                    torch.rand(width, generator=generator, dtype=torch.float64).sort(descending=True).values
-                )
+                sigma = torch.rand(width, generator=generator, dtype=torch.float64).sort(descending=True).values
                 groups.append(Group(site, part, head, sigma, sigma.square(), cost=32))
     return groups
 
@@ -67,9 +63,7 @@ def test_budget_is_kept_and_nearly_used(rule, make, seed, ratio):
     assert all(torch.equal(k, k.unique()) for k in kept)
     if isinstance(rule(ratio), Uniform | Budget):
         largest_step = max(max(g.cost, g.price(g.capacity) - g.price(g.capacity - 1)) for g in groups)
-        idle_queries = (
-            sum(g.price(g.size) for g in groups if g.part == "QK") if isinstance(rule(ratio), Budget) else 0
-        )
+        idle_queries = sum(g.price(g.size) for g in groups if g.part == "QK") if isinstance(rule(ratio), Budget) else 0
         assert spent >= ratio * whole(groups) - largest_step - idle_queries
 
 
@@ -88,10 +82,7 @@ def test_no_exchange_improves_a_budget(seed, ratio):
     kept = allocate(Budget(ratio), groups, whole(groups))
     inside = [float(g.value[i]) for g, k in zip(groups, kept, strict=True) for i in k]
     outside = [
-        float(g.value[i])
-        for g, k in zip(groups, kept, strict=True)
-        for i in range(g.size)
-        if i not in k.tolist()
+        float(g.value[i]) for g, k in zip(groups, kept, strict=True) for i in range(g.size) if i not in k.tolist()
     ]
     assert not inside or not outside or min(inside) >= max(outside)
 

@@ -120,9 +120,7 @@ class TestCalibration:
     """The user's own series: used where they say something, refused where none does."""
 
     def compress(self, pipeline, series, **options):
-        return flowrank.compress(
-            pipeline, JointHeads(Uniform(0.5)), series=series, calibration_points=64, **options
-        )
+        return flowrank.compress(pipeline, JointHeads(Uniform(0.5)), series=series, calibration_points=64, **options)
 
     def test_own_series_are_used_and_named(self, pipeline, long_frame, tmp_path):
         path = tmp_path / "mine.csv"

@@ -61,9 +61,7 @@ def test_cached_decoding_equals_teacher_forcing_and_the_cache_holds_no_padding(t
     mask = torch.ones(2, 12)
     mask[0, :7] = 0
     with torch.no_grad():
-        whole = child(
-            input_ids=tokens, attention_mask=mask, decoder_input_ids=decoder, use_cache=False
-        ).logits
+        whole = child(input_ids=tokens, attention_mask=mask, decoder_input_ids=decoder, use_cache=False).logits
         step = child(input_ids=tokens, attention_mask=mask, decoder_input_ids=decoder[:, :1], use_cache=True)
         parts, past, encoded = [step.logits], step.past_key_values, (step.encoder_last_hidden_state,)
         for i in range(1, 5):
@@ -120,6 +118,4 @@ def test_initial_spread_follows_each_layers_own_width():
     assert float(layer.q.weight.std().detach()) == pytest.approx((256 * 4) ** -0.5, rel=0.1)
     assert float(layer.o.weight.std().detach()) == pytest.approx(32**-0.5, rel=0.1)
     assert isinstance(layer.v, FactoredLinear)
-    assert float((layer.v.up.weight @ layer.v.down.weight).std().detach()) == pytest.approx(
-        256**-0.5, rel=0.15
-    )
+    assert float((layer.v.up.weight @ layer.v.down.weight).std().detach()) == pytest.approx(256**-0.5, rel=0.15)

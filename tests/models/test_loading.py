@@ -31,9 +31,7 @@ def test_dense_models_forecast_as_stock_chronos_does(folder, contexts):
 
 def test_all_verbs_of_chronos_work_on_a_compressed_model(pipeline, long_frame):
     child = flowrank.compress(pipeline, JointHeads(Uniform(0.3)), calibration_series=8, calibration_points=64)
-    quantiles, mean = child.predict_quantiles(
-        [torch.arange(40.0)], prediction_length=9, quantile_levels=[0.1, 0.5]
-    )
+    quantiles, mean = child.predict_quantiles([torch.arange(40.0)], prediction_length=9, quantile_levels=[0.1, 0.5])
     assert quantiles.shape == (1, 9, 2)
     assert mean.shape == (1, 9)
     assert quantiles.dtype == torch.float32
@@ -56,9 +54,7 @@ def test_predict_fev_works(pipeline, long_frame, tmp_path):
     assert seconds > 0
 
 
-@pytest.mark.parametrize(
-    "method", [JointHeads(Budget(0.3)), WeightSVD(Uniform(0.3))], ids=["joint", "weight"]
-)
+@pytest.mark.parametrize("method", [JointHeads(Budget(0.3)), WeightSVD(Uniform(0.3))], ids=["joint", "weight"])
 def test_a_fresh_process_forecasts_bit_for_bit_the_same(pipeline, method, contexts, tmp_path):
     child = flowrank.compress(pipeline, method, calibration_series=8, calibration_points=64)
     child.save_pretrained(tmp_path / "child")
@@ -91,9 +87,7 @@ def test_chronos_imported_first_knows_the_models_too(pipeline, tmp_path):
 
 
 def test_import_is_light():
-    script = (
-        "import flowrank, sys; print([m for m in ('torch', 'transformers', 'pandas') if m in sys.modules])"
-    )
+    script = "import flowrank, sys; print([m for m in ('torch', 'transformers', 'pandas') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert run.stdout.strip() == "[]"
 
@@ -263,9 +257,7 @@ class TestBadModels:
         self.edit(tmp_path / "child", attention_shapes=shapes)
         self.refuse(tmp_path / "child", name, "shape")
 
-    @pytest.mark.parametrize(
-        "bad", [{"d_qk": [1]}, {"d_qk": [1, 1, -1], "d_vo": [1, 1, 1]}, 7, {"d_qk": 3, "d_vo": 3}]
-    )
+    @pytest.mark.parametrize("bad", [{"d_qk": [1]}, {"d_qk": [1, 1, -1], "d_vo": [1, 1, 1]}, 7, {"d_qk": 3, "d_vo": 3}])
     def test_shapes_that_are_none(self, pipeline, tmp_path, bad):
         flowrank.compress(pipeline, WeightSVD(Uniform(0.3))).save_pretrained(tmp_path / "child")
         config = json.loads((tmp_path / "child/config.json").read_text())

@@ -74,7 +74,15 @@ Kept = list[Tensor]
 
 
 @dataclass(frozen=True)
-class Uniform:
+class _Share:
+    ratio: float
+
+    def __post_init__(self) -> None:
+        check_ratio(self.ratio)
+
+
+@dataclass(frozen=True)
+class Uniform(_Share):
     """Every head (or matrix) keeps the same fraction, so that ``ratio`` of the attention parameters remains.
 
     What the family's structure makes idle (queries and keys of a layer that sees one key) is dropped first.
@@ -84,11 +92,6 @@ class Uniform:
     ratio
         Kept attention parameters over dense ones, in (0, 1].
     """
-
-    ratio: float
-
-    def __post_init__(self) -> None:
-        check_ratio(self.ratio)
 
 
 @dataclass(frozen=True)
@@ -112,9 +115,7 @@ class Epsilon:
         if self.ratio is not None:
             check_ratio(self.ratio)
         if self.epsilon is not None and not (_is_number(self.epsilon) and 0 <= self.epsilon < 1):
-            raise FlowrankError(
-                "epsilon", expected="a number in [0, 1)", found=self.epsilon, todo="pass e.g. 0.05"
-            )
+            raise FlowrankError("epsilon", expected="a number in [0, 1)", found=self.epsilon, todo="pass e.g. 0.05")
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class FlowOfRanks:
 
 
 @dataclass(frozen=True)
-class Budget:
+class Budget(_Share):
     """One budget for the whole model: components are kept by measured loss per parameter, wherever they are.
 
     Parameters
@@ -173,11 +174,6 @@ class Budget:
     ratio
         Kept attention parameters over dense ones, in (0, 1].
     """
-
-    ratio: float
-
-    def __post_init__(self) -> None:
-        check_ratio(self.ratio)
 
 
 Allocation = Uniform | Epsilon | FlowOfRanks | Budget
@@ -266,9 +262,7 @@ def _price(groups: Sequence[Group], ranks: Sequence[int]) -> int:
     return sum(group.price(rank) for group, rank in zip(groups, ranks, strict=True))
 
 
-def _largest(
-    ranks: Callable[[float], list[int]], end: float, groups: Sequence[Group], budget: float
-) -> list[int]:
+def _largest(ranks: Callable[[float], list[int]], end: float, groups: Sequence[Group], budget: float) -> list[int]:
     """Ranks at the largest x in [0, end] whose price stays within the budget, by bisection; they grow with x."""
     low, high = 1e-9, end
     for _ in range(60):
@@ -325,9 +319,7 @@ def _most_valuable(groups: Sequence[Group], values: Sequence[Tensor], budget: fl
             mine.append(component)
             budget -= step
     return [
-        torch.arange(group.size)
-        if len(mine) >= group.capacity
-        else torch.tensor(sorted(mine), dtype=torch.long)
+        torch.arange(group.size) if len(mine) >= group.capacity else torch.tensor(sorted(mine), dtype=torch.long)
         for group, mine in zip(groups, chosen, strict=True)
     ]
 

@@ -93,7 +93,7 @@ def compress(
             series, count=calibration_series, points=calibration_points, seed=seed, **columns
         )
     contexts = calibration.contexts if calibration else []
-    with progress_bar("measuring", total=None, show=progress) as advance:
+    with progress_bar("measuring", show=progress) as advance:
         factorization = factorization_of(method, family, contexts, seed, advance)
     dense = sum(site.dense_parameters for site in family.sites)
     kept = allocate(method.allocation, factorization.groups, dense)

@@ -77,18 +77,14 @@ class JointFactorization(Factorization):
         spectra: dict[str, dict[str, Tensor]] = {}
         for site in family.sites:
             self.bases[site.name], spectra[site.name] = _head_bases(site, moments[site.name])
-        losses = (
-            rank_losses(family, contexts, self.bases, seed=seed + 1, on_batch=on_batch) if measured else {}
-        )
+        losses = rank_losses(family, contexts, self.bases, seed=seed + 1, on_batch=on_batch) if measured else {}
         self.groups = []
         for site in family.sites:
             parts: tuple[Part, ...] = ("VO",) if site.single_key else ("QK", "VO")
             for part in parts:
                 sigma = spectra[site.name][part]
                 loss = losses[site.name][part] if measured else None
-                self.groups += (
-                    _pooled(site, part, sigma, loss) if equal_heads else _apart(site, part, sigma, loss)
-                )
+                self.groups += _pooled(site, part, sigma, loss) if equal_heads else _apart(site, part, sigma, loss)
 
     def layers(self, kept: Kept) -> dict[str, Layer]:
         """New attention layers, by site name, that hold the kept components only."""
@@ -118,9 +114,7 @@ class JointFactorization(Factorization):
             query_kept = selected.get(("QK", head), none) if len(value_kept) else none
             widths["QK"].append(len(query_kept))
             widths["VO"].append(len(value_kept))
-            for name, components in zip(
-                "qkvo", (query_kept, query_kept, value_kept, value_kept), strict=True
-            ):
+            for name, components in zip("qkvo", (query_kept, query_kept, value_kept, value_kept), strict=True):
                 parts[name].append(maps[name][head][:, components].T @ rows[name][head])
         spare = (0,) * (site.module.n_heads - site.heads)
         shape = AttentionShape((*widths["QK"], *spare), (*widths["VO"], *spare), {})
@@ -192,9 +186,7 @@ class MatrixFactorization(Factorization):
     ) -> None:
         self.groups = []
         self.factors: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
-        moments = (
-            input_moments(family, contexts, seed=seed, on_batch=on_batch) if input_aware or measured else {}
-        )
+        moments = input_moments(family, contexts, seed=seed, on_batch=on_batch) if input_aware or measured else {}
         for site in family.sites:
             for name in ("q", "k", "v", "o"):
                 weight = getattr(site.module, name).weight.detach().double().cpu().T
@@ -205,9 +197,7 @@ class MatrixFactorization(Factorization):
                     importance = record.sensitivity.get(name, 0.0) / (weight.shape[1] * max(1, len(contexts)))
                     if not input_aware:
                         importance *= float(metric.diagonal().mean())
-                a, sigma, b = input_svd(
-                    weight, moment_root(metric) if input_aware and metric is not None else None
-                )
+                a, sigma, b = input_svd(weight, moment_root(metric) if input_aware and metric is not None else None)
                 self.factors[site.name, name] = (a, b)
                 self.groups.append(
                     Group(
@@ -244,13 +234,9 @@ class MatrixFactorization(Factorization):
 
 
 @factorization_of.register
-def _(
-    method: JointHeads, family: Family, contexts: Any, seed: int, on_batch: Progress | None
-) -> Factorization:
+def _(method: JointHeads, family: Family, contexts: Any, seed: int, on_batch: Progress | None) -> Factorization:
     measured = isinstance(method.allocation, Budget)
-    return JointFactorization(
-        family, contexts, seed, on_batch, measured=measured, equal_heads=method.equal_heads
-    )
+    return JointFactorization(family, contexts, seed, on_batch, measured=measured, equal_heads=method.equal_heads)
 
 
 @factorization_of.register
@@ -260,8 +246,6 @@ def _(method: InputSVD, family: Family, contexts: Any, seed: int, on_batch: Prog
 
 
 @factorization_of.register
-def _(
-    method: WeightSVD, family: Family, contexts: Any, seed: int, on_batch: Progress | None
-) -> Factorization:
+def _(method: WeightSVD, family: Family, contexts: Any, seed: int, on_batch: Progress | None) -> Factorization:
     measured = isinstance(method.allocation, Budget)
     return MatrixFactorization(family, contexts, seed, on_batch, input_aware=False, measured=measured)

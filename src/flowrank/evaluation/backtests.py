@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from flowrank.errors import FlowrankError
-from flowrank.forecasting import check_count
+from flowrank.errors import FlowrankError, check_count
 
 _BACKTEST_COLUMNS = ["dataset", "offset", "prediction_length", "num_rolls"]
 
@@ -90,9 +89,7 @@ def read_backtests(path: str | Path) -> list[Backtest]:
     """
     expected = f"a CSV file with columns {', '.join(_BACKTEST_COLUMNS)}"
     if not Path(path).is_file():
-        raise FlowrankError(
-            "backtests", expected=expected, found=f"no file {str(path)!r}", todo="check the path"
-        )
+        raise FlowrankError("backtests", expected=expected, found=f"no file {str(path)!r}", todo="check the path")
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:
@@ -104,9 +101,7 @@ def read_backtests(path: str | Path) -> list[Backtest]:
     repeated = table["dataset"].duplicated()
     if repeated.any():
         name = table["dataset"][repeated].iloc[0]
-        raise FlowrankError(
-            "backtests", expected="each data set once", found=f"{name!r} again in {str(path)!r}"
-        )
+        raise FlowrankError("backtests", expected="each data set once", found=f"{name!r} again in {str(path)!r}")
     backtests = []
     for row in table.to_dict("records"):
         try:
@@ -141,9 +136,7 @@ def datasets_in(paths: str | Path | Iterable[str | Path]) -> dict[str, Path]:
     for path in [Path(paths)] if isinstance(paths, (str, Path)) else map(Path, paths):
         files = [path]
         if path.is_dir():
-            files = sorted(
-                file for file in path.iterdir() if file.suffix.lower() in (".csv", ".parquet", ".pq")
-            )
+            files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".csv", ".parquet", ".pq"))
         if not files or not path.exists():
             raise FlowrankError(
                 "data",

@@ -51,9 +51,7 @@ def relative_scores(scores: pd.DataFrame, baseline: str = SEASONAL_NAIVE) -> pd.
         )
     names = list(dict.fromkeys(scores["model"]))
     if baseline not in names:
-        raise FlowrankError(
-            "baseline", expected="a model in the scores", found=repr(baseline), todo=f"have {names}"
-        )
+        raise FlowrankError("baseline", expected="a model in the scores", found=repr(baseline), todo=f"have {names}")
     repeated = scores.duplicated(["dataset", "model"])
     if repeated.any():
         row = scores[repeated].iloc[0]
@@ -63,15 +61,11 @@ def relative_scores(scores: pd.DataFrame, baseline: str = SEASONAL_NAIVE) -> pd.
             found=f"{row['model']!r} on {row['dataset']!r} again",
         )
     datasets = list(dict.fromkeys(scores["dataset"]))
-    tables = {
-        metric: scores.pivot(index="dataset", columns="model", values=metric) for metric in ("MASE", "WQL")
-    }
+    tables = {metric: scores.pivot(index="dataset", columns="model", values=metric) for metric in ("MASE", "WQL")}
     return pd.DataFrame([_relative(name, baseline, datasets, tables) for name in names])
 
 
-def _relative(
-    name: str, baseline: str, datasets: list[str], tables: Mapping[str, pd.DataFrame]
-) -> dict[str, Any]:
+def _relative(name: str, baseline: str, datasets: list[str], tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     left_out: list[str] = []
     dropped: set[str] = set()
     row: dict[str, Any] = {"model": name}
@@ -80,9 +74,7 @@ def _relative(
         for dataset in datasets:
             own, reference = float(table[name][dataset]), float(table[baseline][dataset])
             faults = [
-                f"{who} {value:g}"
-                for who, value in ((name, own), (baseline, reference))
-                if not 0 < value < np.inf
+                f"{who} {value:g}" for who, value in ((name, own), (baseline, reference)) if not 0 < value < np.inf
             ]
             if faults:
                 left_out.append(f"{dataset} {metric} ({faults[0]})")

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from flowrank.errors import FlowrankError
+from flowrank.errors import FlowrankError, check_count
 from flowrank.evaluation.backtests import Backtest
-from flowrank.forecasting import DEFAULT_LEVELS, Request, check_count, predict_requests
+from flowrank.forecasting import DEFAULT_LEVELS, Request, predict_requests
+from flowrank.progress import progress_bar
 from flowrank.series import Series, SeriesSource, read_series
 
 if TYPE_CHECKING:
@@ -93,19 +94,19 @@ def evaluate(
     _check_models(models)
     plan = _plan(datasets, backtests, prediction_length)
     rows = []
-    for backtest in _shown([(b, name) for b in plan for name in models], progress):
-        test, name = backtest
-        source = read_series(
-            datasets[test.dataset],
-            id_column=id_column,
-            timestamp_column=timestamp_column,
-            target=target,
-            freq=freq,
-            argument=f"data set {test.dataset!r}",
-        )
-        rows.append(
-            _score(name, models[name], source, test, batch_size=batch_size, seed=seed, max_series=max_series)
-        )
+    with progress_bar("evaluating", total=len(plan) * len(models), unit="scores", show=progress) as advance:
+        for test in plan:
+            for name, model in models.items():
+                source = read_series(
+                    datasets[test.dataset],
+                    id_column=id_column,
+                    timestamp_column=timestamp_column,
+                    target=target,
+                    freq=freq,
+                    argument=f"data set {test.dataset!r}",
+                )
+                rows.append(_score(name, model, source, test, batch_size=batch_size, seed=seed, max_series=max_series))
+                advance(1)
     return pd.DataFrame(rows, columns=["dataset", "model", "MASE", "WQL", "suite", "series", "seconds"])
 
 
@@ -142,20 +143,6 @@ def _plan(
             )
         plan.append(Backtest(name, -check_count(prediction_length, "prediction_length"), prediction_length))
     return plan
-
-
-def _shown(steps: list[tuple[Backtest, str]], progress: bool) -> Iterator[tuple[Backtest, str]]:
-    if not progress:
-        yield from steps
-        return
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    with Progress(TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn()) as bar:
-        task = bar.add_task("evaluating", total=len(steps))
-        for backtest, name in steps:
-            bar.update(task, description=f"{name} on {backtest.dataset}")
-            yield backtest, name
-            bar.advance(task)
 
 
 @dataclass(frozen=True)

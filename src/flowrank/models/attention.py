@@ -51,9 +51,7 @@ class HeadLayout:
         self.total = sum(self.widths)
         self.widest = max(1, max(self.widths, default=1))
         self.even = bool(self.widths) and all(w == self.widest for w in self.widths)
-        slots = [
-            head * self.widest + column for head, width in enumerate(self.widths) for column in range(width)
-        ]
+        slots = [head * self.widest + column for head, width in enumerate(self.widths) for column in range(width)]
         # Models are built on the meta device while they load: the index must be real all the same.
         self._slots = torch.tensor(slots, dtype=torch.long, device="cpu")
 
@@ -175,9 +173,7 @@ class CompressedT5Attention(T5Attention):
         length, key_length = hidden_states.shape[1], key.shape[-2]
         if position_bias is None:
             if self.has_relative_attention_bias:
-                position_bias = self.compute_bias(
-                    length, key_length, device=query.device, past_seen_tokens=seen
-                )
+                position_bias = self.compute_bias(length, key_length, device=query.device, past_seen_tokens=seen)
             else:
                 position_bias = query.new_zeros(1, self.n_heads, length, key_length)
         if not self.value_layout.widths:
@@ -218,9 +214,7 @@ class CompressedT5Attention(T5Attention):
         cache, crossing = past_key_values, False
         if isinstance(past_key_values, EncoderDecoderCache):
             crossing = is_cross
-            cache = (
-                past_key_values.cross_attention_cache if is_cross else past_key_values.self_attention_cache
-            )
+            cache = past_key_values.cross_attention_cache if is_cross else past_key_values.self_attention_cache
         if crossing and past_key_values.is_updated.get(self.layer_idx):
             layer = cache.layers[self.layer_idx]
             key, value = layer.keys, layer.values

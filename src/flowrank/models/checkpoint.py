@@ -115,9 +115,7 @@ class Checkpoint:
             return [self.folder / WEIGHTS]
         if index.exists():
             return [self.folder / name for name in sorted(set(_read_json(index)["weight_map"].values()))]
-        others = sorted(
-            path.name for path in self.folder.glob("*") if path.suffix in {".bin", ".pt", ".pth", ".ckpt"}
-        )
+        others = sorted(path.name for path in self.folder.glob("*") if path.suffix in {".bin", ".pt", ".pth", ".ckpt"})
         raise FlowrankError(
             f"weights of {self.name!r}",
             expected=f"{WEIGHTS} or {WEIGHTS_INDEX}",
@@ -143,9 +141,7 @@ def _folder_of(source: str | Path, revision: str | None) -> Path:
     folder = Path(source).expanduser()
     if str(source).strip() and folder.is_dir():
         return folder
-    looks_local = (
-        folder.exists() or isinstance(source, Path) or str(source).startswith((".", "/", "~", os.sep))
-    )
+    looks_local = folder.exists() or isinstance(source, Path) or str(source).startswith((".", "/", "~", os.sep))
     if looks_local or str(source).count("/") > 1 or not str(source).strip():
         raise FlowrankError(
             "model",

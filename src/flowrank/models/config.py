@@ -69,9 +69,7 @@ class AttentionShape:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, read back by :meth:`from_dict`."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
-        }
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     def parameters(self, d_model: int) -> dict[str, int]:
         """Parameters of each projection."""

@@ -61,9 +61,7 @@ class _Saving:
         if self.is_compressed:
             config.chronos_pipeline_class = type(self).__name__
         self.inner_model.save_pretrained(folder, safe_serialization=True)
-        (folder / "README.md").write_text(
-            model_card(self.name, self.inner_model, self.recipe), encoding="utf-8"
-        )
+        (folder / "README.md").write_text(model_card(self.name, self.inner_model, self.recipe), encoding="utf-8")
         for file in folder.iterdir():
             file.chmod(0o666 & ~current_umask())
         if self.recipe is not None:

@@ -41,9 +41,7 @@ def _attention_kept(findings: Findings) -> Claim | None:
     counts = (findings.recipe or {}).get("parameters", {})
     child, parent = counts.get("attention_child"), counts.get("attention_parent")
     if not (child is not None and parent) and findings.bench is not None:
-        child, parent = (
-            _model(findings.bench, role).get("attention_parameters") for role in ("child", "parent")
-        )
+        child, parent = (_model(findings.bench, role).get("attention_parameters") for role in ("child", "parent"))
     if not (child is not None and parent) and findings.kept is not None:
         total = kept_by_site(findings.kept)[-1]
         child, parent = total["cost"], total["full_cost"]
@@ -92,9 +90,7 @@ def _latency(bench: dict[str, Any] | None) -> Claim | None:
     if bench is None or ratio.get("median") is None:
         return None
     spread = f"{ratio['min']:.2f} to {ratio['max']:.2f} over paired runs" if "min" in ratio else "paired runs"
-    return Claim(
-        "latency", ratio["median"], show(ratio["median"], "ratio"), "latency, relative to the parent", spread
-    )
+    return Claim("latency", ratio["median"], show(ratio["median"], "ratio"), "latency, relative to the parent", spread)
 
 
 def _bench_ratio(bench: dict[str, Any] | None, key: str, label: str) -> Claim | None:

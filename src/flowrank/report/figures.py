@@ -45,9 +45,7 @@ def spectra(frame: pd.DataFrame) -> list[Figure]:
     colours = Legend(depth_scale(), f"first layer (depth {span[0]}) to last (depth {span[1]})")
     dashed = [Legend(swatch("ink", dash="5 3"), "embedded tokens")] if len(embedded) else []
     cross = [Legend(swatch("soft", dash="2 2"), "cross-attention")]
-    lead = (
-        "Each curve is one layer, each point a singular value over the largest of its matrix, on a log scale."
-    )
+    lead = "Each curve is one layer, each point a singular value over the largest of its matrix, on a log scale."
     figures = [
         Figure(
             "spectra-signal",
@@ -147,9 +145,7 @@ def _legend(quantities: tuple[str, ...], present: set[str]) -> list[Legend]:
     return [Legend(swatch(SERIES[i], SHAPES[i]), NAMES[q]) for i, q in shown]
 
 
-def _rank_panels(
-    table: pd.DataFrame, frame: pd.DataFrame, quantities: tuple[str, ...], epsilon: float
-) -> list[str]:
+def _rank_panels(table: pd.DataFrame, frame: pd.DataFrame, quantities: tuple[str, ...], epsilon: float) -> list[str]:
     part = table[(table["epsilon"] == epsilon) & table["quantity"].isin([*quantities, "embedding"])]
     y = Axis.over(part["rank"], zero=True)
     panels = []

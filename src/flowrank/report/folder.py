@@ -81,9 +81,7 @@ def files_in(folder: Path) -> list[str]:
     todo = "run `flowrank analyze`, `compress`, `evaluate` or `benchmark` with an output in that folder"
     if not folder.is_dir():
         found = f"{str(folder)!r}, which {'is a file' if folder.exists() else 'does not exist'}"
-        raise FlowrankError(
-            "folder", expected=f"a folder with some of {', '.join(FILES)}", found=found, todo=todo
-        )
+        raise FlowrankError("folder", expected=f"a folder with some of {', '.join(FILES)}", found=found, todo=todo)
     present = [name for name in FILES if (folder / name).is_file()]
     if not present:
         raise FlowrankError(

@@ -136,8 +136,7 @@ def forecast_fans(forecasts: pd.DataFrame, history: pd.DataFrame | None) -> Figu
     if history is not None:
         legend.append(Legend(swatch("ink", "circle", line=False), "what happened"))
     legend += [
-        Legend(swatch(SERIES[i]), "median" if single else f"median, {shorten(m, 40)}")
-        for i, m in enumerate(models)
+        Legend(swatch(SERIES[i]), "median" if single else f"median, {shorten(m, 40)}") for i, m in enumerate(models)
     ]
     if quantiles:
         legend.append(Legend(swatch("blue", fill=True), widest))
@@ -199,17 +198,13 @@ def _fan(
         pairs = [(low, top) for low, top in pairs if top is not None]
         for lower, upper in pairs if len(shown) == 1 else pairs[:1]:
             opacity = 0.15 if len(shown) == 1 else 0.2
-            panel.band(
-                at.tolist(), table[quantiles[lower]].to_list(), table[upper].to_list(), hue, opacity=opacity
-            )
+            panel.band(at.tolist(), table[quantiles[lower]].to_list(), table[upper].to_list(), hue, opacity=opacity)
     panel.line(seen[0].tolist(), seen[1].tolist(), "ink", width=1.3)
     for model in shown:
         rows = np.asarray(part["model"] == model)
         order = np.argsort(x[rows], kind="stable")
         column = quantiles.get(0.5, "predictions")
-        panel.line(
-            x[rows][order], part[rows].iloc[order][column].to_list(), SERIES[models.index(model)], width=2
-        )
+        panel.line(x[rows][order], part[rows].iloc[order][column].to_list(), SERIES[models.index(model)], width=2)
     panel.marks(later[0].tolist(), later[1].tolist(), "ink", "circle", size=1.7)
     return panel.svg()
 

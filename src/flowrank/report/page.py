@@ -65,9 +65,7 @@ class Report:
                 {"key": c.key, "value": c.value, "shown": c.shown, "label": c.label, "detail": c.detail}
                 for c in self.claims
             ],
-            "sections": {
-                s.key: {table.key: table.rows for table in s.tables} for s in self.sections if s.tables
-            },
+            "sections": {s.key: {table.key: table.rows for table in s.tables} for s in self.sections if s.tables},
         }
         return json.dumps(_finite(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

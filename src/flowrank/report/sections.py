@@ -202,9 +202,7 @@ def _cost(bench: dict[str, Any] | None) -> Section | None:
         if ratio is None and parent and child is not None and not key.startswith("latency"):
             ratio = child / parent
         if (parent, child, ratio) != (None, None, None):
-            rows.append(
-                {"what": what, "short": short, "unit": unit, "parent": parent, "child": child, "ratio": ratio}
-            )
+            rows.append({"what": what, "short": short, "unit": unit, "parent": parent, "child": child, "ratio": ratio})
     names = [_dig(bench, f"models.{role}.name") for role in ("parent", "child")]
     table = Table(
         "cost",

@@ -203,13 +203,10 @@ class Panel:
         there = [f"{self.px(x):.1f} {self.py(high):.1f}" for x, _, high in rows]
         back = [f"{self.px(x):.1f} {self.py(low):.1f}" for x, low, _ in reversed(rows)]
         self._parts.append(
-            f'<path d="M{"L".join([*there, *back])}Z" '
-            f'style="fill:{colour(hue)};opacity:{opacity:g};stroke:none"/>'
+            f'<path d="M{"L".join([*there, *back])}Z" style="fill:{colour(hue)};opacity:{opacity:g};stroke:none"/>'
         )
 
-    def marks(
-        self, xs: Sequence[float], ys: Sequence[float], hue: str, shape: str, *, size: float = 3.2
-    ) -> None:
+    def marks(self, xs: Sequence[float], ys: Sequence[float], hue: str, shape: str, *, size: float = 3.2) -> None:
         """Put a shape on each point."""
         for a, b in zip(xs, ys, strict=True):
             if math.isfinite(a) and math.isfinite(b):
@@ -265,9 +262,7 @@ class Panel:
             x = self.px(tick)
             if self.grid == "x":
                 frame.append(_rule(f"M{x:.1f} {self.top}V{floor}"))
-            at_edge = (
-                {0: "start", last: "end"}.get(index, "middle") if self.x.labels is not None else "middle"
-            )
+            at_edge = {0: "start", last: "end"}.get(index, "middle") if self.x.labels is not None else "middle"
             frame.append(text_at(x, floor + 14, self.x.label(index), anchor=at_edge))
         if self.grid == "y":
             frame.append(_rule(f"M{self.left} {floor}H{WIDTH - RIGHT}", hue="quiet"))

@@ -130,9 +130,7 @@ def _file(path: Path, columns: Columns, *, freq: str | None, argument: str) -> S
     schema = parquet.schema()
     if _one_row_a_series(schema, columns):
         Columns(columns.id_column, None, columns.target).check(schema.names, argument=argument)
-        return SeriesSource(
-            partial(row_series, parquet.tables, schema, columns, freq=freq, argument=argument)
-        )
+        return SeriesSource(partial(row_series, parquet.tables, schema, columns, freq=freq, argument=argument))
     columns.check(schema.names, argument=argument)
     return _long(parquet.pieces, columns, freq=freq, argument=argument)
 

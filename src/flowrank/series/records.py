@@ -163,12 +163,8 @@ def _series(
             return Series(name, target)
         stamps = as_timestamps(times, argument=argument, where=where, name=str(columns.timestamp_column))
         own = freq if freq is not None else record.get("freq")
-        return timed_series(
-            name, stamps, target, freq=own, usual_freq=lambda: None, argument=argument, where=where
-        )
-    return _started(
-        name, target, record.get("start"), freq if freq is not None else record.get("freq"), argument
-    )
+        return timed_series(name, stamps, target, freq=own, usual_freq=lambda: None, argument=argument, where=where)
+    return _started(name, target, record.get("start"), freq if freq is not None else record.get("freq"), argument)
 
 
 def _started(name: str, target: np.ndarray, start: Any, freq: str | None, argument: str) -> Series:
@@ -178,9 +174,7 @@ def _started(name: str, target: np.ndarray, start: Any, freq: str | None, argume
     if start is None:
         return Series(name, target, None, None if freq is None else normalize_frequency(freq))
     try:
-        first = pd.Timestamp(
-            start
-        )  # may lie outside the years of nanoseconds: records without a date use year 1
+        first = pd.Timestamp(start)  # may lie outside the years of nanoseconds: records without a date use year 1
     except (ValueError, TypeError, OverflowError):
         first = pd.NaT
     if first is pd.NaT or isinstance(start, (int, float)):

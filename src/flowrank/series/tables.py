@@ -121,9 +121,7 @@ class LongTable:
     def _usual_frequency(self) -> str | None:
         if self._usual is None:
             found = (
-                infer_frequency(run.times)
-                for run in self._all_runs()
-                if run.times is not None and len(run.times) > 2
+                infer_frequency(run.times) for run in self._all_runs() if run.times is not None and len(run.times) > 2
             )
             self._usual = (next((freq for freq in found if freq is not None), None),)
         return self._usual[0]
@@ -218,17 +216,13 @@ class LongTable:
 
 
 def _where(rows: np.ndarray, starts: np.ndarray, names: list[str], position: int) -> str:
-    return (
-        f"row {rows[position]} (series {names[int(np.searchsorted(starts, position, side='right')) - 1]!r})"
-    )
+    return f"row {rows[position]} (series {names[int(np.searchsorted(starts, position, side='right')) - 1]!r})"
 
 
 def _runs_of(ids: pd.Series) -> tuple[np.ndarray, list[str]]:
     """Return where each run of equal ids starts, and its id."""
     codes, uniques = pd.factorize(ids)
-    starts = (
-        np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]])) if len(codes) else np.zeros(0, int)
-    )
+    starts = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]])) if len(codes) else np.zeros(0, int)
     return starts, [str(uniques[code]) for code in codes[starts]]
 
 

@@ -91,9 +91,7 @@ def _inferred(times: pd.DatetimeIndex, usual_freq: Callable[[], str | None]) -> 
     return infer_frequency(times)
 
 
-def _refuse_disorder(
-    item_id: str, times: pd.DatetimeIndex, *, argument: str, where: Callable[[int], str]
-) -> None:
+def _refuse_disorder(item_id: str, times: pd.DatetimeIndex, *, argument: str, where: Callable[[int], str]) -> None:
     steps = np.diff(times.asi8)
     if (steps > 0).all():
         return

@@ -48,9 +48,7 @@ class Series:
         return len(self.target)
 
 
-def as_numbers(
-    column: Any, *, argument: str, where: Callable[[int], str], name: str = "target"
-) -> np.ndarray:
+def as_numbers(column: Any, *, argument: str, where: Callable[[int], str], name: str = "target") -> np.ndarray:
     """Turn a column of numbers, booleans or texts that are numbers into float64.
 
     Parameters
@@ -127,17 +125,11 @@ def _array(values: Any, *, argument: str, where: Callable[[int], str], name: str
         ) from error
 
 
-def _numbers_in_text(
-    column: pd.Series, *, argument: str, where: Callable[[int], str], name: str
-) -> np.ndarray:
+def _numbers_in_text(column: pd.Series, *, argument: str, where: Callable[[int], str], name: str) -> np.ndarray:
     import pyarrow as pa
 
     try:  # correctly rounded, and fast; all that it does not know is left to the loop below
-        return (
-            pa.array(column, type=pa.string(), from_pandas=True)
-            .cast(pa.float64())
-            .to_numpy(zero_copy_only=False)
-        )
+        return pa.array(column, type=pa.string(), from_pandas=True).cast(pa.float64()).to_numpy(zero_copy_only=False)
     except (pa.ArrowException, TypeError, ValueError):
         pass
     numbers = np.full(len(column), np.nan)
