@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--backtests", type=Path, required=True)
     parser.add_argument("--model", default="seed-bolt")
     parser.add_argument("--seeds", type=int, default=1, help="calibration seeds; the table gives their mean")
+    parser.add_argument("--only", default="", help="methods whose name contains this")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     datasets, backtests = datasets_in(arguments.data), read_backtests(arguments.backtests)
@@ -80,6 +81,8 @@ def main() -> None:
     )
     rows = []
     for name, make in METHODS.items():
+        if arguments.only not in name:
+            continue
         for ratio in RATIOS:
             for seed in range(arguments.seeds):
                 child = flowrank.compress(parent, make(ratio), seed=seed)

@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
+torch.set_num_threads(1)  # the models are tiny, and tests run side by side
+
 T5_TOKENS = {
     "tokenizer_class": "MeanScaleUniformBins",
     "tokenizer_kwargs": {"low_limit": -15.0, "high_limit": 15.0},
