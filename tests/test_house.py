@@ -17,6 +17,17 @@ ROOT = Path(__file__).parents[1]
 MODULES = ["flowrank", *(module.name for module in pkgutil.walk_packages(flowrank.__path__, "flowrank."))]
 
 
+def python_blocks(text: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+PAGES = [
+    str(page.relative_to(ROOT))
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md")))
+    if page.is_file() and python_blocks(page.read_text(encoding="utf-8"))
+]
+
+
 @pytest.fixture(autouse=True)
 def fewer_synthetic_series(monkeypatch):
     """The examples calibrate on hundreds of series; what they show holds for a few too."""
@@ -41,16 +52,10 @@ def test_examples_in_docstrings(name, tmp_path, monkeypatch):
     assert failed == 0, "see the captured output"
 
 
-def python_blocks(text: str) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-
-
-@pytest.mark.parametrize("page", ["README.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize("page", PAGES)
 def test_python_in_pages_runs(page, tmp_path, monkeypatch):
     """Blocks run in order, in one namespace and an empty folder."""
     blocks = python_blocks((ROOT / page).read_text(encoding="utf-8"))
-    if not blocks:
-        pytest.skip("no Python in it")
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "page"}
     for number, block in enumerate(blocks, 1):

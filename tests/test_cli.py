@@ -1,0 +1,867 @@
+"""The command line on tiny checkpoints: what it writes is what the library gives, what it refuses it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+from safetensors.torch import load_file, save_file
+
+import flowrank
+from flowrank import Budget, Epsilon, FlowOfRanks, InputSVD, JointHeads, Uniform, WeightSVD
+from flowrank.cli import main
+from flowrank.forecasting import DEFAULT_LEVELS
+from flowrank.models import attention_layers, attention_parameters, tensor_digest
+from tests.test_files import tree
+
+LEVELS = list(map(str, DEFAULT_LEVELS))
+SMALL = ("--calibration-series", "8", "--calibration-points", "64")
+FEW = {"calibration_series": 8, "calibration_points": 64}
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def quietly(*arguments: object) -> int:
+    return run(*arguments, "--quiet")
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    """Tables that no line break cuts."""
+    from flowrank import cli
+
+    for console in (cli.out, cli.err):
+        monkeypatch.setattr(console, "_width", 250)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def series(here, long_frame):
+    """The three daily series of `long_frame` as a CSV file."""
+    path = here / "series.csv"
+    long_frame.to_csv(path, index=False)
+    return path
+
+
+def is_as_before(before: dict, folder: Path) -> bool:
+    """Whether every file is byte for byte as it was, and none came."""
+    return tree(folder) == before
+
+
+class TestCompress:
+    @pytest.mark.parametrize("method", ["joint", "input", "weight"])
+    @pytest.mark.parametrize("allocation", ["uniform", "budget", "flow", "epsilon"])
+    def test_every_method_and_allocation(self, folder, here, capsys, method, allocation):
+        arguments = ("--method", method, "--ratio", "0.4", "--allocation", allocation, "--seed", "3")
+        assert quietly("compress", folder, "child", *arguments, *SMALL) == 0
+        child = flowrank.load("./child")
+        value = {"joint": JointHeads, "input": InputSVD, "weight": WeightSVD}[method](
+            {
+                "uniform": Uniform(0.4),
+                "budget": Budget(0.4),
+                "flow": FlowOfRanks(ratio=0.4),
+                "epsilon": Epsilon(ratio=0.4),
+            }[allocation]
+        )
+        expected = flowrank.compress(flowrank.load(folder), value, seed=3, **FEW)
+        assert tensor_digest(child.inner_model) == tensor_digest(expected.inner_model)
+        assert child.recipe == expected.recipe
+        before, after = expected.recipe["parameters"]["attention_parent"], attention_parameters(child.inner_model)
+        assert 0.15 * before < after <= 0.4 * before
+        printed = capsys.readouterr().out
+        assert f"{before:,}" in printed
+        assert f"{after:,}" in printed
+        assert f"{after / before:.1%}" in printed
+
+    def test_equal_heads_and_alpha(self, folder, here):
+        arguments = ("--ratio", "0.3", "--allocation", "flow", "--alpha", "0.1", "--equal-heads")
+        assert quietly("compress", folder, "child", *arguments, *SMALL) == 0
+        child = flowrank.load("./child")
+        expected = JointHeads(FlowOfRanks(ratio=0.3, alpha=0.1), equal_heads=True)
+        expected = flowrank.compress(flowrank.load(folder), expected, **FEW)
+        assert tensor_digest(child.inner_model) == tensor_digest(expected.inner_model)
+        for layer in attention_layers(child.inner_model).values():
+            assert len(set(layer.shape.d_qk)) == 1
+
+    def test_defaults_are_joint_heads_with_a_budget_of_a_quarter(self, bolt_folder, here):
+        assert quietly("compress", bolt_folder, "child", *SMALL) == 0
+        recipe = flowrank.load("./child").recipe
+        assert recipe["method"]["name"] == "JointHeads"
+        assert recipe["allocation"] == {"name": "Budget", "ratio": 0.25}
+        assert recipe["seed"] == 0
+        assert recipe["calibration"]["source"] == "synthetic, seed 0"
+
+    def test_own_series_with_columns_of_other_names(self, bolt_folder, here, long_frame):
+        renamed = long_frame.rename(columns={"item_id": "sku", "timestamp": "day", "target": "sales"})
+        renamed.to_parquet("sales.parquet")
+        names = ("--id-column", "sku", "--timestamp-column", "day", "--target", "sales", "--freq", "D")
+        assert quietly("compress", bolt_folder, "child", "--series", "sales.parquet", *names, *SMALL) == 0
+        child = flowrank.load("./child")
+        expected = flowrank.compress(flowrank.load(bolt_folder), JointHeads(Budget(0.25)), series=long_frame, **FEW)
+        assert tensor_digest(child.inner_model) == tensor_digest(expected.inner_model)
+        assert child.recipe["calibration"]["source"] == "sales.parquet"
+
+    def test_the_parent_may_be_replaced(self, bolt_folder, here):
+        shutil.copytree(bolt_folder, "model")
+        assert quietly("compress", "./model", "model", "--method", "weight", "--overwrite") == 0
+        assert flowrank.load("./model").is_compressed
+        assert [path.name for path in here.iterdir()] == ["model"]
+
+    def test_dtype(self, bolt_folder, here):
+        assert quietly("compress", bolt_folder, "child", "--method", "weight", "--dtype", "bfloat16") == 0
+        assert {str(tensor.dtype) for tensor in load_file("child/model.safetensors").values()} == {"torch.bfloat16"}
+
+    def test_progress_unless_quiet(self, bolt_folder, here, capfd):
+        assert quietly("compress", bolt_folder, "one", *SMALL) == 0
+        seen = capfd.readouterr()
+        assert "measuring" not in seen.out
+        assert "Loading weights" not in seen.err
+        assert run("compress", bolt_folder, "two", *SMALL) == 0
+        assert "measuring" in capfd.readouterr().out
+
+    def test_equal_heads_are_of_joint_heads(self, bolt_folder, here, capsys):
+        assert quietly("compress", bolt_folder, "child", "--method", "input", "--equal-heads") == 2
+        assert "--equal-heads: expected --method joint" in capsys.readouterr().err
+        assert list(here.iterdir()) == []
+
+
+class TestEvaluate:
+    @pytest.fixture
+    def data(self, here, long_frame):
+        """A folder with two data sets, a file with another one, and backtests for all."""
+        (here / "data").mkdir()
+        long_frame.to_parquet("data/x.parquet")
+        long_frame[long_frame["item_id"] != "b"].to_csv("data/y.csv", index=False)
+        long_frame[long_frame["item_id"] == "c"].to_csv("z.csv", index=False)
+        rows = [("x", -10, 5, 2), ("y", -4, 4, 1), ("z", -6, 2, 3)]
+        pd.DataFrame(rows, columns=["dataset", "offset", "prediction_length", "num_rolls"]).to_csv(
+            "backtests.csv", index=False
+        )
+        return here
+
+    def test_several_models_and_several_paths(self, data, bolt_folder, t5_folder, capsys):
+        models = (bolt_folder, t5_folder, "seasonal-naive")
+        call = (*models, "--data", "data", "z.csv", "--backtests", "backtests.csv", "--output", "scores.csv")
+        assert quietly("evaluate", *call, "--seed", "2") == 0
+        pipelines = {str(folder): flowrank.load(folder) for folder in models[:2]}
+        expected = flowrank.evaluate(
+            {**pipelines, "seasonal-naive": "seasonal-naive"},
+            {"x": "data/x.parquet", "y": "data/y.csv", "z": "z.csv"},
+            flowrank.evaluation.read_backtests("backtests.csv"),
+            seed=2,
+        )
+        found = pd.read_csv("scores.csv")
+        assert list(found)[:4] == ["dataset", "model", "MASE", "WQL"]
+        assert found["dataset"].tolist() == [name for name in "xyz" for _ in models]
+        same = ["dataset", "model", "MASE", "WQL", "series"]
+        assert_frame_equal(found[same], expected[same], rtol=1e-9)
+        printed = capsys.readouterr().out
+        for row in flowrank.relative_scores(expected).itertuples():
+            line = next(line for line in printed.splitlines() if row.model in line and "│" in line)
+            assert f"{row.MASE:.4f}" in line
+            assert f"{row.WQL:.4f}" in line
+
+    @pytest.mark.parametrize(
+        "paths",
+        [
+            ("--data", "data", "--data", "z.csv"),
+            ("--data=data", "--data", "z.csv"),
+            ("--data=data", "z.csv"),
+            ("--data", "data/x.parquet", "data/y.csv", "z.csv"),
+            ("--quiet", "--data", "data", "z.csv", "--seed", "-0"),
+        ],
+    )
+    def test_ways_to_name_several_paths(self, data, paths):
+        fixed = ("--backtests", "backtests.csv", "--output", "scores.csv")
+        assert run("evaluate", "seasonal-naive", *paths, *fixed) == 0
+        assert pd.read_csv("scores.csv")["dataset"].tolist() == ["x", "y", "z"]
+
+    @pytest.mark.parametrize("first", [("--quiet",), ("--output", "scores.csv")])
+    def test_models_may_come_last(self, data, bolt_folder, first):
+        rest = () if "--output" in first else ("--output", "scores.csv")
+        call = (*first, "--data", "z.csv", "seasonal-naive", bolt_folder, "--prediction-length", "3", *rest)
+        assert run("evaluate", *call) == 0
+        assert pd.read_csv("scores.csv")["model"].tolist() == ["seasonal-naive", str(bolt_folder)]
+
+    def test_paths_from_the_environment(self, data, monkeypatch):
+        monkeypatch.setenv("FLOWRANK_DATA", os.pathsep.join(["data", "z.csv"]))
+        assert quietly("evaluate", "seasonal-naive", "--output", "s.csv", "--prediction-length", "2") == 0
+        assert pd.read_csv("s.csv")["dataset"].tolist() == ["x", "y", "z"]
+
+    def test_scores_worked_out_by_hand(self, here):
+        """Daily series have a season of one: the naive forecast is the last value, at every level."""
+        rng = np.random.default_rng(5)
+        values = {name: rng.integers(1, 50, size=20).astype(float) for name in ("a", "b")}
+        days = pd.date_range("2024-01-01", periods=20, freq="D").astype(str)
+        rows = [(n, d, v) for n, column in values.items() for d, v in zip(days, column, strict=True)]
+        pd.DataFrame(rows, columns=["sku", "day", "sales"]).to_csv("sold.csv", index=False)
+        names = ("--id-column", "sku", "--timestamp-column", "day", "--target", "sales", "--freq", "D")
+        call = ("--data", "sold.csv", "--prediction-length", "4", "--output", "deep/er/scores.csv")
+        assert quietly("evaluate", "seasonal-naive", *call, *names) == 0
+        errors = np.array([np.abs(v[16:] - v[15]) for v in values.values()])
+        scale = np.array([np.abs(np.diff(v[:16])).mean() for v in values.values()])
+        labels = np.array([v[16:] for v in values.values()])
+        found = pd.read_csv("deep/er/scores.csv").iloc[0]
+        np.testing.assert_allclose(found["MASE"], (errors / scale[:, None]).mean(), rtol=1e-12)
+        np.testing.assert_allclose(found["WQL"], errors.sum() / labels.sum(), rtol=1e-12)
+
+    def test_data_without_a_backtest_are_named_and_left_out(self, data, capsys):
+        (data / "backtests.csv").write_text("dataset,offset,prediction_length,num_rolls\ny,-4,4,1\nq,-4,4,1\n")
+        fixed = ("--data", "data", "--backtests", "backtests.csv", "--output", "scores.csv")
+        assert quietly("evaluate", "seasonal-naive", *fixed) == 0
+        assert pd.read_csv("scores.csv")["dataset"].tolist() == ["y"]
+        assert "no backtest for x: left out" in capsys.readouterr().err
+        assert quietly("evaluate", "seasonal-naive", *fixed, "--overwrite", "--prediction-length", "3") == 0
+        assert pd.read_csv("scores.csv")["dataset"].tolist() == ["y", "x"]
+
+    def test_max_series(self, data):
+        call = ("--data", "data/x.parquet", "--output", "s.csv", "--prediction-length", "2", "--max-series", "2")
+        assert quietly("evaluate", "seasonal-naive", *call) == 0
+        assert pd.read_csv("s.csv")["series"].tolist() == [2]
+
+
+class TestBenchmark:
+    def test_child_against_parent(self, folder, here, capsys):
+        child = flowrank.compress(flowrank.load(folder), WeightSVD(Uniform(0.3)))
+        child.save_pretrained("child")
+        options = ("--batch-size", "2", "--context-length", "40", "--horizon", "5", "--repeats", "2")
+        more = ("--num-samples", "3", "--threads", "1", "--engine", "stock", "--output", "bench.json")
+        assert run("benchmark", "./child", "--against", folder, *options, *more) == 0
+        result = json.loads(Path("bench.json").read_text())
+        counts = child.recipe["parameters"]
+        for side, model in (("parent", str(folder)), ("child", "./child")):
+            assert result["models"][side]["name"] == model
+            assert result["models"][side]["parameters"] == counts[side]
+            assert result["models"][side]["attention_parameters"] == counts[f"attention_{side}"]
+            assert result["models"][side]["weight_bytes"] == 4 * counts[side]
+            assert len(result["models"][side]["latency_s"]["all"]) == 2
+        assert result["ratio"]["parameters"] == counts["child"] / counts["parent"]
+        assert result["workload"]["batch_size"] == 2
+        assert result["workload"]["context_length"] == 40
+        assert result["workload"]["horizon"] == 5
+        assert result["device"]["threads"] == 1
+        printed = capsys.readouterr().out
+        for label in ("parameters", "weight bytes", "peak bytes", "self cache bytes", "cross cache bytes"):
+            assert label in printed
+        for side in ("parent", "child"):
+            assert f"{result['models'][side]['cache_bytes']['cross']:,}" in printed
+        assert f"{result['ratio']['attention_parameters']:.3f}" in printed
+        assert f"{result['ratio']['latency']['median']:.3f}" in printed
+
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [
+            ("--engine", "fast"),
+            ("--repeats", "0"),
+            ("--batch-size", "0"),
+            ("--context-length", "-1"),
+            ("--horizon", "0"),
+            ("--num-samples", "0"),
+            ("--threads", "0"),
+        ],
+    )
+    def test_bad_workloads(self, bolt_folder, here, capsys, option, value):
+        assert run("benchmark", bolt_folder, "--against", bolt_folder, "--output", "b.json", option, value) == 2
+        assert option.removeprefix("--").replace("-", "_") in capsys.readouterr().err.replace("--", "").replace(
+            "-", "_"
+        )
+        assert list(here.iterdir()) == []
+
+
+HARD = {
+    "constant": [7.0] * 30,
+    "zero": [0.0] * 30,
+    "one point": [3.0],
+    "two points": [3.0, 4.0],
+    "three points": [3.0, 4.0, 5.0],
+    "huge": [1e30, 2e30, 1.5e30] * 8,
+    "constant huge": [1e30] * 20,
+    "tiny numbers": [1e-30, 3e-30, 2e-30] * 8,
+    "huge beside tiny": [1e30, 1e-30, 0.0, 1.0],
+    "integer": [1, 2, 3, 4] * 5,
+    "head": [None] * 30 + [1.0, 2.0, 1.5],
+    "tail": [1.0, 2.0, 1.5] + [None] * 30,
+    "gaps": [1.0, None, None, 4.0, None, 6.0],
+    "longer than the context": list(np.sin(np.arange(200.0))),
+}
+
+
+class TestForecast:
+    def test_csv_to_parquet(self, folder, series, long_frame, capsys):
+        call = ("--horizon", "9", "--output", "forecasts.parquet", "--seed", "4", "--batch-size", "2")
+        assert quietly("forecast", folder, "series.csv", *call) == 0
+        expected = flowrank.forecast(flowrank.load(folder), long_frame, horizon=9, seed=4, batch_size=2)
+        found = pd.read_parquet("forecasts.parquet")
+        assert_frame_equal(found.astype({"timestamp": "datetime64[ns]"}), expected)
+        assert "written to forecasts.parquet" in capsys.readouterr().out
+
+    def test_parquet_to_csv_with_columns_of_other_names(self, folder, here, long_frame):
+        renamed = long_frame.rename(columns={"item_id": "sku", "timestamp": "day", "target": "sales"})
+        renamed.to_parquet("sales.parquet")
+        names = ("--id-column", "sku", "--timestamp-column", "day", "--target", "sales", "--freq", "D")
+        levels = ("--quantile", "0.5", "--quantile", "0.2")
+        call = ("--horizon", "6", "--output", "forecasts.csv", *names, *levels)
+        assert quietly("forecast", folder, "sales.parquet", *call) == 0
+        found = pd.read_csv("forecasts.csv", parse_dates=["day"])
+        assert list(found) == ["sku", "day", "target_name", "predictions", "0.2", "0.5"]
+        assert set(found["target_name"]) == {"sales"}
+        expected = flowrank.forecast(flowrank.load(folder), long_frame, horizon=6, quantile_levels=(0.2, 0.5))
+        found = found.rename(columns={"sku": "item_id", "day": "timestamp"}).assign(target_name="target")
+        assert_frame_equal(found.astype({"timestamp": "datetime64[ns]"}), expected, rtol=1e-12)
+        ends = long_frame.groupby("item_id")["timestamp"].max()
+        assert (found.groupby("item_id")["timestamp"].min() == ends + pd.Timedelta(days=1)).all()
+
+    def test_sample_paths(self, t5_folder, bolt_folder, series, capsys):
+        call = ("series.csv", "--horizon", "2", "--output", "f.csv", "--num-samples", "1")
+        assert quietly("forecast", t5_folder, *call) == 0
+        found = pd.read_csv("f.csv")
+        assert (found["0.1"] == found["0.9"]).all()
+        assert quietly("forecast", bolt_folder, *call, "--overwrite") == 2
+        assert "--num-samples: expected a model that draws sample paths" in capsys.readouterr().err
+        assert quietly("forecast", t5_folder, *call[:-1], "0", "--overwrite") == 2
+        assert "--num-samples: expected a whole number" in capsys.readouterr().err
+        assert_frame_equal(pd.read_csv("f.csv"), found)
+
+    def test_progress_unless_quiet(self, bolt_folder, series, capsys):
+        assert run("forecast", bolt_folder, series, "--horizon", "1", "--output", "f.csv") == 0
+        assert "forecasting" in capsys.readouterr().out
+
+    def sound(self, path, ids, horizon):
+        found = pd.read_csv(path) if str(path).endswith("csv") else pd.read_parquet(path)
+        assert found["item_id"].drop_duplicates().tolist() == ids
+        assert (found.groupby("item_id").size() == horizon).all()
+        values = found[["predictions", *LEVELS]].to_numpy()
+        assert np.isfinite(values).all()
+        assert (np.diff(values[:, 1:], axis=1) >= 0).all()
+        return found
+
+    @pytest.mark.parametrize("ending", ["csv", "parquet"])
+    def test_hard_series_get_finite_ordered_quantiles(self, folder, here, ending):
+        frames = [
+            pd.DataFrame(
+                {"item_id": name, "timestamp": pd.date_range("2024", periods=len(v)), "target": v}, dtype=object
+            )
+            for name, v in HARD.items()
+        ]
+        frame = pd.concat(frames).astype({"timestamp": "datetime64[ns]"})
+        if ending == "csv":
+            frame.to_csv("hard.csv", index=False)
+        else:
+            frame.astype({"target": float}).to_parquet("hard.parquet")
+        assert quietly("forecast", folder, f"hard.{ending}", "--horizon", "20", "--output", f"f.{ending}") == 0
+        found = self.sound(f"f.{ending}", list(HARD), 20)
+        huge = found.loc[found["item_id"] == "constant huge", LEVELS].to_numpy()
+        assert (np.abs(huge) < 1e33).all()
+
+    @pytest.mark.parametrize("kind", ["bool", "int8", "uint64", "Int64", "boolean", "float32"])
+    def test_columns_of_any_kind_of_number(self, folder, here, kind):
+        values = pd.Series([1, 0, 1, 1, 0, 0, 1, 0] * 3)
+        frame = pd.DataFrame({"item_id": "a", "timestamp": pd.date_range("2024", periods=24), "target": values})
+        frame.astype({"target": kind}).to_parquet("s.parquet")
+        frame.astype({"target": "bool" if kind == "boolean" else kind}).to_csv("s.csv", index=False)
+        for ending in ("parquet", "csv"):
+            assert quietly("forecast", folder, f"s.{ending}", "--horizon", "3", "--output", f"{ending}.csv") == 0
+        found = [self.sound(f"{ending}.csv", ["a"], 3) for ending in ("parquet", "csv")]
+        expected = flowrank.forecast(flowrank.load(folder), frame, horizon=3)
+        for one in found:
+            assert_frame_equal(one[LEVELS], expected[LEVELS], rtol=1e-12)
+
+    def test_series_that_say_nothing_are_refused_by_name(self, folder, series, long_frame, capsys):
+        nothing = long_frame.assign(target=long_frame["target"].where(long_frame["item_id"] != "b"))
+        nothing.to_csv("nothing.csv", index=False)
+        call = ("--horizon", "3", "--output", "f.parquet")
+        assert quietly("forecast", folder, "nothing.csv", *call) == 2
+        assert "series 'b', which has none" in capsys.readouterr().err
+        long_frame.head(1).to_csv("one.csv", index=False)
+        assert quietly("forecast", folder, "one.csv", *call) == 2
+        assert "--freq" in capsys.readouterr().err
+        assert not Path("f.parquet").exists()
+        assert quietly("forecast", folder, "one.csv", *call, "--freq", "D") == 0
+        self.sound("f.parquet", ["a"], 3)
+
+
+class TestAnalyzeAndReport:
+    def test_files_are_those_of_the_library(self, folder, series, long_frame, capsys):
+        options = ("--count", "2", "--points", "50", "--epsilon", "0.3", "--epsilon", "0.02", "--series", "series.csv")
+        assert quietly("analyze", folder, "--output", "results", *options) == 0
+        pipeline = flowrank.load(folder)
+        expected = flowrank.analyze(pipeline, series=long_frame, count=2, points=50, epsilons=(0.3, 0.02))
+        assert_frame_equal(pd.read_parquet("results/rank_profile.parquet"), expected.ranks)
+        assert_frame_equal(pd.read_parquet("results/spectra.parquet"), expected.spectra)
+        assert_frame_equal(pd.read_parquet("results/ranks.parquet"), flowrank.rank_table(pipeline))
+        about = json.loads(Path("results/analysis.json").read_text())
+        assert about["series"] == {"source": "series.csv", "count": 2, "skipped": {}, "seed": 0}
+        assert sorted(tree(Path("results"))) == [
+            "analysis.json",
+            "rank_profile.parquet",
+            "ranks.parquet",
+            "spectra.parquet",
+        ]
+        printed = capsys.readouterr().out
+        assert "rank (ε = 0.02)" in printed
+        stream = expected.ranks.query("epsilon == 0.02 and quantity in ('embedding', 'residual')")
+        lines = [line.split("│")[1:-1] for line in printed.splitlines() if line.startswith("│")]
+        assert [(line[0].strip(), int(line[3])) for line in lines] == list(
+            zip(stream["stack"], stream["rank"], strict=True)
+        )
+
+    def test_a_compressed_model_brings_its_recipe(self, folder, here):
+        assert quietly("compress", folder, "child", "--ratio", "0.3", *SMALL) == 0
+        assert quietly("analyze", "./child", "--output", "results", "--count", "4", "--points", "64") == 0
+        recipe = json.loads(Path("results/recipe.json").read_text())
+        assert recipe == json.loads(Path("child/recipe.json").read_text())
+        ranks = pd.read_parquet("results/ranks.parquet")
+        assert ranks["cost"].sum() == recipe["parameters"]["attention_child"]
+
+    def test_the_chain_of_the_readme_ends_in_one_report(self, bolt_folder, series, capsys):
+        assert quietly("compress", bolt_folder, "child", "--ratio", "0.3", *SMALL) == 0
+        assert quietly("analyze", "./child", "--output", "results", "--count", "4", "--points", "64") == 0
+        scores = ("--data", "series.csv", "--prediction-length", "5", "--output", "results/scores.csv")
+        assert quietly("evaluate", "./child", bolt_folder, "seasonal-naive", *scores) == 0
+        bench = ("--output", "results/bench.json", "--repeats", "1", "--batch-size", "2", "--context-length", "32")
+        assert run("benchmark", "./child", "--against", bolt_folder, *bench) == 0
+        call = ("series.csv", "--horizon", "5", "--output", "results/forecasts.parquet")
+        assert quietly("forecast", "./child", *call) == 0
+        shutil.copy("series.csv", "history.csv")
+        pd.read_csv("history.csv").to_parquet("results/history.parquet")
+        made = set(tree(Path("results")))
+        assert run("report", "results") == 0
+        assert "written to results/report.html" in capsys.readouterr().out
+        assert set(tree(Path("results"))) - made == {"report.html", "report.json", "report.md"}
+        page = Path("results/report.html").read_text()
+        for model in ("./child", "seasonal-naive"):
+            assert model in page
+        known = tree(Path("results"))
+        assert run("report", "results") == 2
+        assert "report" in capsys.readouterr().err
+        assert is_as_before(known, Path("results"))
+        assert run("report", "results", "--output", "elsewhere/page.html") == 0
+        assert sorted(path.name for path in Path("elsewhere").iterdir()) == ["page.html", "page.json", "page.md"]
+        assert run("report", "results", "--overwrite") == 0
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (("results",), "folder: .*does not exist"),
+            (("file",), "folder: .*is a file"),
+            (("empty",), "folder: .*none of them"),
+            (("empty", "--output", "page.txt"), r"output: .*\.html"),
+        ],
+    )
+    def test_what_no_report_can_be_made_of(self, here, capsys, arguments, words):
+        (here / "file").write_text("old")
+        (here / "empty").mkdir()
+        before = tree(here)
+        assert run("report", *arguments) == 2
+        assert re.search(words, capsys.readouterr().err)
+        assert is_as_before(before, here)
+
+
+class TestSmallCommands:
+    def test_models(self, capsys):
+        assert run("models") == 0
+        assert capsys.readouterr().out.split() == flowrank.embedded_models()
+
+    def test_version_in_a_fresh_process_without_torch(self):
+        script = (
+            "import sys; from flowrank.cli import main; code = main(['--version']);"
+            "assert 'torch' not in sys.modules; sys.exit(code)"
+        )
+        done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+        assert done.stdout.strip() == f"flowrank {flowrank.__version__}"
+        assert done.stderr == ""
+
+    def test_demo_is_run_with_what_was_asked(self, here, monkeypatch, capsys):
+        from flowrank import demo
+
+        asked = {}
+
+        def recorded(output, *, say, **options):
+            asked.update(options, output=output)
+            say("[1/6] analyze")
+
+        monkeypatch.setattr(demo, "run", recorded)
+        assert quietly("demo", "--output", "there", "--seed", "7", "--overwrite") == 0
+        assert asked == {"output": Path("there"), "seed": 7, "overwrite": True, "progress": False}
+        assert run("demo") == 0
+        assert asked == {"output": Path("demo-output"), "seed": 0, "overwrite": False, "progress": True}
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            ((), "Usage"),
+            (("bogus",), "bogus"),
+            (("compress",), "model"),
+            (("compress", "seed-bolt"), "OUT"),
+            (("compress", "seed-bolt", "x", "--method", "magic"), "--method"),
+            (("compress", "seed-bolt", "x", "--allocation", "magic"), "--allocation"),
+            (("compress", "seed-bolt", "x", "--ratio", "half"), "--ratio"),
+            (("compress", "seed-bolt", "x", "--seed", "-1"), "--seed"),
+            (("compress", "seed-bolt", "x", "--seed", str(2**64)), "--seed"),
+            (("evaluate", "seasonal-naive"), "--data"),
+            (("evaluate", "--data", "x", "--output", "y"), "MODEL"),
+            (("forecast", "seed-bolt", "x.csv", "--output", "y"), "--horizon"),
+            (("forecast", "seed-bolt", "x.csv", "--horizon", "1.5", "--output", "y"), "--horizon"),
+            (("benchmark", "seed-bolt", "--output", "y"), "--against"),
+            (("analyze", "seed-bolt"), "--output"),
+            (("report",), "folder"),
+        ],
+    )
+    def test_calls_that_make_no_sense(self, here, capsys, arguments, words):
+        assert run(*arguments) == 2
+        seen = capsys.readouterr()
+        assert words.lower() in (seen.out + seen.err).lower()
+        assert list(here.iterdir()) == []
+
+
+def bad_series(name: str, frame: pd.DataFrame, path: Path) -> None:
+    """Write a file of series with one fault."""
+    nan, first = np.nan, frame["item_id"] == "a"
+    frames = {
+        "all missing": lambda: frame.assign(target=nan),
+        "constant": lambda: frame.assign(target=3.0),
+        "too short": lambda: frame.groupby("item_id").head(3),
+        "infinite": lambda: frame.assign(target=frame["target"].where(frame.index != 100, np.inf)),
+        "unsorted": lambda: pd.concat([frame[~first], frame[first].iloc[::-1]]),
+        "duplicates": lambda: pd.concat([frame.head(1), frame]),
+        "no target": lambda: frame.drop(columns="target"),
+        "no ids": lambda: frame.drop(columns="item_id"),
+        "no times": lambda: frame.drop(columns="timestamp"),
+        "words": lambda: frame.assign(target=frame["target"].astype(str).where(frame.index != 100, "many")),
+        "irregular": lambda: frame.drop(index=[5, 6, 30]),
+        "header only": lambda: frame.head(0),
+    }
+    if name in frames:
+        frames[name]().to_csv(path, index=False)
+    elif name == "empty":
+        path.write_bytes(b"")
+    elif name == "picture":
+        path.write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(100))
+    elif name == "JSON":
+        path.write_text('{"item_id": "a",\n "target": [1, 2]}\n')
+    elif name == "half a Parquet file":
+        frame.to_parquet(path)
+        path.write_bytes(path.read_bytes()[:500])
+    else:
+        assert name == "not there"
+
+
+CALIBRATION = {
+    "all missing": "series: .*all missing",
+    "constant": "series: .*constant",
+    "too short": "series: .*too short",
+}
+ANYWHERE = {
+    "infinite": "finite values in 'target'.*row 100",
+    "unsorted": "increasing time stamps in series 'a'",
+    "duplicates": "each time stamp once in series 'a'",
+    "no target": "'target'",
+    "no ids": "'item_id'",
+    "no times": "'timestamp'",
+    "words": "numbers in 'target'.*'many' at row 100",
+    "irregular": "regular time stamps in series 'a'.*--freq",
+    "header only": "rows",
+    "empty": "empty",
+    "picture": "PNG",
+    "JSON": "missing or repeated",
+    "half a Parquet file": "whole Parquet file",
+    "not there": "not there",
+}
+READERS = {
+    "compress": ("compress", "{model}", "out", "--series", "bad.csv", "--overwrite", *SMALL),
+    "analyze": ("analyze", "{model}", "--series", "bad.csv", "--output", "out", "--overwrite"),
+    "forecast": ("forecast", "{model}", "bad.csv", "--horizon", "3", "--output", "out.csv", "--overwrite"),
+    "evaluate": (
+        *("evaluate", "{model}", "seasonal-naive", "--data", "bad.csv"),
+        *("--prediction-length", "3", "--output", "out.csv", "--overwrite"),
+    ),
+}
+
+
+@pytest.fixture
+def outputs(here):
+    """Outputs of every kind that exist already."""
+    (here / "out").mkdir()
+    (here / "out" / "config.json").write_text("old")
+    (here / "out.csv").write_text("old")
+    (here / "out.json").write_text("old")
+    return here
+
+
+def refuses(capsys, folder: Path, arguments: tuple, words: str, status: int = 2) -> None:
+    """The command ends with the status, says why in one line, and every file is as it was."""
+    before = tree(folder)
+    assert run(*arguments) == status
+    message = capsys.readouterr().err
+    line = next(line for line in message.splitlines() if line.startswith("error "))
+    assert re.search(words, line), line
+    assert "Traceback" not in message
+    assert is_as_before(before, folder)
+
+
+BAD_MODELS = {
+    "not Chronos": "model: expected a Chronos",
+    "contradiction": "weights of .*as config.json says",
+    "no weights": "weights of .*found neither",
+    "truncated": "weights of .*whole safetensors file",
+    "a tensor is missing": "weights of .*no such tensor",
+    "a file": "model: .*is a file",
+    "no config": "model: .*config.json",
+    "nothing": "model: .*not there",
+}
+
+
+class TestBadInput:
+    """Each gets a clear error, and nothing is lost."""
+
+    @pytest.mark.parametrize(
+        ("command", "fault"),
+        [
+            *((command, fault) for command in ("compress", "analyze") for fault in CALIBRATION),
+            *((command, fault) for command in READERS for fault in ANYWHERE),
+        ],
+    )
+    def test_series(self, bolt_folder, outputs, long_frame, capsys, command, fault):
+        bad_series(fault, long_frame, outputs / "bad.csv")
+        arguments = tuple(str(word).format(model=bolt_folder) for word in READERS[command])
+        words = {**CALIBRATION, **ANYWHERE}[fault]
+        argument = "(data|data set 'bad'): " if command == "evaluate" else "series: "
+        refuses(capsys, outputs, arguments, f"{argument}.*{words.removeprefix('series: ')}")
+
+    @pytest.fixture
+    def bad_model(self, request, bolt_folder, tmp_path_factory):
+        copy = tmp_path_factory.mktemp("bad") / "model"
+        if request.param == "not Chronos":
+            from transformers import BertConfig
+
+            BertConfig().save_pretrained(copy)
+            return copy
+        if request.param == "contradiction":
+            flowrank.compress(flowrank.load(bolt_folder), WeightSVD(Uniform(0.5))).save_pretrained(copy)
+            config = json.loads((copy / "config.json").read_text())
+            next(iter(config["attention_shapes"].values()))["ranks"]["q"] += 1
+            (copy / "config.json").write_text(json.dumps(config))
+            return copy
+        shutil.copytree(bolt_folder, copy)
+        weights = copy / "model.safetensors"
+        if request.param == "no weights":
+            weights.unlink()
+        elif request.param == "truncated":
+            weights.write_bytes(weights.read_bytes()[:3000])
+        elif request.param == "a tensor is missing":
+            tensors = load_file(weights)
+            del tensors["decoder.block.0.layer.1.EncDecAttention.k.weight"]
+            save_file(tensors, weights, metadata={"format": "pt"})
+        elif request.param == "a file":
+            return weights
+        elif request.param == "no config":
+            (copy / "config.json").unlink()
+        else:
+            assert request.param == "nothing"
+            return copy / "nothing"
+        return copy
+
+    @pytest.mark.parametrize("bad_model", BAD_MODELS, indirect=True)
+    def test_models(self, bad_model, bolt_folder, outputs, long_frame, capsys, request):
+        long_frame.to_csv("bad.csv", index=False)
+        words = BAD_MODELS[request.node.callspec.params["bad_model"]]
+        calls = [tuple(word.format(model=bad_model) for word in call) for call in READERS.values()]
+        bench = ("benchmark", bolt_folder, "--against", bad_model, "--output", "out.json", "--overwrite")
+        for call in (*calls, bench):
+            refuses(capsys, outputs, call, words)
+
+    @pytest.mark.parametrize("ratio", ["0", "-0.5", "1.01", "nan", "inf"])
+    @pytest.mark.parametrize("allocation", ["uniform", "budget", "flow", "epsilon"])
+    def test_ratios(self, bolt_folder, outputs, capsys, ratio, allocation):
+        call = ("compress", bolt_folder, "out", "--overwrite", "--ratio", ratio, "--allocation", allocation, *SMALL)
+        refuses(capsys, outputs, call, r"ratio: .*\(0, 1\]")
+
+    @pytest.mark.parametrize(
+        ("command", "options", "words"),
+        [
+            ("compress", ("--calibration-series", "0"), "calibration_series: .*≥ 1"),
+            ("compress", ("--calibration-points", "0"), "calibration_points: .*≥ 1"),
+            ("compress", ("--freq", "sometimes"), "freq: .*'sometimes'"),
+            ("compress", ("--device", "abacus"), "--device: .*'abacus'"),
+            ("compress", ("--dtype", "int3"), "dtype: .*'int3'"),
+            ("compress", ("--allocation", "flow", "--alpha", "nan"), "alpha"),
+            ("compress", ("--target", "sales"), "series: .*'sales'"),
+            ("analyze", ("--count", "0"), "count: .*≥ 1"),
+            ("analyze", ("--points", "-5"), "points: .*≥ 1"),
+            ("analyze", ("--epsilon", "1"), r"epsilons: .*\[0, 1\)"),
+            ("forecast", ("--horizon", "0"), "--horizon: .*≥ 1"),
+            ("forecast", ("--horizon", "-3"), "--horizon: .*≥ 1"),
+            ("forecast", ("--batch-size", "0"), "batch_size: .*≥ 1"),
+            ("forecast", ("--quantile", "1"), r"quantile_levels: .*\(0, 1\)"),
+            ("forecast", ("--output", "out.xlsx"), r"output: .*\.csv or \.parquet"),
+            ("evaluate", ("--prediction-length", "0"), "prediction_length: .*≥ 1"),
+            ("evaluate", ("--prediction-length", "70"), "data set 'bad': .*series 'b' of 60 values"),
+            ("evaluate", ("--max-series", "0"), "max_series: .*≥ 1"),
+            ("evaluate", ("--backtests", "nowhere.csv"), "backtests: .*nowhere.csv"),
+            ("evaluate", ("--data", "nowhere"), "data: .*nowhere"),
+        ],
+    )
+    def test_numbers_and_names(self, bolt_folder, outputs, long_frame, capsys, command, options, words):
+        long_frame.to_csv("bad.csv", index=False)
+        call = tuple(word.format(model=bolt_folder) for word in READERS[command])
+        refuses(capsys, outputs, (*call, *options), words)
+
+    def test_outputs_that_exist(self, bolt_folder, outputs, long_frame, capsys):
+        long_frame.to_csv("bad.csv", index=False)
+        calls = [
+            tuple(word.format(model=bolt_folder) for word in call if word != "--overwrite") for call in READERS.values()
+        ]
+        bench = ("benchmark", bolt_folder, "--against", bolt_folder, "--output", "out.json")
+        for call in (*calls, bench, ("demo", "--output", "out")):
+            refuses(capsys, outputs, call, "(OUT|--output): expected a path that does not exist.*--overwrite")
+
+    def test_outputs_that_cannot_be(self, bolt_folder, outputs, long_frame, capsys):
+        """A folder where a file is, a file where a folder is, a path below a file, the current folder."""
+        long_frame.to_csv("bad.csv", index=False)
+        swap = {"out": "out.csv", "out.csv": "out"}
+        for call in READERS.values():
+            words = tuple(swap.get(word, word).format(model=bolt_folder) for word in call)
+            refuses(capsys, outputs, words, "(OUT|--output): expected a (file|folder) to replace")
+            below = tuple(f"bad.csv/{word}" if word in ("out", "out.csv") else word for word in call)
+            below = tuple(word.format(model=bolt_folder) for word in below)
+            refuses(capsys, outputs, below, "(OUT|--output): expected a path inside a folder")
+        for name in (".", "..", outputs):
+            call = ("compress", bolt_folder, name, "--overwrite", *SMALL)
+            refuses(capsys, outputs, call, "OUT: .*holds the current folder")
+
+
+@contextmanager
+def room_for(size: int):
+    """Files larger than so many bytes cannot be written, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def full_chain(model: Path) -> list[tuple]:
+    """One call of each command that writes, onto outputs that exist."""
+    return [
+        ("compress", model, "out", "--overwrite", "--method", "weight"),
+        ("analyze", model, "--output", "out", "--overwrite", "--count", "3", "--points", "64"),
+        ("forecast", model, "series.csv", "--horizon", "99", "--output", "out.csv", "--overwrite"),
+        ("forecast", model, "series.csv", "--horizon", "99", "--output", "out.parquet", "--overwrite"),
+        (
+            *("evaluate", model, "seasonal-naive", "--data", "series.csv", "--prediction-length", "5"),
+            *("--output", "out.csv", "--overwrite"),
+        ),
+        (
+            *("benchmark", model, "--against", model, "--output", "out.json", "--overwrite"),
+            *("--repeats", "1", "--batch-size", "1", "--context-length", "16"),
+        ),
+    ]
+
+
+class TestTrouble:
+    """A disk that is full, a user or a system that has enough: the old output stays."""
+
+    @pytest.mark.parametrize("index", range(6))
+    def test_a_full_disk(self, bolt_folder, outputs, series, capsys, index):
+        (outputs / "out.parquet").write_text("old")
+        before = tree(outputs)
+        with room_for(100):
+            status = run(*full_chain(bolt_folder)[index])
+        assert status == 1
+        message = capsys.readouterr().err
+        assert "error " in message
+        assert "File too large" in message
+        assert is_as_before(before, outputs)
+
+    @pytest.mark.parametrize("index", range(6))
+    @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
+    def test_an_interruption_in_the_middle_of_writing(
+        self, bolt_folder, outputs, series, monkeypatch, index, error, status
+    ):
+        """The last rename, which would put the new output in place, never happens."""
+        (outputs / "out.parquet").write_text("old")
+        before = tree(outputs)
+        rename = os.replace
+
+        def interrupted(source, target):
+            if Path(target).name.startswith("out"):
+                raise error
+            rename(source, target)
+
+        monkeypatch.setattr(os, "replace", interrupted)
+        assert run(*full_chain(bolt_folder)[index]) == status
+        monkeypatch.undo()
+        assert is_as_before(before, outputs)
+
+    SLOW = """
+import signal, sys, time
+import pandas, transformers
+from flowrank.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent may have it ignored
+
+def slowly(function):
+    def wrapped(*args, **kwargs):
+        result = function(*args, **kwargs)
+        print("HALFWAY", flush=True)
+        time.sleep(60)
+        return result
+    return wrapped
+
+transformers.PreTrainedModel.save_pretrained = slowly(transformers.PreTrainedModel.save_pretrained)
+pandas.DataFrame.to_csv = slowly(pandas.DataFrame.to_csv)
+sys.exit(main(sys.argv[1:]))
+"""
+
+    @pytest.mark.parametrize(
+        ("index", "number"),
+        [(0, signal.SIGTERM), (0, signal.SIGINT), (2, signal.SIGTERM)],
+        ids=["compress-SIGTERM", "compress-SIGINT", "forecast-SIGTERM"],
+    )
+    def test_signals(self, bolt_folder, outputs, series, number, index):
+        call = [sys.executable, "-c", self.SLOW, *map(str, full_chain(bolt_folder)[index]), "--quiet"]
+        before = tree(outputs)
+        with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            guard = threading.Timer(120, process.kill)
+            guard.start()
+            assert process.stdout.readline().strip() == "HALFWAY", process.stderr.read()
+            assert len(tree(outputs)) > len(before)  # the new output is being written, under another name
+            process.send_signal(number)
+            _, message = process.communicate()
+            guard.cancel()
+        assert process.returncode == (143 if number is signal.SIGTERM else 130)
+        assert "Traceback" not in message
+        assert is_as_before(before, outputs)
+
+    def test_handlers_are_given_back(self, capsys):
+        before = signal.getsignal(signal.SIGTERM)
+        assert run("models") == 0
+        assert signal.getsignal(signal.SIGTERM) is before
+
+    def test_runs_in_any_thread(self):
+        found = []
+        thread = threading.Thread(target=lambda: found.append(run("models")))
+        thread.start()
+        thread.join()
+        assert found == [0]
