@@ -6,10 +6,10 @@ python benchmarks/full_rank.py
 from __future__ import annotations
 
 import torch
-from shapes import t5
 
 import flowrank
 from flowrank import Budget, Epsilon, FlowOfRanks, InputSVD, JointHeads, Uniform, WeightSVD
+from shapes import t5
 
 
 def output(pipeline: object, series: torch.Tensor) -> torch.Tensor:
@@ -36,7 +36,8 @@ def main() -> None:
                 gap = float((output(child, series) - dense).abs().max() / dense.abs().max())
                 counts = child.recipe["parameters"]
                 kept = counts["child"] / counts["parent"]
-                print(f"{parent.name[:20]:20} {method.__name__:10} {type(allocation).__name__:12} {gap:.1e}  {kept:.4f}")
+                names = f"{parent.name[:20]:20} {method.__name__:10} {type(allocation).__name__:12}"
+                print(f"{names} largest difference {gap:.1e}, parameters kept {kept:.4f}")
 
 
 if __name__ == "__main__":

@@ -199,7 +199,7 @@ def activation_spectra(
         chosen = rows if mask is None or mask.shape != rows.shape[:2] else rows[mask]
         if key not in moments:
             moments[key] = SecondMoment(rows.shape[-1])
-        moments[key].update(chosen.double())
+        moments[key].update(chosen)
 
     def watch_mask(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
         mask = kwargs.get("attention_mask")

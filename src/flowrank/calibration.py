@@ -17,6 +17,9 @@ from flowrank.synthetic import synthetic_series
 SHORTEST = 4
 """Observed points below which a series says nothing about attention."""
 
+SYNTHETIC_POINTS = 64
+"""Shortest length at which the generator still draws all of its families."""
+
 POINTS = 512
 """Last points of a series that calibration looks at, at most."""
 
@@ -51,7 +54,7 @@ class Calibration:
         check_count(count, "calibration_series")
         check_count(points, "calibration_points")
         if series is None:
-            source: Any = synthetic_series(count, length=points, seed=seed)
+            source: Any = synthetic_series(count, length=max(points, SYNTHETIC_POINTS), seed=seed)
             name = f"synthetic, seed {seed}"
         else:
             source, name = read_series(series, **columns), _name(series)

@@ -223,18 +223,20 @@ def head_moments(
 
 
 def _gram(rows: Float[Tensor, "batch heads length n"]) -> Float[Tensor, "heads n n"]:
+    rows = rows.double()
     return torch.einsum("bhli,bhlj->hij", rows, rows)
 
 
 def _add_scores(moments: HeadMoments, seen: HeadActivations) -> None:
-    importance = seen.score_gradient().square()
+    importance = seen.score_gradient().double().square()
     by_query, by_key = importance.sum(dim=-1), importance.sum(dim=-2)
     total = by_query.sum(dim=(0, 2))
     moments.queries.add(_gram(seen.query * by_query.sqrt()[..., None]), total)
     # Sum over pairs of importance · (k_j − c_i)(k_j − c_i)ᵀ, c_i being what query i attends to.
-    centre = seen.weights @ seen.key
-    cross = torch.einsum("bhli,bhlj->hij", importance @ seen.key, centre)
-    gram = _gram(seen.key * by_key.sqrt()[..., None]) - cross - cross.transpose(1, 2)
+    key = seen.key.double()
+    centre = seen.weights.double() @ key
+    cross = torch.einsum("bhli,bhlj->hij", importance @ key, centre)
+    gram = _gram(key * by_key.sqrt()[..., None]) - cross - cross.transpose(1, 2)
     moments.keys.add(gram + _gram(centre * by_query.sqrt()[..., None]), total)
 
 

@@ -116,7 +116,7 @@ class SecondMoment:
 
     def update(self, rows: Float[Tensor, "*rows dim"]) -> None:
         """Add rows, shape (..., d), each with weight 1, to every group's moment."""
-        flat = rows.detach().reshape(-1, rows.shape[-1])
+        flat = rows.detach().reshape(-1, rows.shape[-1]).double()
         self.add(flat.T @ flat, torch.tensor(float(flat.shape[0])))
 
     def add(self, gram: Tensor, weight: Tensor) -> None:

@@ -69,6 +69,7 @@ def load(
 
     Examples
     --------
+    >>> import torch
     >>> pipeline = load("seed-bolt")
     >>> quantiles, mean = pipeline.predict_quantiles([torch.arange(48.0)], prediction_length=12)
     >>> tuple(quantiles.shape), tuple(mean.shape)
