@@ -113,7 +113,7 @@ def compress(
     refuse_existing(output, overwrite=overwrite, argument="OUT", kind="folder")
     chosen = _method(method, _allocation(allocation, ratio, alpha), equal_heads)
     child = flowrank.compress(
-        _load(model, device, dtype, quiet),
+        _load(model, device, dtype),
         chosen,
         series=series,
         calibration_series=calibration_series,
@@ -131,7 +131,7 @@ def compress(
     out.print(table)
 
 
-def _load(model: str, device: str, dtype: str, quiet: bool = False) -> Any:
+def _load(model: str, device: str, dtype: str) -> Any:
     """Open a model, after a look whether its device is there."""
     import torch
 
@@ -145,11 +145,15 @@ def _load(model: str, device: str, dtype: str, quiet: bool = False) -> Any:
                 found=f"{device!r} ({str(error).splitlines()[0]})",
                 todo="leave the option out to use the CPU",
             ) from error
-    if quiet:
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
+    _hush()
     return flowrank.load(model, device_map=device, dtype=dtype)
+
+
+def _hush() -> None:
+    """Leave progress to our own bars: transformers shows one for every file it opens or writes."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def _method(name: MethodName, allocation: Any, equal_heads: bool) -> Any:
@@ -197,7 +201,7 @@ def analyze(
     from flowrank.files import atomic_folder
 
     refuse_existing(output, overwrite=overwrite, argument="--output", kind="folder")
-    pipeline = _load(model, device, dtype, quiet)
+    pipeline = _load(model, device, dtype)
     profile = flowrank.analyze(
         pipeline,
         series=series,
@@ -260,7 +264,7 @@ def evaluate(
             err.print(f"no backtest for {name}: left out", highlight=False)
         sources = {name: path for name, path in sources.items() if name in known}
     pipelines: dict[str, Any] = {
-        name: name if name == SEASONAL_NAIVE else _load(name, device, dtype, quiet) for name in dict.fromkeys(models)
+        name: name if name == SEASONAL_NAIVE else _load(name, device, dtype) for name in dict.fromkeys(models)
     }
     scores = flowrank.evaluate(
         pipelines,
@@ -381,7 +385,7 @@ def forecast(
     refuse_existing(output, overwrite=overwrite, argument="--output", kind="file")
     check_count(horizon, "--horizon")
     sampling = {} if num_samples is None else {"num_samples": check_count(num_samples, "--num-samples")}
-    pipeline = _load(model, device, dtype, quiet)
+    pipeline = _load(model, device, dtype)
     if sampling and pipeline.forecast_type.name != "SAMPLES":
         raise FlowrankError(
             "--num-samples",
@@ -425,6 +429,7 @@ def demo(
     """Run the whole chain on the embedded model and real series that ship with statsmodels."""
     from flowrank.demo import run
 
+    _hush()
     run(
         output,
         seed=seed,

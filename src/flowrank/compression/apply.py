@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from flowrank.calibration import POINTS, Calibration
 from flowrank.compression.allocation import allocate
 from flowrank.compression.factorize import Layer, factorization_of
-from flowrank.compression.methods import Method, describe, needs_series
+from flowrank.compression.methods import Method, describe, passes
 from flowrank.errors import FlowrankError
 from flowrank.families import family_of
 from flowrank.models import (
@@ -88,12 +88,13 @@ def compress(
             todo="compress its parent to the ratio you want",
         )
     calibration = None
-    if needs_series(method):
+    sweeps = passes(method)
+    if sweeps:
         calibration = Calibration.read(
             series, count=calibration_series, points=calibration_points, seed=seed, **columns
         )
     contexts = calibration.contexts if calibration else []
-    with progress_bar("measuring", show=progress) as advance:
+    with progress_bar("measuring", total=sweeps * len(contexts), show=progress and sweeps > 0) as advance:
         factorization = factorization_of(method, family, contexts, seed, advance)
     dense = sum(site.dense_parameters for site in family.sites)
     kept = allocate(method.allocation, factorization.groups, dense)

@@ -82,6 +82,18 @@ def describe(value: Any) -> dict[str, Any]:
     return {"name": type(value).__name__, **{k: v for k, v in options.items() if v is not None}}
 
 
-def needs_series(method: Method) -> bool:
-    """Whether the method looks at calibration series: all but the SVD of the weights under a blind allocation."""
-    return not isinstance(method, WeightSVD) or isinstance(method.allocation, Budget)
+def passes(method: Any) -> int:
+    """How often a method runs the model over the calibration series.
+
+    Never for the SVD of the weights under an allocation that looks at nothing else; twice for `JointHeads` with a
+    `Budget`: for the bases, and to measure what each rank is worth; else once.
+
+    Examples
+    --------
+    >>> [passes(m) for m in (WeightSVD(Uniform(0.5)), InputSVD(Budget(0.5)), JointHeads(Budget(0.5)))]
+    [0, 1, 2]
+    """
+    measured = isinstance(getattr(method, "allocation", None), Budget)
+    if isinstance(method, JointHeads):
+        return 1 + measured
+    return int(measured or not isinstance(method, WeightSVD))

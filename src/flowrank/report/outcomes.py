@@ -98,7 +98,8 @@ def cost_bars(rows: list[dict[str, Any]]) -> Figure | None:
     )
     for place, row in zip(places, known, strict=True):
         panel.bar(place, 0.0, row["ratio"], "blue" if row["ratio"] <= 1 else "vermillion")
-        panel.note(row["ratio"], place, f"{row['ratio']:.2f}", hue="ink")
+        beside = 1.0 if 0.8 < row["ratio"] < 1.0 else row["ratio"]  # not across the line at 1
+        panel.note(beside, place, f"{row['ratio']:.2f}", hue="ink")
     panel.upright(1.0, hue="ink", dash="")
     return Figure(
         "cost",
