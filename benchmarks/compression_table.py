@@ -37,8 +37,8 @@ METHODS = {
     "InputSVD + Budget": lambda r: InputSVD(Budget(r)),
     "JointHeads + Uniform": lambda r: JointHeads(Uniform(r)),
     "JointHeads + FlowOfRanks": lambda r: JointHeads(FlowOfRanks(ratio=r, alpha=ALPHAS[r])),
-    "JointHeads + Budget, equal heads": lambda r: JointHeads(Budget(r), equal_heads=True),
     "JointHeads + Budget": lambda r: JointHeads(Budget(r)),
+    "JointHeads + Budget, per head": lambda r: JointHeads(Budget(r), per_head=True),
 }
 
 

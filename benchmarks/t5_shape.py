@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     parent = t5(arguments.shape)
-    method = JointHeads(Budget(arguments.ratio), equal_heads=True)
+    method = JointHeads(Budget(arguments.ratio))
     child = compress(parent, method, calibration_series=arguments.series)
     child.name = f"{method}"
     # Random models draw the end token early and stop; both models must run to the horizon.

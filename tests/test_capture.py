@@ -81,7 +81,7 @@ def test_rank_losses_predict_what_truncation_does(bolt_folder, contexts, part, s
     pipeline = flowrank.load(bolt_folder)
     family = family_of(pipeline)
     one = contexts[:1]
-    factorization = JointFactorization(family, contexts, 0, None, measured=False)
+    factorization = JointFactorization(family, contexts, 0, None, measured=False, per_head=True)
     losses = rank_losses(family, one, factorization.bases, seed=9)
     site = family.sites[site_index]
     rank = site.d_kv - 1
@@ -111,7 +111,7 @@ def test_rank_losses_predict_what_truncation_does(bolt_folder, contexts, part, s
 
 def test_losses_shrink_to_nothing_at_full_rank(pipeline, contexts):
     family = family_of(pipeline)
-    factorization = JointFactorization(family, contexts, 0, None, measured=False)
+    factorization = JointFactorization(family, contexts, 0, None, measured=False, per_head=True)
     for site in rank_losses(family, contexts, factorization.bases).values():
         for loss in site.values():
             assert not loss[:, -1].any()

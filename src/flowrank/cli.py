@@ -89,12 +89,8 @@ def compress(
     ratio: Annotated[float, typer.Option(help="Kept share of the attention parameters, in (0, 1].")] = 0.25,
     allocation: Annotated[AllocationName, typer.Option(help="Which rank where.")] = AllocationName.budget,
     alpha: Annotated[float, typer.Option(help="α of the flow schedule d0 (1 + layer)^α.")] = 0.35,
-    equal_heads: Annotated[
-        bool,
-        typer.Option(
-            "--equal-heads",
-            help="joint: same widths for all heads of a layer; faster, a little less accurate.",
-        ),
+    per_head: Annotated[
+        bool, typer.Option("--per-head", help="joint: heads of a layer may differ; a little more accurate, slower.")
     ] = False,
     series: SeriesOption = None,
     calibration_series: Annotated[int, typer.Option(help="Calibration series to use at most.")] = 512,
@@ -111,7 +107,7 @@ def compress(
 ) -> None:
     """Make a smaller model and save it as a Hugging Face folder."""
     refuse_existing(output, overwrite=overwrite, argument="OUT", kind="folder")
-    chosen = _method(method, _allocation(allocation, ratio, alpha), equal_heads)
+    chosen = _method(method, _allocation(allocation, ratio, alpha), per_head)
     child = flowrank.compress(
         _load(model, device, dtype),
         chosen,
@@ -156,11 +152,11 @@ def _hush() -> None:
     logging.disable_progress_bar()
 
 
-def _method(name: MethodName, allocation: Any, equal_heads: bool) -> Any:
+def _method(name: MethodName, allocation: Any, per_head: bool) -> Any:
     if name is MethodName.joint:
-        return flowrank.JointHeads(allocation, equal_heads=equal_heads)
-    if equal_heads:
-        raise FlowrankError("--equal-heads", expected="--method joint", found=f"--method {name.value}")
+        return flowrank.JointHeads(allocation, per_head=per_head)
+    if per_head:
+        raise FlowrankError("--per-head", expected="--method joint", found=f"--method {name.value}")
     return (flowrank.InputSVD if name is MethodName.input else flowrank.WeightSVD)(allocation)
 
 

@@ -106,7 +106,7 @@ def _chain(folder: Path, series: pd.DataFrame, seed: int, progress: bool, say: C
     analyze(parent, seed=seed, progress=progress).write_into(folder)
 
     say(f"2/6  compress its attention to {RATIO:.0%}, calibrated on synthetic series")
-    child = compress(parent, JointHeads(Budget(RATIO), equal_heads=True), seed=seed, progress=progress)
+    child = compress(parent, JointHeads(Budget(RATIO)), seed=seed, progress=progress)
     child.save_pretrained(folder / "model")
     (folder / "recipe.json").write_text(json.dumps(child.recipe, indent=2) + "\n", encoding="utf-8")
     rank_table(child).to_parquet(folder / "ranks.parquet", index=False)

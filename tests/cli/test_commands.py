@@ -48,11 +48,11 @@ class TestCompress:
         assert f"{after:,}" in printed
         assert f"{after / before:.1%}" in printed
 
-    def test_equal_heads_and_alpha(self, folder, here):
-        arguments = ("--ratio", "0.3", "--allocation", "flow", "--alpha", "0.1", "--equal-heads")
+    def test_per_head_and_alpha(self, folder, here):
+        arguments = ("--ratio", "0.3", "--allocation", "flow", "--alpha", "0.1", "--per-head")
         assert quietly("compress", folder, "child", *arguments, *SMALL) == 0
         child = flowrank.load("./child")
-        expected = JointHeads(FlowOfRanks(ratio=0.3, alpha=0.1), equal_heads=True)
+        expected = JointHeads(FlowOfRanks(ratio=0.3, alpha=0.1), per_head=True)
         expected = flowrank.compress(flowrank.load(folder), expected, **FEW)
         assert tensor_digest(child.inner_model) == tensor_digest(expected.inner_model)
         for layer in attention_layers(child.inner_model).values():
@@ -94,9 +94,9 @@ class TestCompress:
         assert run("compress", bolt_folder, "two", *SMALL) == 0
         assert "measuring" in capfd.readouterr().out
 
-    def test_equal_heads_are_of_joint_heads(self, bolt_folder, here, capsys):
-        assert quietly("compress", bolt_folder, "child", "--method", "input", "--equal-heads") == 2
-        assert "--equal-heads: expected --method joint" in capsys.readouterr().err
+    def test_per_head_is_of_joint_heads(self, bolt_folder, here, capsys):
+        assert quietly("compress", bolt_folder, "child", "--method", "input", "--per-head") == 2
+        assert "--per-head: expected --method joint" in capsys.readouterr().err
         assert list(here.iterdir()) == []
 
 

@@ -39,6 +39,13 @@ def test_children_are_really_smaller(pipeline, method, allocation, contexts, tmp
     assert dense.stat().st_size - saved.stat().st_size > 0.5 * 4 * (parent_count - child_count)
 
 
+def test_heads_of_a_layer_are_equal_unless_asked(pipeline):
+    for per_head in (False, True):
+        child = flowrank.compress(pipeline, JointHeads(Budget(0.4), per_head=per_head), **SMALL)
+        widths = flowrank.rank_table(child).query("kind == 'cross'").groupby(["layer", "part"])["kept"].nunique()
+        assert (widths.max() > 1) == per_head
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_parent_is_left_as_it_was(pipeline, method):
     model = pipeline.inner_model

@@ -70,7 +70,7 @@ class JointFactorization(Factorization):
         on_batch: Progress | None,
         *,
         measured: bool,
-        equal_heads: bool = False,
+        per_head: bool,
     ) -> None:
         moments = head_moments(family, contexts, seed=seed, on_batch=on_batch)
         self.bases: dict[str, HeadBases] = {}
@@ -84,7 +84,7 @@ class JointFactorization(Factorization):
             for part in parts:
                 sigma = spectra[site.name][part]
                 loss = losses[site.name][part] if measured else None
-                self.groups += _pooled(site, part, sigma, loss) if equal_heads else _apart(site, part, sigma, loss)
+                self.groups += (_apart if per_head else _pooled)(site, part, sigma, loss)
 
     def layers(self, kept: Kept) -> dict[str, Layer]:
         """New attention layers, by site name, that hold the kept components only."""
@@ -236,7 +236,7 @@ class MatrixFactorization(Factorization):
 @factorization_of.register
 def _(method: JointHeads, family: Family, contexts: Any, seed: int, on_batch: Progress | None) -> Factorization:
     measured = isinstance(method.allocation, Budget)
-    return JointFactorization(family, contexts, seed, on_batch, measured=measured, equal_heads=method.equal_heads)
+    return JointFactorization(family, contexts, seed, on_batch, measured=measured, per_head=method.per_head)
 
 
 @factorization_of.register

@@ -55,18 +55,18 @@ class JointHeads(_Method):
 
     A head's scores depend on W_Q W_Kᵀ only and its contribution on W_V W_O only. Both are truncated in the metric of
     the calibration series' activations and of the forecast's curvature. Queries and values may end up with different
-    widths, and so may heads of one layer.
+    widths. Heads of one layer have the same, so that nothing is padded when they run.
 
     Parameters
     ----------
     allocation
         `Uniform`, `Epsilon`, `FlowOfRanks` or `Budget`.
-    equal_heads
-        Give all heads of a layer the same widths. Keeps less accuracy at the same size, but no head is padded when it
-        runs.
+    per_head
+        Let heads of one layer differ. Keeps a little more accuracy at the same size, but runs slower: narrow heads are
+        padded to the widest on the way.
     """
 
-    equal_heads: bool = False
+    per_head: bool = False
 
 
 Method = WeightSVD | InputSVD | JointHeads
