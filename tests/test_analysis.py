@@ -311,7 +311,7 @@ def test_saved_profile_reads_back(bolt_folder, tmp_path):
     assert (folder / "mine.txt").exists()
     profile.save(folder, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["analysis"]
-    assert not (folder / "mine.txt").exists()
+    assert (folder / "mine.txt").read_text() == "old"
 
 
 def test_progress_is_shown(bolt_folder, capsys):

@@ -212,16 +212,24 @@ def test_an_output_that_exists_is_refused_at_once(tmp_path):
     assert tree(tmp_path) == {"there": None, "there/mine.txt": b"old"}
 
 
+def test_what_is_not_a_demo_is_not_replaced(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "thesis.txt").write_text("mine")
+    with pytest.raises(FlowrankError, match=r"'thesis\.txt'"):
+        run(tmp_path / "there", overwrite=True, say=pytest.fail)
+    assert tree(tmp_path) == {"there": None, "there/thesis.txt": b"mine"}
+
+
 def test_an_interrupted_run_leaves_the_old_folder(tmp_path):
     (tmp_path / "there").mkdir()
-    (tmp_path / "there" / "mine.txt").write_text("old")
+    (tmp_path / "there" / "scores.csv").write_text("old")
 
     def interrupt(_line: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "there", overwrite=True, progress=False, say=interrupt)
-    assert tree(tmp_path) == {"there": None, "there/mine.txt": b"old"}
+    assert tree(tmp_path) == {"there": None, "there/scores.csv": b"old"}
 
 
 def test_files_are_plain_data(demo):

@@ -17,7 +17,7 @@ from flowrank.calibration import POINTS, Calibration
 from flowrank.capture import batches
 from flowrank.errors import FlowrankError, check_count
 from flowrank.families import AttentionSite, Family, family_of
-from flowrank.files import atomic_folder
+from flowrank.files import atomic_files
 from flowrank.linalg import SecondMoment, Spectrum
 from flowrank.models import attention_parameters
 from flowrank.models.attention import FactoredLinear
@@ -26,6 +26,9 @@ from flowrank.versions import versions
 
 EPSILONS = (0.1, 0.01)
 """Relative tolerances at which ranks are reported unless others are asked for."""
+
+PROFILE_FILES = ("rank_profile.parquet", "spectra.parquet", "analysis.json")
+"""What a saved profile consists of."""
 
 KEYS = ["stack", "kind", "layer", "depth", "quantity", "head"]
 
@@ -51,8 +54,8 @@ class RankProfile:
     about: dict[str, Any]
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write ``rank_profile.parquet``, ``spectra.parquet`` and ``analysis.json`` into a new folder."""
-        with atomic_folder(folder, overwrite=overwrite) as temporary:
+        """Write ``rank_profile.parquet``, ``spectra.parquet`` and ``analysis.json`` into a folder; others stay."""
+        with atomic_files(folder, PROFILE_FILES, overwrite=overwrite) as temporary:
             self.write_into(temporary)
         return Path(folder)
 

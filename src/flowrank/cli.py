@@ -54,8 +54,8 @@ Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of everythin
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, auto.")]
 Dtype = Annotated[str, typer.Option(help="auto (as saved), float32, bfloat16 or float16.")]
-IdColumn = Annotated[str, typer.Option(help="Column with the series' ids.")]
-TimestampColumn = Annotated[str, typer.Option(help="Column with the time stamps.")]
+IdColumn = Annotated[str, typer.Option(help="Column with the series' ids; '' if there is none.")]
+TimestampColumn = Annotated[str, typer.Option(help="Column with the time stamps; '' if there is none.")]
 Target = Annotated[str, typer.Option(help="Column with the values.")]
 Freq = Annotated[str | None, typer.Option(help="pandas frequency, where it cannot be inferred or times have gaps.")]
 BatchSize = Annotated[int, typer.Option(help="Series in one forward pass.")]
@@ -106,7 +106,9 @@ def compress(
     quiet: Quiet = False,
 ) -> None:
     """Make a smaller model and save it as a Hugging Face folder."""
-    refuse_existing(output, overwrite=overwrite, argument="OUT", kind="folder")
+    from flowrank.models.checkpoint import MODEL_FILES
+
+    refuse_existing(output, overwrite=overwrite, argument="OUT", kind="folder", owned=MODEL_FILES)
     chosen = _method(method, _allocation(allocation, ratio, alpha), per_head)
     child = flowrank.compress(
         _load(model, device, dtype),
@@ -169,7 +171,8 @@ def _allocation(name: AllocationName, ratio: float, alpha: float) -> Any:
 
 
 def _columns(id_column: str, timestamp_column: str, target: str, freq: str | None) -> dict[str, Any]:
-    return {"id_column": id_column, "timestamp_column": timestamp_column, "target": target, "freq": freq}
+    named = {"id_column": id_column or None, "timestamp_column": timestamp_column or None}
+    return {**named, "target": target, "freq": freq}
 
 
 @app.command()
@@ -193,10 +196,11 @@ def analyze(
     """Measure ε-ranks of weights, embeddings and activations over depth."""
     import json
 
-    from flowrank.analysis import EPSILONS
-    from flowrank.files import atomic_folder
+    from flowrank.analysis import EPSILONS, PROFILE_FILES
+    from flowrank.files import atomic_files, refuse_existing_in
 
-    refuse_existing(output, overwrite=overwrite, argument="--output", kind="folder")
+    names = (*PROFILE_FILES, "ranks.parquet", "recipe.json")
+    refuse_existing_in(output, names, overwrite=overwrite, argument="--output")
     pipeline = _load(model, device, dtype)
     profile = flowrank.analyze(
         pipeline,
@@ -208,7 +212,7 @@ def analyze(
         progress=not quiet,
         **_columns(id_column, timestamp_column, target, freq),
     )
-    with atomic_folder(output, overwrite=overwrite, argument="--output") as folder:
+    with atomic_files(output, names, overwrite=overwrite, argument="--output") as folder:
         profile.write_into(folder)
         flowrank.rank_table(pipeline).to_parquet(folder / "ranks.parquet", index=False)
         if pipeline.recipe is not None:
@@ -346,13 +350,9 @@ def _print_benchmark(result: dict[str, Any]) -> None:
             ",",
         )
     for key in ("min", "median", "max"):
-        row(
-            f"latency s, {key}",
-            parent["latency_s"][key],
-            child["latency_s"][key],
-            ratio["latency"][key],
-            ".4f",
-        )
+        row(f"latency s, {key}", parent["latency_s"][key], child["latency_s"][key], None, ".4f")
+    for key in ("min", "median", "max"):
+        table.add_row(f"latency pair by pair, {key}", "", "", f"{ratio['latency'][key]:.3f}")
     out.print(table)
 
 

@@ -26,6 +26,9 @@ HORIZONS = {"sunspots": 11, "co2": 52, "elnino": 12, "nile": 10, "macrodata": 8}
 
 ROLLS = 4
 
+FILES = ("model", "series.csv", "scores.csv", "*.parquet", "*.json", "report.*")
+"""Names of what the demo leaves in its folder."""
+
 
 def demo_series() -> pd.DataFrame:
     """Real series from statsmodels in long format: item_id, timestamp, target, dataset.
@@ -85,9 +88,9 @@ def run(
     FlowrankError
         If ``output`` exists and ``overwrite`` is false, or statsmodels is missing.
     """
-    refuse_existing(output, overwrite=overwrite, argument="--output")
+    refuse_existing(output, overwrite=overwrite, argument="--output", kind="folder", owned=FILES)
     series = demo_series()
-    with atomic_folder(output, overwrite=overwrite, argument="--output") as folder:
+    with atomic_folder(output, overwrite=overwrite, argument="--output", owned=FILES) as folder:
         _chain(folder, series, seed, progress, say)
         write_report(folder)
     say(f"\nAll of it lies in {Path(output)}:")

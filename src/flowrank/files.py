@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,7 @@ def refuse_existing(
     overwrite: bool,
     argument: str = "output",
     kind: Literal["file", "folder"] | None = None,
+    owned: Sequence[str] = ("*",),
 ) -> Path:
     """Return ``path``, or refuse it if something is there and ``overwrite`` is false.
 
@@ -35,6 +37,8 @@ def refuse_existing(
         Name of the argument that errors are about.
     kind
         What is to be written.
+    owned
+        Name patterns of what a folder may hold to be replaced; anything else in it is somebody's work.
 
     Raises
     ------
@@ -46,7 +50,7 @@ def refuse_existing(
     >>> refuse_existing("no-such-file.csv", overwrite=False).name
     'no-such-file.csv'
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.exists() and not overwrite:
         raise FlowrankError(
             argument,
@@ -68,8 +72,27 @@ def refuse_existing(
             found=f"{str(path)!r}, which holds the current folder",
             todo="choose another path",
         )
+    strangers = sorted(
+        entry.name
+        for entry in (path.iterdir() if path.is_dir() else ())
+        if not any(fnmatch(entry.name, pattern) for pattern in owned)
+    )
+    if strangers:
+        raise FlowrankError(
+            argument,
+            expected="a folder that holds nothing but an earlier output, to replace it",
+            found=f"{str(path)!r} with {', '.join(map(repr, strangers[:3]))}{' …' if strangers[3:] else ''}",
+            todo="choose another path, or move those files away",
+        )
     for parent in path.absolute().parents:
         if parent.exists():
+            if parent.is_dir() and not os.access(parent, os.W_OK | os.X_OK):
+                raise FlowrankError(
+                    argument,
+                    expected="a path in a folder that may be written to",
+                    found=f"{str(path)!r}, where {str(parent)!r} may not",
+                    todo="choose another path",
+                )
             if not parent.is_dir():
                 raise FlowrankError(
                     argument,
@@ -108,7 +131,9 @@ def atomic_file(path: str | Path, *, overwrite: bool = False, argument: str = "o
 
 
 @contextmanager
-def atomic_folder(path: str | Path, *, overwrite: bool = False, argument: str = "output") -> Iterator[Path]:
+def atomic_folder(
+    path: str | Path, *, overwrite: bool = False, argument: str = "output", owned: Sequence[str] = ("*",)
+) -> Iterator[Path]:
     """Give a temporary folder beside ``path``; rename it to ``path`` when the block ends without an error.
 
     Examples
@@ -120,7 +145,7 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False, argument: str = 
     >>> sorted(p.name for p in target.iterdir())
     ['config.json']
     """
-    path = refuse_existing(path, overwrite=overwrite, argument=argument, kind="folder")
+    path = refuse_existing(path, overwrite=overwrite, argument=argument, kind="folder", owned=owned)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     retired: Path | None = None
@@ -137,6 +162,55 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False, argument: str = 
                 os.replace(retired / path.name, path)
             shutil.rmtree(retired, ignore_errors=True)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_existing_in(folder: str | Path, names: Sequence[str], *, overwrite: bool, argument: str = "output") -> Path:
+    """Return ``folder``, or refuse it if it cannot take files of those names; others in it do not matter.
+
+    Raises
+    ------
+    FlowrankError
+        If one of the files exists and ``overwrite`` is false, or ``folder`` is or lies in a file.
+
+    Examples
+    --------
+    >>> refuse_existing_in("no-such-folder", ["analysis.json"], overwrite=False).name
+    'no-such-folder'
+    """
+    folder = Path(folder).expanduser()
+    for name in names:
+        refuse_existing(folder / name, overwrite=overwrite, argument=argument)
+    return folder
+
+
+@contextmanager
+def atomic_files(
+    folder: str | Path, names: Sequence[str], *, overwrite: bool = False, argument: str = "output"
+) -> Iterator[Path]:
+    """Give a temporary folder; move the files of those names from it to ``folder`` when the block ends well.
+
+    What else lies in ``folder`` stays; a file of those names that was not written this time goes.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> target = pathlib.Path(tempfile.mkdtemp())
+    >>> _ = (target / "scores.csv").write_text("mine")
+    >>> with atomic_files(target, ["analysis.json"]) as temporary:
+    ...     _ = (temporary / "analysis.json").write_text("{}")
+    >>> sorted(p.name for p in target.iterdir())
+    ['analysis.json', 'scores.csv']
+    """
+    folder = refuse_existing_in(folder, names, overwrite=overwrite, argument=argument)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".flowrank.", dir=folder) as temporary:
+        yield Path(temporary)
+        for name in names:
+            written = Path(temporary) / name
+            if written.exists():
+                os.replace(written, folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)
 
 
 def current_umask() -> int:

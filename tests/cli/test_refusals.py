@@ -80,7 +80,7 @@ ANYWHERE = {
 }
 READERS = {
     "compress": ("compress", "{model}", "out", "--series", "bad.csv", "--overwrite", *SMALL),
-    "analyze": ("analyze", "{model}", "--series", "bad.csv", "--output", "out", "--overwrite"),
+    "analyze": ("analyze", "{model}", "--series", "bad.csv", "--output", "results", "--overwrite"),
     "forecast": ("forecast", "{model}", "bad.csv", "--horizon", "3", "--output", "out.csv", "--overwrite"),
     "evaluate": (
         *("evaluate", "{model}", "seasonal-naive", "--data", "bad.csv"),
@@ -94,6 +94,9 @@ def outputs(here):
     """Outputs of every kind that exist already."""
     (here / "out").mkdir()
     (here / "out" / "config.json").write_text("old")
+    (here / "results").mkdir()
+    (here / "results" / "analysis.json").write_text("old")
+    (here / "results" / "scores.csv").write_text("old")
     (here / "out.csv").write_text("old")
     (here / "out.json").write_text("old")
     return here
@@ -229,13 +232,17 @@ class TestBadInput:
     def test_outputs_that_cannot_be(self, bolt_folder, outputs, long_frame, capsys):
         """A folder where a file is, a file where a folder is, a path below a file, the current folder."""
         long_frame.to_csv("bad.csv", index=False)
-        swap = {"out": "out.csv", "out.csv": "out"}
+        swap = {"out": "out.csv", "results": "out.csv", "out.csv": "out"}
         for call in READERS.values():
             words = tuple(swap.get(word, word).format(model=bolt_folder) for word in call)
-            refuses(capsys, outputs, words, "(OUT|--output): expected a (file|folder) to replace")
-            below = tuple(f"bad.csv/{word}" if word in ("out", "out.csv") else word for word in call)
+            refuses(
+                capsys, outputs, words, "(OUT|--output): expected a (file to replace|folder to replace|path inside)"
+            )
+            below = tuple(f"bad.csv/{word}" if word in ("out", "results", "out.csv") else word for word in call)
             below = tuple(word.format(model=bolt_folder) for word in below)
             refuses(capsys, outputs, below, "(OUT|--output): expected a path inside a folder")
+        (outputs / "out" / "thesis.txt").write_text("mine")
+        refuses(capsys, outputs, ("compress", bolt_folder, "out", "--overwrite", *SMALL), "OUT: .*'thesis.txt'")
         for name in (".", "..", outputs):
             call = ("compress", bolt_folder, name, "--overwrite", *SMALL)
             refuses(capsys, outputs, call, "OUT: .*holds the current folder")
@@ -256,7 +263,7 @@ def full_chain(model: Path) -> list[tuple]:
     """One call of each command that writes, onto outputs that exist."""
     return [
         ("compress", model, "out", "--overwrite", "--method", "weight"),
-        ("analyze", model, "--output", "out", "--overwrite", "--count", "3", "--points", "64"),
+        ("analyze", model, "--output", "results", "--overwrite", "--count", "3", "--points", "64"),
         ("forecast", model, "series.csv", "--horizon", "99", "--output", "out.csv", "--overwrite"),
         ("forecast", model, "series.csv", "--horizon", "99", "--output", "out.parquet", "--overwrite"),
         (
@@ -296,7 +303,7 @@ class TestTrouble:
         rename = os.replace
 
         def interrupted(source, target):
-            if Path(target).name.startswith("out"):
+            if Path(target).name.startswith(("out", "rank_profile")):
                 raise error
             rename(source, target)
 

@@ -128,6 +128,19 @@ def test_flow_cannot_go_below_one_component_a_head():
         allocate(FlowOfRanks(ratio=0.01), groups, whole(groups))
 
 
+def test_epsilon_cannot_go_below_one_component_a_head():
+    groups = joint_groups(width=64)
+    with pytest.raises(FlowrankError, match="under Epsilon"):
+        allocate(Epsilon(ratio=0.01), groups, whole(groups))
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.25, 0.1])
+def test_uniform_keeps_within_its_ratio_where_matrices_are_not_square(ratio):
+    """24 × 15: factors cost 39 a rank, so the dense matrix is taken before they reach its price."""
+    groups = [Group(g.site, g.part, -1, g.sigma[:15], g.value[:15], cost=39, dense_cost=360) for g in matrix_groups()]
+    assert price(groups, allocate(Uniform(ratio), groups, whole(groups))) <= ratio * whole(groups)
+
+
 def test_factors_turn_dense_where_they_would_not_be_smaller():
     group = matrix_groups()[0]
     assert group.capacity == 8

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
+from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -191,7 +192,7 @@ def check_ratio(ratio: Any) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _one_of(allocation: Any, first: str, second: str) -> None:
@@ -234,9 +235,9 @@ def _(allocation: Epsilon, groups: Sequence[Group], dense_parameters: int) -> Ke
 
     if allocation.epsilon is not None:
         return _leading(groups, ranks(allocation.epsilon))
+    _refuse_below(_price(groups, ranks(1 - 1e-12)) / dense_parameters, allocation)
     budget = (allocation.ratio or 0.0) * dense_parameters
-    kept = _largest(lambda digits: ranks(0.1**digits), 16.0, groups, budget)
-    return _leading(groups, kept)
+    return _leading(groups, _largest(lambda digits: ranks(0.1**digits), 16.0, groups, budget))
 
 
 @allocate.register
@@ -246,16 +247,19 @@ def _(allocation: FlowOfRanks, groups: Sequence[Group], dense_parameters: int) -
 
     if allocation.d0 is not None:
         return _leading(groups, ranks(allocation.d0))
-    least = _price(groups, ranks(1e-9)) / dense_parameters
+    _refuse_below(_price(groups, ranks(1e-9)) / dense_parameters, allocation)
+    widest = 2.0 * max((group.size for group in groups), default=1)
+    return _leading(groups, _largest(ranks, widest, groups, (allocation.ratio or 0.0) * dense_parameters))
+
+
+def _refuse_below(least: float, allocation: Epsilon | FlowOfRanks) -> None:
     if allocation.ratio is not None and least > allocation.ratio:
         raise FlowrankError(
             "ratio",
-            expected=f"at least {least:.4g} under FlowOfRanks, where nothing vanishes",
+            expected=f"at least {least:.4g} under {type(allocation).__name__} on this model, where nothing vanishes",
             found=allocation.ratio,
             todo="keep more, or use Budget",
         )
-    widest = 2.0 * max((group.size for group in groups), default=1)
-    return _leading(groups, _largest(ranks, widest, groups, (allocation.ratio or 0.0) * dense_parameters))
 
 
 def _price(groups: Sequence[Group], ranks: Sequence[int]) -> int:
@@ -274,13 +278,21 @@ def _largest(ranks: Callable[[float], list[int]], end: float, groups: Sequence[G
 @allocate.register
 def _(allocation: Uniform, groups: Sequence[Group], dense_parameters: int) -> Kept:
     budget = allocation.ratio * dense_parameters
-    whole = sum(group.price(group.capacity) for group in groups)
-    share = min(1.0, budget / max(1, whole))
-    exact = [share * group.capacity for group in groups]
-    ranks = [math.floor(value + 1e-9) for value in exact]
+
+    def exact(share: float) -> list[float]:
+        return [share * group.capacity for group in groups]
+
+    def whole(share: float) -> list[int]:
+        return [math.floor(rank + 1e-9) for rank in exact(share)]
+
+    # A matrix turns dense a little before its factors would cost as much, so the share of ranks is searched, not
+    # computed; what rounding down leaves goes to the largest remainders, spread evenly over the model.
+    share = min(1.0, budget / max(1, _price(groups, whole(1.0))))
+    while _price(groups, whole(share)) > budget:
+        share *= 0.999
+    ranks, remainders = whole(share), exact(share)
     left = budget - _price(groups, ranks)
-    # Largest remainder first; equal remainders are spread evenly over the model.
-    order = sorted(range(len(groups)), key=lambda i: (ranks[i] - exact[i], i * 0.6180339887498949 % 1))
+    order = sorted(range(len(groups)), key=lambda i: (ranks[i] - remainders[i], i * 0.6180339887498949 % 1))
     for i in order:
         step = groups[i].price(min(ranks[i] + 1, groups[i].capacity)) - groups[i].price(ranks[i])
         if 0 < step <= left and ranks[i] < groups[i].capacity:

@@ -94,7 +94,9 @@ def compress(
             series, count=calibration_series, points=calibration_points, seed=seed, **columns
         )
     contexts = calibration.contexts if calibration else []
-    with progress_bar("measuring", total=sweeps * len(contexts), show=progress and sweeps > 0) as advance:
+    with progress_bar(
+        f"measuring in {sweeps} passes", total=sweeps * len(contexts), show=progress and sweeps > 0
+    ) as advance:
         factorization = factorization_of(method, family, contexts, seed, advance)
     dense = sum(site.dense_parameters for site in family.sites)
     kept = allocate(method.allocation, factorization.groups, dense)

@@ -32,7 +32,7 @@ def model_card(name: str, model: PreTrainedModel, recipe: dict[str, Any] | None)
         'pipeline = BaseChronosPipeline.from_pretrained("path/to/this/folder")',
         "```",
         "",
-        "`recipe.json` holds everything needed to make it again. The licence and the limits are those of the parent.",
+        "`recipe.json` says how it was made. The licence and the limits are those of the parent.",
     ]
     return "\n".join([*front, *body, ""])
 

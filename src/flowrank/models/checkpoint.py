@@ -19,6 +19,9 @@ from flowrank.models.embedded import EMBEDDED, embedded_models
 
 RECIPE = "recipe.json"
 WEIGHTS = "model.safetensors"
+MODEL_FILES = ("config.json", "generation_config.json", "model*.safetensors*", "README.md", RECIPE)
+"""Names of what a saved model consists of."""
+
 WEIGHTS_INDEX = "model.safetensors.index.json"
 DTYPES = {
     "auto": "auto",

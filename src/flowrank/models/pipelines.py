@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, T5ForConditionalGeneration
 
 from flowrank.files import atomic_folder, current_umask
 from flowrank.models.card import model_card
-from flowrank.models.checkpoint import RECIPE, Checkpoint
+from flowrank.models.checkpoint import MODEL_FILES, RECIPE, Checkpoint
 from flowrank.models.config import CompressedT5Config
 from flowrank.models.t5 import CompressedChronosBolt, CompressedT5ForConditionalGeneration
 
@@ -40,7 +40,7 @@ class _Saving:
         FlowrankError
             If ``folder`` exists and ``overwrite`` is false.
         """
-        with atomic_folder(folder, overwrite=overwrite, argument="folder") as temporary:
+        with atomic_folder(folder, overwrite=overwrite, argument="folder", owned=MODEL_FILES) as temporary:
             self._write(temporary)
         return Path(folder)
 
