@@ -87,17 +87,15 @@ def compress(
             found="one that flowrank compressed already",
             todo="compress its parent to the ratio you want",
         )
-    calibration = None
+    calibration = Calibration([], "none needed", {})
     sweeps = passes(method)
     if sweeps:
         calibration = Calibration.read(
             series, count=calibration_series, points=calibration_points, seed=seed, **columns
         )
-    contexts = calibration.contexts if calibration else []
-    with progress_bar(
-        f"measuring in {sweeps} passes", total=sweeps * len(contexts), show=progress and sweeps > 0
-    ) as advance:
-        factorization = factorization_of(method, family, contexts, seed, advance)
+    total = sweeps * len(calibration.contexts)
+    with progress_bar(f"measuring (passes: {sweeps})", total=total, show=progress and total > 0) as advance:
+        factorization = factorization_of(method, family, calibration.contexts, seed, advance)
     dense = sum(site.dense_parameters for site in family.sites)
     kept = allocate(method.allocation, factorization.groups, dense)
     child = child_of(parent, factorization.layers(kept))
@@ -109,21 +107,25 @@ def compress(
         "allocation": describe(method.allocation),
         "seed": seed,
         "calibration": {
-            "source": calibration.source if calibration else "none needed",
-            "series": len(contexts),
+            "source": calibration.source,
+            "series": len(calibration.contexts),
             "points": calibration_points,
-            "skipped": calibration.skipped if calibration else {},
+            "skipped": calibration.skipped,
         },
         "parent": {"name": parent_name(pipeline), "sha256": tensor_digest(parent)},
-        "parameters": {
-            "parent": parent.num_parameters(),
-            "child": child.num_parameters(),
-            "attention_parent": attention_parameters(parent),
-            "attention_child": attention_parameters(child),
-        },
+        "parameters": _parameters(parent, child),
         "versions": versions(),
     }
     return made
+
+
+def _parameters(parent: PreTrainedModel, child: PreTrainedModel) -> dict[str, int]:
+    return {
+        "parent": parent.num_parameters(),
+        "child": child.num_parameters(),
+        "attention_parent": attention_parameters(parent),
+        "attention_child": attention_parameters(child),
+    }
 
 
 def parent_name(pipeline: Any) -> str:
