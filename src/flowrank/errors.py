@@ -28,8 +28,8 @@ class FlowrankError(ValueError):
         super().__init__(f"{argument}: expected {expected}, found {found}" + (f"; {todo}" if todo else ""))
 
 
-def check_count(value: Any, argument: str) -> int:
-    """Return a whole number ≥ 1, or refuse it by its argument's name.
+def check_count(value: Any, argument: str, least: int = 1) -> int:
+    """Return a whole number ≥ ``least``, or refuse it by its argument's name.
 
     Examples
     --------
@@ -37,9 +37,14 @@ def check_count(value: Any, argument: str) -> int:
     24
     """
     try:
-        count = 0 if type(value).__name__ in ("bool", "bool_", "numpy.bool") else operator.index(value)
+        count = least - 1 if type(value).__name__ in ("bool", "bool_", "numpy.bool") else operator.index(value)
     except TypeError:
-        count = 0
-    if count < 1:
-        raise FlowrankError(argument, expected="a whole number ≥ 1", found=repr(value), todo=f"pass e.g. {argument}=24")
+        count = least - 1
+    if count < least:
+        raise FlowrankError(
+            argument,
+            expected=f"a whole number ≥ {least}",
+            found=repr(value),
+            todo=f"pass e.g. {argument}={max(least, 24)}",
+        )
     return count

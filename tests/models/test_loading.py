@@ -310,3 +310,17 @@ def test_frames_of_any_dtype(bolt_folder):
         {"item_id": "a", "timestamp": pd.date_range("2020", periods=30, freq="D"), "target": range(30)}
     )
     assert len(flowrank.load(bolt_folder).predict_df(frame, prediction_length=3)) == 3
+
+
+@pytest.mark.parametrize("folder_of", ["bolt_folder", "t5_folder"])
+def test_half_size_files_open_in_the_models_own_type(folder_of, request, tmp_path):
+    pipeline = flowrank.load(request.getfixturevalue(folder_of))
+    pipeline.save_pretrained(tmp_path / "whole")
+    pipeline.save_pretrained(tmp_path / "half", file_dtype=torch.bfloat16)
+    sizes = {name: (tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")}
+    assert sizes["half"] < 0.6 * sizes["whole"]
+    opened = flowrank.load(tmp_path / "half").inner_model.state_dict()
+    for name, weights in pipeline.inner_model.state_dict().items():
+        assert opened[name].dtype == torch.float32
+        torch.testing.assert_close(opened[name], weights.bfloat16().float(), rtol=0, atol=0)
+        assert weights.dtype == torch.float32

@@ -11,6 +11,17 @@ def model_card(name: str, model: PreTrainedModel, recipe: dict[str, Any] | None)
     """Markdown with the front matter that the Hugging Face hub reads."""
     parameters = sum(p.numel() for p in model.parameters())
     front = ["---", "library_name: flowrank", "tags: [time-series-forecasting, flowrank]", "---", ""]
+    if recipe is not None and "pretraining" in recipe:
+        run = recipe["pretraining"]
+        body = [
+            f"# {name}",
+            "",
+            f"{type(model).__name__}, {parameters:,} parameters, pretrained by flowrank: {run['series']:,} series in "
+            f"{run['steps']:,} steps, {run['minutes']:g} minutes, {run['device']}.",
+            "",
+            "`recipe.json` holds the whole recipe.",
+        ]
+        return "\n".join([*front, *body, ""])
     if recipe is None:
         body = [f"# {name}", "", f"{type(model).__name__}, {parameters:,} parameters, saved by flowrank."]
         return "\n".join([*front, *body, ""])

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from chronos import ChronosBoltPipeline, ChronosConfig, ChronosModel, ChronosPipeline
 from chronos.chronos_bolt import ChronosBoltModelForForecasting
 from transformers import PreTrainedModel, T5ForConditionalGeneration
@@ -29,11 +30,23 @@ class _Saving:
         """Whether the attention layers have widths of their own."""
         return isinstance(self.inner_model.config, CompressedT5Config)
 
-    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+    def save_pretrained(
+        self, folder: str | Path, *, overwrite: bool = False, file_dtype: torch.dtype | None = None
+    ) -> Path:
         """Write an ordinary Hugging Face folder: config, safetensors, model card and recipe.
 
         After ``import flowrank``, ``chronos.BaseChronosPipeline.from_pretrained(folder)`` opens it anywhere. The
         folder appears whole or not at all.
+
+        Parameters
+        ----------
+        folder
+            Where to.
+        overwrite
+            Whether an earlier model there may be replaced.
+        file_dtype
+            Type of the weights in the file, e.g. ``torch.bfloat16`` for half the size; the model opens in the type
+            it has now, with the values rounded. None: as they are.
 
         Raises
         ------
@@ -41,7 +54,7 @@ class _Saving:
             If ``folder`` exists and ``overwrite`` is false.
         """
         with atomic_folder(folder, overwrite=overwrite, argument="folder", owned=MODEL_FILES) as temporary:
-            self._write(temporary)
+            self._write(temporary, file_dtype)
         return Path(folder)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
@@ -56,16 +69,27 @@ class _Saving:
             self._write(Path(temporary))
             return str(api.upload_folder(repo_id=repo_id, folder_path=temporary))
 
-    def _write(self, folder: Path) -> None:
+    def _write(self, folder: Path, file_dtype: torch.dtype | None = None) -> None:
         config = self.inner_model.config
         if self.is_compressed:
             config.chronos_pipeline_class = type(self).__name__
-        self.inner_model.save_pretrained(folder, safe_serialization=True)
+        config.dtype = self.inner_model.dtype
+        weights = self.inner_model.state_dict()
+        if file_dtype is not None:
+            weights = _cast(weights, file_dtype)
+        self.inner_model.save_pretrained(folder, state_dict=weights)
         (folder / "README.md").write_text(model_card(self.name, self.inner_model, self.recipe), encoding="utf-8")
         for file in folder.iterdir():
             file.chmod(0o666 & ~current_umask())
         if self.recipe is not None:
             (folder / RECIPE).write_text(json.dumps(self.recipe, indent=2) + "\n", encoding="utf-8")
+
+
+def _cast(weights: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Weights in another type; those that shared their memory share it still."""
+    places = {name: (one.data_ptr(), one.shape) for name, one in weights.items() if one.is_floating_point()}
+    cast = {places[name]: one.to(dtype) for name, one in weights.items() if name in places}
+    return {name: cast[places[name]] if name in places else one for name, one in weights.items()}
 
 
 class FlowrankBoltPipeline(_Saving, ChronosBoltPipeline):

@@ -1,14 +1,13 @@
-"""Seeded synthetic series of many kinds: the built-in calibration set."""
+"""Structural series: trends, walks, cycles and noise, summed and then observed in the ways real series are."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowrank.errors import FlowrankError
+from flowrank.errors import check_count
 
 if TYPE_CHECKING:
     from flowrank.series import Series
@@ -64,60 +63,71 @@ def synthetic_series(count: int, *, length: int = 1024, seed: int = 0) -> Iterat
     >>> [one.item_id for one in series]
     ['synthetic-0', 'synthetic-1', 'synthetic-2']
     """
-    count = _whole(count, "count", 0)
-    length = _whole(length, "length", _SHORTEST)
-    return _stream(count, length, _whole(seed, "seed", 0))
+    count = check_count(count, "count", 0)
+    length = check_count(length, "length", _SHORTEST)
+    return _stream(count, length, check_count(seed, "seed", 0))
 
 
 def _stream(count: int, length: int, seed: int) -> Iterator[Series]:
     from flowrank.series import Series
 
     for block in range(-(-count // _BLOCK)):
-        for row, target in enumerate(_block(np.random.default_rng([seed, block]), length)):
+        for row, target in enumerate(_draw(np.random.default_rng([seed, block]), _BLOCK, length)):
             index = block * _BLOCK + row
             if index < count:
                 yield Series(f"synthetic-{index}", target)
 
 
-def _whole(value: int, argument: str, least: int) -> int:
-    try:
-        number = least - 1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least:
-        raise FlowrankError(argument, expected=f"a whole number ≥ {least}", found=repr(value))
-    return number
+def structural(rng: np.random.Generator, rows: int, length: int) -> np.ndarray:
+    """Draw the series of `synthetic_series` as an array, shape ``(rows, length)``, NaN = missing; short ones end last.
+
+    Parameters
+    ----------
+    rng
+        Source of chance.
+    rows, length
+        Number of series and of values in each, the latter ≥ 20.
+
+    Examples
+    --------
+    >>> structural(np.random.default_rng(0), 2, 64).shape
+    (2, 64)
+    """
+    values = np.full((rows, length), np.nan)
+    for row, target in enumerate(_draw(rng, rows, length)):
+        values[row, length - len(target) :] = target
+    return values
 
 
-def _block(rng: np.random.Generator, length: int) -> list[np.ndarray]:
-    """Return the series of a block, shape ``(time,)`` each."""
-    latent = np.zeros((_BLOCK, length))
-    seasonal = np.zeros((_BLOCK, length))
+def _draw(rng: np.random.Generator, rows: int, length: int) -> list[np.ndarray]:
+    """Return ``rows`` series, shape ``(time,)`` each."""
+    latent = np.zeros((rows, length))
+    seasonal = np.zeros((rows, length))
     for part, probability in (
         (_trend, 0.5),
         (_random_walk, 0.3),
         (_autoregression, 0.35),
         (_level_shifts, 0.12),
     ):
-        rows = _some(rng, probability)
-        latent[rows] += part(rng, len(rows), length) * rng.lognormal(0, 0.7, (len(rows), 1))
-    for row in _some(rng, 0.75):
+        some = _some(rng, rows, probability)
+        latent[some] += part(rng, len(some), length) * rng.lognormal(0, 0.7, (len(some), 1))
+    for row in _some(rng, rows, 0.75):
         seasonal[row] = _seasonality(rng, length)
     latent += seasonal
-    noise = _noise(rng, length)
-    bursts = _some(rng, 0.15)
+    noise = _noise(rng, rows, length)
+    bursts = _some(rng, rows, 0.15)
     walks = np.cumsum(rng.standard_normal((len(bursts), length)), axis=1)
     noise[bursts] *= np.exp(0.8 * _standardized(walks))
-    following = _some(rng, 0.1)
+    following = _some(rng, rows, 0.1)
     noise[following] *= np.exp(0.7 * np.clip(seasonal[following], -4, 4))
-    latent += noise * 10 ** rng.uniform(-2.5, 0.3, (_BLOCK, 1))
+    latent += noise * 10 ** rng.uniform(-2.5, 0.3, (rows, 1))
     _add_spikes(rng, latent)
     values = _observed(rng, latent)
     return _with_gaps_and_ends(rng, values)
 
 
-def _some(rng: np.random.Generator, probability: float) -> np.ndarray:
-    return np.flatnonzero(rng.random(_BLOCK) < probability)
+def _some(rng: np.random.Generator, rows: int, probability: float) -> np.ndarray:
+    return np.flatnonzero(rng.random(rows) < probability)
 
 
 def _standardized(values: np.ndarray) -> np.ndarray:
@@ -211,18 +221,18 @@ def _fourier(rng: np.random.Generator, turns: np.ndarray, points: int) -> np.nda
     return total
 
 
-def _noise(rng: np.random.Generator, length: int) -> np.ndarray:
-    """Return noise of unit scale, a fifth of it with heavy tails, shape ``(128, length)``."""
-    noise = rng.standard_normal((_BLOCK, length))
-    heavy = _some(rng, 0.2)
+def _noise(rng: np.random.Generator, rows: int, length: int) -> np.ndarray:
+    """Return noise of unit scale, a fifth of it with heavy tails, shape ``(rows, length)``."""
+    noise = rng.standard_normal((rows, length))
+    heavy = _some(rng, rows, 0.2)
     chi_squared = rng.standard_gamma(1.5, (len(heavy), length)) / 1.5
     noise[heavy] /= np.sqrt(chi_squared)  # Student's t with 3 degrees of freedom
     return noise
 
 
 def _add_spikes(rng: np.random.Generator, latent: np.ndarray) -> None:
-    length = latent.shape[1]
-    for row in _some(rng, 0.12):
+    rows, length = latent.shape
+    for row in _some(rng, rows, 0.12):
         number = rng.integers(1, max(2, length // 60))
         sign = rng.choice([-1.0, 1.0, 1.0]) if rng.random() < 0.7 else rng.choice([-1.0, 1.0], number)
         places = rng.integers(length, size=number)
@@ -231,10 +241,11 @@ def _add_spikes(rng: np.random.Generator, latent: np.ndarray) -> None:
 
 def _observed(rng: np.random.Generator, latent: np.ndarray) -> np.ndarray:
     """Return what is seen of latent series: as they are, or exponentials, counts, rare demand, bounds."""
-    scale = 10 ** rng.uniform(-2, 5, (_BLOCK, 1))
-    level = rng.normal(0, 1, (_BLOCK, 1)) * 10 ** rng.uniform(-1, 1.3, (_BLOCK, 1))
+    size = len(latent)
+    scale = 10 ** rng.uniform(-2, 5, (size, 1))
+    level = rng.normal(0, 1, (size, 1)) * 10 ** rng.uniform(-1, 1.3, (size, 1))
     values = (latent + level) * scale
-    kind = rng.random(_BLOCK)
+    kind = rng.random(size)
     shape = _standardized(latent)
     exponential = kind < 0.2
     values[exponential] = scale[exponential] * np.exp(
@@ -261,18 +272,18 @@ def _observed(rng: np.random.Generator, latent: np.ndarray) -> np.ndarray:
 
 def _with_gaps_and_ends(rng: np.random.Generator, values: np.ndarray) -> list[np.ndarray]:
     """Return the series with missing values, some cut short, none constant."""
-    length = values.shape[1]
-    gaps = rng.random(_BLOCK)
+    size, length = values.shape
+    gaps = rng.random(size)
     for row in np.flatnonzero(gaps < 0.08):
         values[row, rng.random(length) < 10 ** rng.uniform(-2, -0.4)] = np.nan
     for row in np.flatnonzero((gaps >= 0.08) & (gaps < 0.16)):
         for start in rng.integers(length, size=rng.integers(1, 5)):
             values[row, start : start + rng.integers(1, max(2, length // 12))] = np.nan
-    short = rng.random(_BLOCK) < 0.2
-    drawn = np.exp(rng.uniform(np.log(_SHORTEST), np.log(length + 1), _BLOCK)).astype(int)
+    short = rng.random(size) < 0.2
+    drawn = np.exp(rng.uniform(np.log(_SHORTEST), np.log(length + 1), size)).astype(int)
     lengths = np.where(short, np.clip(drawn, _SHORTEST, length), length)
-    rescue = rng.standard_normal((_BLOCK, _SHORTEST))
-    series = [values[row, length - lengths[row] :].copy() for row in range(_BLOCK)]
+    rescue = rng.standard_normal((size, _SHORTEST))
+    series = [values[row, length - lengths[row] :].copy() for row in range(size)]
     for target, noise in zip(series, rescue, strict=True):
         observed = target[~np.isnan(target)]
         if len(observed) < 3 or observed.min() == observed.max():

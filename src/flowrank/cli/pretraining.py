@@ -1,0 +1,93 @@
+"""``flowrank pretrain``."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from flowrank.cli.console import err, hush, out
+
+
+class DeviceName(str, Enum):
+    """Devices that models train on."""
+
+    auto = "auto"
+    cpu = "cpu"
+
+
+def pretrain(
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder to write. If it holds a run of this recipe, that goes on.")
+    ],
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML with a recipe's keys, or those of chronos-forecasting; flags override it."),
+    ] = None,
+    show: Annotated[bool, typer.Option("--show", help="Print the recipe as YAML, and stop.")] = False,
+    device: Annotated[
+        DeviceName, typer.Option(help="auto: a GPU if there is one. Default: auto.", show_default=False)
+    ] = DeviceName.auto,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    **flags: Any,
+) -> None:
+    """Train a model from random weights, dense or with narrow heads, on synthetic or your own series.
+
+    A run that was cut off goes on from its last checkpoint when the same command is given again.
+    """
+    from flowrank.cli.recipe_flags import recipe_settings
+    from flowrank.pretraining import pretrain as train
+    from flowrank.pretraining.config import read_settings, recipe_of, to_yaml
+
+    first = int(os.environ.get("RANK", "0")) == 0  # of the processes that torchrun started
+    settings, notes = read_settings(config) if config is not None else ({}, [])
+    recipe = recipe_of(settings, **recipe_settings(flags, settings))
+    for note in notes if first else ():
+        err.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    if show:
+        out.print(to_yaml(recipe), end="", highlight=False, markup=False, soft_wrap=True)
+        return
+    hush()
+    pipeline = train(recipe, output, progress=not quiet, device=device.value)
+    if first:
+        _print_outcome(pipeline, output)
+
+
+def _print_outcome(pipeline: Any, output: Path) -> None:
+    from flowrank.models import attention_parameters
+    from flowrank.pretraining.journal import read_log
+    from flowrank.pretraining.training import LOG
+
+    account, model = pipeline.recipe["pretraining"], pipeline.inner_model
+    losses = [line["eval_loss"] for line in read_log(output / LOG) if "eval_loss" in line]
+    table = Table(show_header=False, title=f"{account['recipe']['family']}, {account['steps']:,} steps")
+    table.add_row("parameters", f"{model.num_parameters():,}")
+    table.add_row("attention parameters", f"{attention_parameters(model):,}")
+    table.add_row("series seen", f"{account['series']:,}")
+    table.add_row("minutes", f"{account['minutes']:,.2f}")
+    table.add_row("last validation loss", f"{losses[-1]:.4f}" if losses else "–")
+    table.add_row("where", str(output))
+    out.print(table)
+
+
+def pretrain_command() -> Any:
+    """`pretrain` with a flag for every field of a recipe, as a command."""
+    from flowrank.cli.recipe_flags import recipe_flags
+
+    def called(**given: Any) -> None:
+        pretrain(**given)
+
+    signature = inspect.signature(pretrain, eval_str=True)
+    own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own] + recipe_flags()
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {one.name: one.annotation for one in parameters}
+    called.__doc__ = pretrain.__doc__
+    alone = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+    alone.command(pretrain.__name__)(called)
+    return typer.main.get_command(alone)

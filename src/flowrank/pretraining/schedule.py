@@ -1,0 +1,141 @@
+"""Rank schedules: the head width of every attention layer of a model that is pretrained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from flowrank.compression import FlowOfRanks, Uniform
+from flowrank.errors import FlowrankError
+from flowrank.models import AttentionShape
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Explicit head widths.
+
+    Attributes
+    ----------
+    widths
+        One width for each layer number. Self-attention of layer i, of the encoder and of the decoder, has number i;
+        cross-attention of decoder layer i has number (encoder layers + i).
+
+    Examples
+    --------
+    >>> Widths((4, 4, 8)).widths
+    (4, 4, 8)
+    """
+
+    widths: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.widths or any(type(width) is not int or width < 1 for width in self.widths):
+            raise FlowrankError("widths", expected="a width ≥ 1 for every layer", found=repr(self.widths))
+
+
+Schedule = FlowOfRanks | Uniform | Widths
+
+
+def layer_widths(schedule: Schedule | None, *, layers: int, decoder_layers: int, d_kv: int) -> tuple[int, ...]:
+    """Head width at each layer number, ``layers + decoder_layers`` of them.
+
+    Self-attention of layer i, of the encoder and of the decoder, counts as layer i, and cross-attention of decoder
+    layer i as layer (``layers`` + i), as in the authors' code. A schedule with a ratio gives the widest heads whose
+    parameters are at most that share of the dense ones, but one feature a head at least. No head is wider than
+    ``d_kv``.
+
+    Raises
+    ------
+    FlowrankError
+        If explicit widths are not one a layer, or greater than ``d_kv``.
+
+    Examples
+    --------
+    >>> layer_widths(FlowOfRanks(d0=3, alpha=0.5), layers=4, decoder_layers=2, d_kv=16)
+    (3, 5, 6, 6, 7, 8)
+    >>> layer_widths(Uniform(0.25), layers=4, decoder_layers=2, d_kv=16)
+    (4, 4, 4, 4, 4, 4)
+    """
+    total = layers + decoder_layers
+    if schedule is None:
+        return (d_kv,) * total
+    if isinstance(schedule, Widths):
+        if len(schedule.widths) != total or max(schedule.widths) > d_kv:
+            raise FlowrankError(
+                "widths",
+                expected=f"{total} widths (encoder layers + decoder layers), none above d_kv={d_kv}",
+                found=repr(list(schedule.widths)),
+            )
+        return schedule.widths
+    if isinstance(schedule, Uniform):
+        return (max(1, int(schedule.ratio * d_kv + 1e-9)),) * total
+    if schedule.d0 is not None:
+        return tuple(min(d_kv, schedule.width(layer)) for layer in range(total))
+    assert schedule.ratio is not None
+    weights = [1 + (layer < decoder_layers) for layer in range(total)]  # attention layers of that number
+    most = schedule.ratio * d_kv * sum(weights) + 1e-9
+    low, high = 0.0, 2.0 * d_kv * total ** abs(schedule.alpha)
+    for _ in range(60):
+        middle = (low + high) / 2
+        widths = [min(d_kv, schedule.width(layer, middle)) for layer in range(total)]
+        low, high = (
+            (middle, high) if sum(w * n for w, n in zip(widths, weights, strict=True)) <= most else (low, middle)
+        )
+    return tuple(min(d_kv, schedule.width(layer, max(low, 1e-6))) for layer in range(total))
+
+
+def attention_shapes(
+    widths: tuple[int, ...], *, layers: int, decoder_layers: int, heads: int
+) -> dict[str, dict[str, Any]]:
+    """Give the config entry of every attention layer of a T5 whose heads have these widths.
+
+    Examples
+    --------
+    >>> shapes = attention_shapes((2, 3), layers=1, decoder_layers=1, heads=2)
+    >>> shapes["decoder.block.0.layer.1.EncDecAttention"]["d_qk"]
+    [3, 3]
+    """
+    named = {f"encoder.block.{layer}.layer.0.SelfAttention": layer for layer in range(layers)}
+    for layer in range(decoder_layers):
+        named[f"decoder.block.{layer}.layer.0.SelfAttention"] = layer
+        named[f"decoder.block.{layer}.layer.1.EncDecAttention"] = layers + layer
+    return {name: AttentionShape.dense(heads, widths[number]).to_dict() for name, number in named.items()}
+
+
+def schedule_to(schedule: Schedule | None) -> dict[str, Any] | None:
+    """Plain values of a schedule, with the name of its class."""
+    if schedule is None:
+        return None
+    plain = {key: value for key, value in asdict(schedule).items() if value is not None}
+    return {"name": type(schedule).__name__, **{k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}}
+
+
+def schedule_from(raw: Any) -> Schedule | None:
+    """Read what `schedule_to` gave, or pass a schedule on.
+
+    Raises
+    ------
+    FlowrankError
+        If it is neither.
+
+    Examples
+    --------
+    >>> schedule_from({"name": "FlowOfRanks", "d0": 3, "alpha": 0.27})
+    FlowOfRanks(d0=3, alpha=0.27, ratio=None, rounding='ceil')
+    """
+    if raw is None or isinstance(raw, FlowOfRanks | Uniform | Widths):
+        return raw
+    classes: dict[str, Any] = {"FlowOfRanks": FlowOfRanks, "Uniform": Uniform, "Widths": Widths}
+    try:
+        options: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()
+        }
+        return classes[str(options.pop("name"))](**options)
+    except (AttributeError, KeyError, TypeError):
+        raise FlowrankError(
+            "schedule",
+            expected=f"a name out of {list(classes)} with its options",
+            found=repr(dict(raw) if isinstance(raw, Mapping) else raw),
+            todo='write e.g. {"name": "FlowOfRanks", "d0": 3, "alpha": 0.27}',
+        ) from None

@@ -1,0 +1,277 @@
+"""Training by transformers.Trainer: checkpoints that resume exactly, a time budget, held-out series."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.utils import logging
+
+from flowrank.errors import FlowrankError
+from flowrank.files import atomic_file
+from flowrank.models import Pipeline
+from flowrank.pretraining.architecture import adopted, build, trainable
+from flowrank.pretraining.budget import Clock, rate
+from flowrank.pretraining.journal import Journal, last_whole_checkpoint
+from flowrank.pretraining.optimizer import optimizer_for
+from flowrank.pretraining.recipe import Recipe
+from flowrank.pretraining.store import SeriesStore
+from flowrank.pretraining.windows import VALIDATION, Windows, collate
+from flowrank.versions import versions
+
+CHECKPOINTS = "checkpoints"
+RECIPE_FILE = "pretraining.json"
+LOG = "log.jsonl"
+DATA = "data"
+BOARD = "tensorboard"
+_ENDLESS = 10**8  # steps, where only minutes limit a run
+
+
+class _Trainer(Trainer):
+    """transformers' trainer with flowrank's optimiser and rates."""
+
+    def __init__(self, recipe: Recipe, clock: Clock, **kwargs: Any) -> None:
+        self.recipe, self.clock = recipe, clock
+        super().__init__(**kwargs)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Make the recipe's optimiser."""
+        if self.optimizer is None:
+            target = self.model if model is None else model
+            assert target is not None  # Trainer was given one
+            self.optimizer = optimizer_for(target, self.recipe)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> torch.optim.lr_scheduler.LRScheduler:
+        """Make the recipe's rates, which follow the budget's clock."""
+        if self.lr_scheduler is None:
+            scheduled: Any = self.optimizer if optimizer is None else optimizer
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                scheduled, lambda step: rate(self.recipe, step, self.clock.used(step))
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+
+def pretrain(recipe: Recipe, output: str | Path, *, progress: bool = True, device: str = "auto") -> Pipeline:
+    """Train a model, or go on with a training that was cut off.
+
+    Parameters
+    ----------
+    recipe
+        Model, data and optimisation.
+    output
+        Folder for the model (an ordinary Hugging Face folder once training has ended), with ``checkpoints/``,
+        ``log.jsonl``, TensorBoard events and the recipe. If it holds a training by the same recipe, that goes on
+        from its last checkpoint: the losses are those of a training that was never cut off.
+    progress
+        Show a progress bar.
+    device
+        ``"auto"`` (a GPU if there is one) or ``"cpu"``.
+
+    Returns
+    -------
+    FlowrankBoltPipeline or FlowrankT5Pipeline
+        The trained model.
+
+    Raises
+    ------
+    FlowrankError
+        If the folder holds something else or a training by another recipe.
+
+    Examples
+    --------
+    >>> recipe = Recipe(d_model=16, d_kv=4, d_ff=16, num_heads=2, num_layers=1, max_steps=2, eval_series=4,
+    ...                 per_device_train_batch_size=4, precision="float32")
+    >>> pretrain(recipe, "tiny", progress=False, device="cpu").recipe["pretraining"]["steps"]
+    2
+    """
+    output = Path(output).expanduser()
+    pipeline = build(recipe)
+    if recipe.initial_model is not None:
+        recipe = adopted(recipe, pipeline)
+    model = pipeline.inner_model
+    trainable(model, recipe)
+    arguments = _arguments(recipe, output, device)
+    with arguments.main_process_first():
+        _claim(output, recipe)
+        stores = [
+            SeriesStore.written(path, output / DATA / str(number))
+            for number, path in enumerate(recipe.training_data_paths)
+        ]
+    per_step = recipe.gradient_accumulation_steps * arguments.world_size
+    checkpoint = last_whole_checkpoint(output / CHECKPOINTS)
+    clock = Clock(recipe.max_steps, recipe.minutes, seconds=checkpoint[1] if checkpoint else 0.0)
+    trainer = _Trainer(
+        recipe,
+        clock,
+        model=model,
+        args=arguments,
+        train_dataset=Windows(
+            recipe, batches=(recipe.max_steps or _ENDLESS) * per_step, batches_per_step=per_step, stores=stores
+        ),
+        eval_dataset=_held_out(recipe),
+        data_collator=collate,
+        callbacks=[
+            clock,
+            Journal(
+                output / LOG,
+                clock,
+                series_per_step=per_step * recipe.per_device_train_batch_size,
+                show=progress and arguments.process_index == 0,
+            ),
+            *_boards(output),
+        ],
+    )
+    trainer.remove_callback(PrinterCallback)
+    with _no_bars_of_transformers(), _fastest_attention(model, arguments.device):
+        trainer.train(resume_from_checkpoint=str(checkpoint[0]) if checkpoint else None)
+    pipeline.recipe = {"pretraining": _account(recipe, trainer, clock, per_step)}
+    if trainer.is_world_process_zero():
+        _publish(pipeline, output)
+    return pipeline
+
+
+@contextmanager
+def _fastest_attention(model: PreTrainedModel, device: torch.device) -> Iterator[None]:
+    """Train with plain attention on CPUs: their fused kernel cannot learn a position bias and falls back to worse."""
+    stacks = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
+    before = [stack.config._attn_implementation for stack in stacks]
+    if device.type == "cpu":
+        for stack in stacks:
+            stack.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        for stack, implementation in zip(stacks, before, strict=True):
+            stack.set_attn_implementation(implementation)
+
+
+@contextmanager
+def _no_bars_of_transformers() -> Iterator[None]:
+    """Hide the bar that transformers shows for every checkpoint: it would tear ours apart."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _claim(output: Path, recipe: Recipe) -> None:
+    """Take the folder for this recipe, or refuse it."""
+    path = output / RECIPE_FILE
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        differing = sorted(name for name, value in recipe.to_dict().items() if before.get(name) != value)
+        if set(differing) - {"max_steps", "minutes", "log_steps", "save_steps", "dataloader_num_workers"}:
+            raise FlowrankError(
+                "output",
+                expected="a new folder, or a training by the same recipe to go on with",
+                found=f"{str(output)!r}, trained with another {', '.join(differing)}",
+                todo="choose another folder",
+            )
+    elif output.exists() and any(output.iterdir()):
+        raise FlowrankError(
+            "output",
+            expected="a new folder, or one that an earlier run of this training made",
+            found=f"{str(output)!r}, which holds something else",
+            todo="choose another folder",
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path, overwrite=True) as temporary:
+        temporary.write_text(json.dumps(recipe.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def _arguments(recipe: Recipe, output: Path, device: str) -> TrainingArguments:
+    use_cpu = device == "cpu" or not torch.cuda.is_available()
+    half = recipe.precision == "bfloat16" or (recipe.precision == "auto" and _native_bfloat16(use_cpu))
+    return TrainingArguments(
+        output_dir=str(output / CHECKPOINTS),
+        max_steps=recipe.max_steps or _ENDLESS,
+        per_device_train_batch_size=recipe.per_device_train_batch_size,
+        per_device_eval_batch_size=recipe.per_device_train_batch_size,
+        gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+        max_grad_norm=recipe.max_grad_norm,
+        save_steps=recipe.save_steps,
+        save_total_limit=2,
+        logging_steps=recipe.log_steps,
+        eval_strategy="steps",
+        eval_steps=recipe.eval_steps,
+        prediction_loss_only=True,
+        label_names=["target" if recipe.family == "bolt" else "labels"],
+        remove_unused_columns=False,
+        train_sampling_strategy="sequential",
+        dataloader_num_workers=recipe.dataloader_num_workers,
+        dataloader_drop_last=True,
+        ddp_find_unused_parameters=False,
+        ddp_backend="gloo" if use_cpu and "WORLD_SIZE" in os.environ else None,
+        disable_tqdm=True,
+        report_to=[],
+        bf16=half,
+        use_cpu=use_cpu,
+        seed=recipe.seed,
+        torch_compile=recipe.torch_compile,
+    )
+
+
+def _boards(output: Path) -> list[TrainerCallback]:
+    """TensorBoard, where it is installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return []
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    return [TensorBoardCallback(SummaryWriter(str(output / BOARD)))]
+
+
+def _native_bfloat16(use_cpu: bool) -> bool:
+    if not use_cpu:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _held_out(recipe: Recipe) -> Windows:
+    """Series that training never sees: another stream of the same generator."""
+    batches = -(-recipe.eval_series // recipe.per_device_train_batch_size)
+    return Windows(replace(recipe, seed=0), batches=batches, stream=VALIDATION)
+
+
+def _account(recipe: Recipe, trainer: Trainer, clock: Clock, per_step: int) -> dict[str, Any]:
+    steps = trainer.state.global_step
+    return {
+        "recipe": recipe.to_dict(),
+        "steps": steps,
+        "series": steps * per_step * recipe.per_device_train_batch_size,
+        "minutes": round(clock.seconds / 60, 2),
+        "device": _device_name(trainer.args.device),
+        "processes": trainer.args.world_size,
+        "versions": versions(),
+    }
+
+
+def _publish(pipeline: Pipeline, output: Path) -> None:
+    """Put the model's files beside its checkpoints, the config last."""
+    pipeline.inner_model.cpu().eval()
+    with _no_bars_of_transformers(), tempfile.TemporaryDirectory(dir=output, prefix=".model-") as temporary:
+        pipeline.save_pretrained(Path(temporary) / "model")
+        files = sorted((Path(temporary) / "model").iterdir(), key=lambda path: path.name == "config.json")
+        for file in files:
+            os.replace(file, output / file.name)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
