@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import torch
 from chronos.chronos_bolt import ChronosBoltModelForForecasting, ResidualBlock
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from flowrank.errors import FlowrankError
@@ -20,6 +21,7 @@ from flowrank.models import (
     Pipeline,
     load,
 )
+from flowrank.pretraining.growth import grow
 from flowrank.pretraining.recipe import Recipe
 from flowrank.pretraining.schedule import attention_shapes, layer_widths
 
@@ -47,6 +49,8 @@ def build(recipe: Recipe) -> Pipeline:
         model = _model(recipe)
         _spread_patches(model, recipe.patch_spread * recipe.initializer_factor)
         _scale_output(model, recipe)
+        if recipe.grown_from is not None:
+            grow(model, load(recipe.grown_from, dtype=torch.float32).inner_model)
     if recipe.family == "bolt":
         return FlowrankBoltPipeline(model=model)
     if recipe.token_embedding is not None:
@@ -164,11 +168,27 @@ def _spread_patches(model: nn.Module, spread: float) -> None:
 def _scale_output(model: nn.Module, recipe: Recipe) -> None:
     """Shrink what forecasts are read off: at the scale of the rest it starts far off the targets and learns slowly."""
     if recipe.family == "t5":
-        model.get_parameter("shared.weight").mul_(recipe.output_scale)
+        tokens = model.get_parameter("shared.weight")
+        if recipe.smooth_tokens:
+            tokens.copy_(_smooth_tokens(recipe) * recipe.initializer_factor)
+        tokens.mul_(recipe.output_scale)
         return
     block = model.get_submodule("output_patch_embedding")
     for name in ("output_layer", "residual_layer"):
         block.get_parameter(f"{name}.weight").mul_(recipe.output_scale)
+
+
+def _smooth_tokens(recipe: Recipe) -> Tensor:
+    """Embeddings (n_tokens, d_model) of unit spread that are alike where the values of their bins are.
+
+    Random Fourier features of the bins' centres (Rahimi & Recht 2007), with wave lengths from two bins to the whole
+    range, log-uniformly.
+    """
+    centres = torch.linspace(-recipe.tokenizer_limit, recipe.tokenizer_limit, recipe.n_tokens - SPECIAL_TOKENS)
+    octaves = math.log(len(centres) / 2) * torch.rand(recipe.d_model)
+    frequencies = math.pi / recipe.tokenizer_limit * torch.exp(octaves)
+    waves = torch.cos(centres[:, None] * frequencies + 2 * math.pi * torch.rand(recipe.d_model))
+    return torch.cat([torch.randn(SPECIAL_TOKENS, recipe.d_model), math.sqrt(2) * waves])
 
 
 @torch.no_grad()

@@ -91,12 +91,12 @@ def optimizer_for(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Return the optimiser that a recipe asks for, over the trainable parameters of a model."""
     named = {name: one for name, one in model.named_parameters() if one.requires_grad and one.numel() > 0}
     if recipe.optim == "adamw":
-        return torch.optim.AdamW(named.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        return torch.optim.AdamW(named.values(), lr=recipe.adamw_learning_rate, weight_decay=recipe.weight_decay)
     matrices = block_matrices(model)
     return MuonWithAdamW(
         [named[name] for name in matrices],
         [one for name, one in named.items() if name not in set(matrices)],
         muon_lr=recipe.muon_learning_rate,
-        lr=recipe.learning_rate,
+        lr=recipe.adamw_learning_rate,
         weight_decay=recipe.weight_decay,
     )

@@ -12,6 +12,7 @@ from flowrank.errors import FlowrankError, check_count
 from flowrank.pretraining.schedule import Schedule, Widths, schedule_from, schedule_to
 from flowrank.synthetic.mixture import SHARES, Mixture
 
+_RATE_BESIDE_MUON = {"bolt": 2e-3, "t5": 1e-2}  # few of T5's token embeddings get a gradient at a step
 BOLT_QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -37,6 +38,8 @@ class Recipe:
         Bolt: values a token; the levels it forecasts.
     n_tokens, use_eos_token
         T5: size of the vocabulary, with the two special tokens; whether sequences end with one.
+    smooth_tokens
+        T5: whether embeddings of neighbouring bins start alike, or independent as in T5.
     tokenizer_limit
         T5: the bins span ± this many mean absolute values.
     initializer_factor, output_scale
@@ -49,6 +52,9 @@ class Recipe:
         Head width of every attention layer: `FlowOfRanks`, `Uniform`, `Widths`, or None for ``d_kv`` everywhere.
     initial_model
         Model to start from: its architecture and weights; None starts from random weights.
+    grown_from
+        Narrower dense model of the same heads, layers and patches: training starts with its forecasts, see
+        `flowrank.pretraining.growth.grow`.
     token_embedding, freeze_token_embedding
         T5: model whose token embedding is reused; whether the embedding is kept as it is.
     training_data_paths, probability
@@ -73,7 +79,8 @@ class Recipe:
     optim
         ``"muon"`` (torch.optim.Muon for the block matrices, AdamW for the rest) or ``"adamw"``.
     learning_rate, muon_learning_rate, weight_decay, max_grad_norm
-        Peak rate of AdamW; of Muon; decoupled weight decay; norm that gradients are clipped to.
+        Peak rate of AdamW (None: 0.01 for what Muon leaves of a T5, 0.002 for that of a Bolt, 0.001 for whole
+        models); of Muon; decoupled weight decay; norm that gradients are clipped to.
     lr_scheduler_type
         ``"wsd"`` (warm up, stay, fall linearly to 0 at the end), ``"linear"``, ``"cosine"`` or ``"constant"``, over
         the share of steps or of minutes that is used up.
@@ -118,12 +125,14 @@ class Recipe:
     quantiles: tuple[float, ...] = BOLT_QUANTILES
     n_tokens: int = 4096
     use_eos_token: bool = True
+    smooth_tokens: bool = True
     tokenizer_limit: float = 15.0
     initializer_factor: float = 1.0
     output_scale: float = 0.1
     patch_spread: float = 1.0
     schedule: Schedule | None = None
     initial_model: str | None = None
+    grown_from: str | None = None
     token_embedding: str | None = None
     freeze_token_embedding: bool = False
     training_data_paths: tuple[str, ...] = ()
@@ -139,7 +148,7 @@ class Recipe:
     per_device_train_batch_size: int = 64
     gradient_accumulation_steps: int = 1
     optim: Literal["muon", "adamw"] = "muon"
-    learning_rate: float = 1e-3
+    learning_rate: float | None = None
     muon_learning_rate: float = 4e-3
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
@@ -179,7 +188,6 @@ class Recipe:
             _check(self, name, "a number between 0 and 1", _is_number(getattr(self, name), 0, 1))
         for name in (
             *(
-                "learning_rate",
                 "muon_learning_rate",
                 "initializer_factor",
                 "output_scale",
@@ -191,7 +199,9 @@ class Recipe:
             _check(self, name, "a positive number", _is_number(getattr(self, name), 1e-30))
         for name in ("weight_decay", "length_exponent"):
             _check(self, name, "a number ≥ 0", _is_number(getattr(self, name), 0))
-        _check(self, "minutes", "a positive number", self.minutes is None or _is_number(self.minutes, 1e-9))
+        for name in ("minutes", "learning_rate"):
+            value = getattr(self, name)
+            _check(self, name, "a positive number", value is None or _is_number(value, 1e-30))
         _check(self, "max_steps", "a number of steps, of minutes, or both", bool(self.max_steps or self.minutes))
         sound = bool(self.lengths) and all(type(n) is int and 4 <= n <= self.context_length for n in self.lengths)
         _check(self, "lengths", f"context lengths from 4 to context_length={self.context_length}", sound)
@@ -203,12 +213,27 @@ class Recipe:
         _check(self, "schedule", "FlowOfRanks, Uniform, Widths or None", known)
         frozen = self.freeze_token_embedding or self.token_embedding is not None
         _check(self, "token_embedding", "nothing for Bolt, which has no tokens", self.family == "t5" or not frozen)
+        alone = self.grown_from is None or (self.initial_model is None and self.schedule is None)
+        _check(self, "grown_from", "no initial_model and no schedule beside it", alone)
         Mixture(self.shares)
 
     @property
     def decoder_layers(self) -> int:
         """Decoder layers, as many as in the encoder unless said."""
         return self.num_decoder_layers or self.num_layers
+
+    @property
+    def adamw_learning_rate(self) -> float:
+        """Peak rate of AdamW: as given, or what suits the parameters that it gets.
+
+        Examples
+        --------
+        >>> [Recipe(family=family, max_steps=1).adamw_learning_rate for family in ("bolt", "t5")]
+        [0.002, 0.01]
+        """
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 1e-3 if self.optim == "adamw" else _RATE_BESIDE_MUON[self.family]
 
     def data_shares(self) -> tuple[float, ...]:
         """Share of each of ``training_data_paths``: as given, or equal shares that leave no synthetic series."""

@@ -1,0 +1,88 @@
+"""A grown model computes what its donor computes, with matrices of full rank; what does not fit is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from flowrank.errors import FlowrankError
+from flowrank.pretraining import Widths, pretrain
+from flowrank.pretraining.architecture import build
+from flowrank.pretraining.journal import read_log
+
+WIDER = {"d_model": 48, "d_kv": 12, "d_ff": 80}
+FAMILIES = pytest.mark.parametrize("family", ["bolt", "t5"])
+
+
+@pytest.fixture
+def donor(recipe, tmp_path):
+    def make(family, **changes):
+        folder = tmp_path / f"donor-{family}"
+        pipeline = build(recipe(family=family, seed=3, output_scale=1.0, **changes))
+        with torch.no_grad():
+            for parameter in pipeline.inner_model.parameters():  # no zeros, no ones: every place counts
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        pipeline.save_pretrained(folder)
+        return pipeline, str(folder)
+
+    return make
+
+
+@FAMILIES
+@pytest.mark.parametrize("changes", [WIDER, {"d_model": 16}, {"d_kv": 9}, {"d_ff": 33}], ids=str)
+def test_same_forecasts_as_the_donor(recipe, donor, family, changes):
+    small, folder = donor(family)
+    large = build(recipe(family=family, grown_from=folder, **changes))
+    models = [one.inner_model.double().eval() for one in (small, large)]
+    if family == "bolt":
+        contexts = torch.randn(5, 64, dtype=torch.float64).cumsum(1)
+        ours, theirs = (model(contexts).quantile_preds for model in models)
+    else:
+        tokens = torch.randint(2, 64, (5, 20))
+        ours, theirs = (model(input_ids=tokens, decoder_input_ids=tokens[:, :7]).logits for model in models)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert theirs.std() > 0.01
+
+
+@FAMILIES
+def test_matrices_that_read_the_stream_have_full_rank(recipe, donor, family):
+    _, folder = donor(family)
+    model = build(recipe(family=family, grown_from=folder, **WIDER)).inner_model
+    for name, weights in model.named_parameters():
+        if ".q." in name or ".v." in name or ".wi." in name:
+            assert int(torch.linalg.matrix_rank(weights)) == min(weights.shape), name
+
+
+def test_a_training_starts_from_the_donors_loss(recipe, donor, tmp_path):
+    _, folder = donor("bolt")
+    still = {"learning_rate": 1e-12, "muon_learning_rate": 1e-12, "max_steps": 1}
+    losses = []
+    for name, changes in (("small", {"initial_model": folder}), ("large", {"grown_from": folder, **WIDER})):
+        pretrain(recipe(**changes, **still), tmp_path / name, progress=False, device="cpu")
+        losses.append([line["loss"] for line in read_log(tmp_path / name / "log.jsonl") if "loss" in line])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"d_model": 24}, "d_model divides 24"),
+        ({"d_kv": 4}, "d_kv ≤ 4"),
+        ({"d_ff": 8}, "d_ff ≤ 8"),
+        ({"num_heads": 4}, "num_heads = 4"),
+        ({"num_layers": 3, "num_decoder_layers": 2}, "num_layers = 3"),
+        ({"input_patch_size": 16}, "input_patch_size = 16"),
+        ({"family": "t5"}, "class T5ForConditionalGeneration"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused(recipe, donor, changes, message):
+    _, folder = donor("bolt")
+    with pytest.raises(FlowrankError, match=f"grown_from: expected .*{message}"):
+        build(recipe(grown_from=folder, **changes))
+
+
+@pytest.mark.parametrize("beside", [{"initial_model": "seed-bolt"}, {"schedule": Widths((2, 2, 2, 2))}], ids=str)
+def test_one_start_only(recipe, beside):
+    with pytest.raises(FlowrankError, match="grown_from: expected no initial_model and no schedule"):
+        recipe(grown_from="seed-bolt", **beside)
