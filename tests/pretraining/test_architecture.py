@@ -10,7 +10,6 @@ import pytest
 import torch
 from chronos import BaseChronosPipeline, ChronosBoltPipeline, ChronosConfig, ChronosPipeline
 from chronos.chronos_bolt import ChronosBoltConfig, ChronosBoltModelForForecasting
-from scipy.special import sici
 from transformers import T5Config, T5ForConditionalGeneration
 
 import flowrank
@@ -244,21 +243,3 @@ def test_compressed_models_open_with_their_widths(recipe, tmp_path):
     pipeline = build(recipe(family="t5", schedule=Widths((2, 4, 4, 8))))
     pipeline.save_pretrained(tmp_path / "model")
     assert_same_forecasts(pipeline, flowrank.load(tmp_path / "model"), quantiles=[0.5])
-
-
-def test_tokens_of_near_bins_start_alike(recipe):
-    sizes = {"n_tokens": 1026, "d_model": 512, "d_kv": 8, "num_heads": 1, "num_layers": 1}
-    smooth, rough = (
-        build(recipe(family="t5", smooth_tokens=smooth, output_scale=0.5, **sizes)).inner_model.shared.weight.detach()
-        for smooth in (True, False)
-    )
-    for tokens in (smooth, rough):
-        assert_normal(tokens, 0.5)
-    for distance in (1, 8, 64):
-        likeness = [
-            float(torch.cosine_similarity(tokens[2:-distance], tokens[2 + distance :]).mean())
-            for tokens in (smooth, rough)
-        ]
-        low, high = np.pi * 2 * distance / 1023, np.pi * 1024 * distance / 1023  # E cos(ωΔ) of log-uniform ω
-        expected = (sici(high)[1] - sici(low)[1]) / np.log(high / low)
-        assert likeness == pytest.approx([expected, 0.0], abs=0.1)

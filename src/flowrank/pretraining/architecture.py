@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
 import torch
 from chronos.chronos_bolt import ChronosBoltModelForForecasting, ResidualBlock
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from flowrank.errors import FlowrankError
@@ -168,27 +167,11 @@ def _spread_patches(model: nn.Module, spread: float) -> None:
 def _scale_output(model: nn.Module, recipe: Recipe) -> None:
     """Shrink what forecasts are read off: at the scale of the rest it starts far off the targets and learns slowly."""
     if recipe.family == "t5":
-        tokens = model.get_parameter("shared.weight")
-        if recipe.smooth_tokens:
-            tokens.copy_(_smooth_tokens(recipe) * recipe.initializer_factor)
-        tokens.mul_(recipe.output_scale)
+        model.get_parameter("shared.weight").mul_(recipe.output_scale)
         return
     block = model.get_submodule("output_patch_embedding")
     for name in ("output_layer", "residual_layer"):
         block.get_parameter(f"{name}.weight").mul_(recipe.output_scale)
-
-
-def _smooth_tokens(recipe: Recipe) -> Tensor:
-    """Embeddings (n_tokens, d_model) of unit spread that are alike where the values of their bins are.
-
-    Random Fourier features of the bins' centres (Rahimi & Recht 2007), with wave lengths from two bins to the whole
-    range, log-uniformly.
-    """
-    centres = torch.linspace(-recipe.tokenizer_limit, recipe.tokenizer_limit, recipe.n_tokens - SPECIAL_TOKENS)
-    octaves = math.log(len(centres) / 2) * torch.rand(recipe.d_model)
-    frequencies = math.pi / recipe.tokenizer_limit * torch.exp(octaves)
-    waves = torch.cos(centres[:, None] * frequencies + 2 * math.pi * torch.rand(recipe.d_model))
-    return torch.cat([torch.randn(SPECIAL_TOKENS, recipe.d_model), math.sqrt(2) * waves])
 
 
 @torch.no_grad()

@@ -56,12 +56,7 @@ _FIXED = ("model_type", "tokenizer_class", "n_special_tokens", "pad_token_id", "
 _SAMPLING = ("num_samples", "temperature", "top_k", "top_p")
 _OPTIMISERS = {"adamw_torch": "adamw", "adamw_torch_fused": "adamw"}
 _BASE_TILDE_D, _BETA = 8, 0  # what TSFM-Compression takes where only the other one is given
-_UNSAID = {
-    "dropout_rate": 0.1,
-    "initializer_factor": 0.05,
-    "output_scale": 1.0,
-    "smooth_tokens": False,
-}  # of their T5 models; no key says so
+_UNSAID = {"dropout_rate": 0.1, "initializer_factor": 0.05, "output_scale": 1.0}  # of their T5 models; no key says so
 
 
 def translate(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

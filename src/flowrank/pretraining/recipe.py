@@ -38,8 +38,6 @@ class Recipe:
         Bolt: values a token; the levels it forecasts.
     n_tokens, use_eos_token
         T5: size of the vocabulary, with the two special tokens; whether sequences end with one.
-    smooth_tokens
-        T5: whether embeddings of neighbouring bins start alike, or independent as in T5.
     tokenizer_limit
         T5: the bins span ± this many mean absolute values.
     initializer_factor, output_scale
@@ -125,7 +123,6 @@ class Recipe:
     quantiles: tuple[float, ...] = BOLT_QUANTILES
     n_tokens: int = 4096
     use_eos_token: bool = True
-    smooth_tokens: bool = True
     tokenizer_limit: float = 15.0
     initializer_factor: float = 1.0
     output_scale: float = 0.1
