@@ -1,6 +1,7 @@
-"""Accuracy of every method at equal kept attention parameters, relative to the parent.
+"""Accuracy of every method at equal kept attention parameters, relative to the parent; and cost, if asked for.
 
-python benchmarks/compression_table.py --data FOLDER --backtests backtests.csv [--model seed-bolt] [--output table.csv]
+python benchmarks/compression_table.py --data FOLDER --backtests backtests.csv [--model flow-bolt] [--output table.csv]
+python benchmarks/compression_table.py … --model flow-t5 --only "Joint" --ratios 0.25 0.15 0.075 --max-series 50 --cost
 
 Calibration on the built-in synthetic series only. The first rows say whether attention matters at all: WQL with all
 attention outputs zeroed, relative to the model.
@@ -19,16 +20,16 @@ from scipy.stats import gmean
 import flowrank
 from flowrank import Budget, FlowOfRanks, InputSVD, JointHeads, Uniform, WeightSVD
 from flowrank.evaluation import datasets_in, read_backtests
-from flowrank.models import attention_layers
+from flowrank.models import DEFAULT, attention_layers
 
 RATIOS = (0.5, 0.393, 0.237, 0.15, 0.075)
-ALPHAS = {
-    0.5: 0.4,
-    0.393: 0.4,
-    0.237: 0.4,
-    0.15: 0.35,
-    0.075: 0.27,
-}  # the paper's Table 1, α of the nearest size
+ALPHAS = {0.237: 0.4, 0.15: 0.35, 0.0: 0.27}  # the paper's Table 1: down to which size which α
+
+
+def alpha(ratio: float) -> float:
+    """The paper's α at a size."""
+    return next(alpha for least, alpha in ALPHAS.items() if ratio >= least)
+
 
 METHODS = {
     "WeightSVD + Uniform": lambda r: WeightSVD(Uniform(r)),
@@ -36,7 +37,7 @@ METHODS = {
     "InputSVD + Uniform": lambda r: InputSVD(Uniform(r)),
     "InputSVD + Budget": lambda r: InputSVD(Budget(r)),
     "JointHeads + Uniform": lambda r: JointHeads(Uniform(r)),
-    "JointHeads + FlowOfRanks": lambda r: JointHeads(FlowOfRanks(ratio=r, alpha=ALPHAS[r])),
+    "JointHeads + FlowOfRanks": lambda r: JointHeads(FlowOfRanks(ratio=r, alpha=alpha(r))),
     "JointHeads + Budget": lambda r: JointHeads(Budget(r)),
     "JointHeads + Budget, per head": lambda r: JointHeads(Budget(r), per_head=True),
 }
@@ -51,12 +52,30 @@ def without_attention(model: str) -> object:
     return pipeline
 
 
+def cost(child: object, parent: object) -> dict[str, float]:
+    """Time, weights and memory of a child over those of its parent, under chronos-forecasting's own code."""
+    ratio = flowrank.benchmark(child, parent, batch_size=16, context_length=512, horizon=64, repeats=5)["ratio"]
+    latency = ratio["latency"]
+    return {
+        "time": latency["median"],
+        "fastest": latency["min"],
+        "slowest": latency["max"],
+        "weights": ratio["weight_bytes"],
+        "self cache": ratio["cache_bytes_self"],
+        "cross cache": ratio["cache_bytes_cross"],
+        "peak": ratio["peak_bytes"],
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = os.environ.get("FLOWRANK_DATA")
     parser.add_argument("--data", type=Path, default=data, required=data is None)
     parser.add_argument("--backtests", type=Path, required=True)
-    parser.add_argument("--model", default="seed-bolt")
+    parser.add_argument("--model", default=DEFAULT)
+    parser.add_argument("--ratios", type=float, nargs="+", default=list(RATIOS))
+    parser.add_argument("--max-series", type=int, help="of each data set; default: all, as the published scores")
+    parser.add_argument("--cost", action="store_true", help="time and memory beside the parent, B = 16")
     parser.add_argument("--seeds", type=int, default=1, help="calibration seeds; the table gives their mean")
     parser.add_argument("--only", default="", help="methods whose name contains this")
     parser.add_argument("--output", type=Path)
@@ -65,7 +84,7 @@ def main() -> None:
     parent = flowrank.load(arguments.model)
 
     def scored(pipeline: object) -> pd.DataFrame:
-        scores = flowrank.evaluate({"m": pipeline}, datasets, backtests)
+        scores = flowrank.evaluate({"m": pipeline}, datasets, backtests, max_series=arguments.max_series)
         return scores.set_index("dataset")[["MASE", "WQL"]]
 
     base = scored(parent)
@@ -83,12 +102,13 @@ def main() -> None:
     for name, make in METHODS.items():
         if arguments.only not in name:
             continue
-        for ratio in RATIOS:
+        for ratio in arguments.ratios:
             for seed in range(arguments.seeds):
                 child = flowrank.compress(parent, make(ratio), seed=seed)
                 counts = child.recipe["parameters"]
                 kept = counts["attention_child"] / counts["attention_parent"]
-                rows.append({"method": name, "ratio": ratio, "seed": seed, "kept": kept, **relative(child)})
+                row = {"method": name, "ratio": ratio, "seed": seed, "kept": kept, **relative(child)}
+                rows.append(row | (cost(child, parent) if arguments.cost else {}))
         done = pd.DataFrame(rows).query("method == @name").groupby("ratio")[["kept", "WQL", "MASE"]].mean()
         line = "  ".join(f"{r.kept:.3f}: {r.WQL:.3f}" for r in done.sort_index(ascending=False).itertuples())
         print(f"{name:34} {line}", flush=True)
@@ -97,6 +117,9 @@ def main() -> None:
     print(table.pivot_table(index="method", columns="ratio", values="WQL", sort=False).round(4).to_string())
     print("\nMASE relative to the parent, geometric mean\n")
     print(table.pivot_table(index="method", columns="ratio", values="MASE", sort=False).round(4).to_string())
+    if arguments.cost:
+        print("\nCost relative to the parent\n")
+        print(table.drop(columns=["WQL", "MASE"]).round(3).to_string(index=False))
     if arguments.output:
         table.to_csv(arguments.output, index=False)
 

@@ -129,8 +129,8 @@ def score(family: str, seeds: int, work: Path, data: Path, backtests_file: Path)
         row["kept"] = measured["ratio"]["attention_parameters"]
         row["parameters"] = measured["models"]["child"]["parameters"]
         row |= {"WQL held-out": synthetic, "WQL 13 / naive": float(gmean(scores / naive[scores.index]))}
-        row |= {"time": measured["ratio"]["latency_s"]["median"], "peak": measured["ratio"]["peak_bytes"]}
-        row["cache"] = measured["ratio"]["cache_bytes"]["cross"]
+        row |= {"time": measured["ratio"]["latency"]["median"], "peak": measured["ratio"]["peak_bytes"]}
+        row["cache"] = measured["ratio"]["cache_bytes_cross"]
         rows.append(row)
         print(pd.DataFrame(rows[-1:]).round(4).to_string(index=False, header=len(rows) == 1), flush=True)
     return pd.DataFrame(rows)
