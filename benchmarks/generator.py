@@ -12,7 +12,7 @@ from statistics import median
 
 import numpy as np
 
-from flowrank.synthetic import synthetic_series
+from flowrank.synthetic import Mixture, synthetic_series
 from flowrank.synthetic.kernels import kernel_synth
 from flowrank.synthetic.mixup import tsmixup
 
@@ -26,6 +26,7 @@ def main() -> None:
     count, length = arguments.series, arguments.length
     source = list(synthetic_series(count, length=length))
     generators = {
+        "mixture": lambda seed: Mixture().series(count, length=length, seed=seed),
         "synthetic_series": lambda seed: synthetic_series(count, length=length, seed=seed),
         "kernel_synth": lambda seed: kernel_synth(np.random.default_rng(seed), count, length),
         "tsmixup": lambda seed: tsmixup(source, count, length=length, seed=seed),

@@ -34,6 +34,7 @@ SHARES = {
     MIXUP: 0.1,
 }
 SHORTEST = 20
+_BLOCK = 512  # series drawn together; recursions over time cost as much for one as for many
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,9 @@ class Mixture:
 
     def series(self, count: int, *, length: int = 1024, seed: int = 0) -> Iterator[tuple[str, np.ndarray]]:
         """Yield family and values of ``count`` series; series ``i`` depends on ``seed``, ``length`` and ``i`` only."""
-        for block in range(-(-count // 128)):
-            names, values = self.block(np.random.default_rng([seed, block]), rows=128, length=length)
-            yield from zip(names[: count - block * 128], values, strict=False)
+        for block in range(-(-count // _BLOCK)):
+            names, values = self.block(np.random.default_rng([seed, block]), rows=_BLOCK, length=length)
+            yield from zip(names[: count - block * _BLOCK], values, strict=False)
 
 
 def _round_and_drop(rng: np.random.Generator, values: np.ndarray) -> None:
