@@ -75,13 +75,13 @@ def train(family: str, seeds: int, work: Path, shard: tuple[int, int]) -> None:
     part, parts = shard
     for number, (name, ratio, seed, recipe) in enumerate(recipes(family, seeds)):
         folder = work / family / f"{name}-{ratio}-{seed}"
-        if number % parts != part or (folder / "config.json").exists():
+        if (number + seed) % parts != part or (folder / "config.json").exists():
             continue
         print(f"training {folder.name}", flush=True)
         pretrain(recipe, folder, progress=False, device="cpu")
     for number, (name, _, seed, recipe) in enumerate(recipes(family, seeds)):
         dense = work / family / f"dense-1.0-{seed}"
-        if name != "dense" or number % parts != part or not (dense / "config.json").exists():
+        if name != "dense" or (number + seed) % parts != part or not (dense / "config.json").exists():
             continue
         for ratio in RATIOS:
             child = work / family / f"compressed-{ratio}-{seed}"

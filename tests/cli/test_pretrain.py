@@ -147,8 +147,9 @@ class TestFlags:
                 given[name] = ",".join(f"{family}={share}" for family, share in value.items())
             elif value is not None and value != []:
                 given[name] = ",".join(map(str, value)) if isinstance(value, list) else str(value).lower()
-        assert set(given) | {"minutes", "schedule", "num_decoder_layers"} >= set(Recipe(max_steps=1).to_dict()) - {
-            *("initial_model", "token_embedding", "training_data_paths", "probability")
+        assert set(Recipe(max_steps=1).to_dict()) - set(given) <= {
+            *("minutes", "schedule", "num_decoder_layers", "learning_rate"),  # None, or a rule that follows the others
+            *("initial_model", "grown_from", "token_embedding", "training_data_paths", "probability"),
         }
         assert shown(*flags(**given)) == Recipe(max_steps=3)
 
@@ -159,6 +160,8 @@ class TestFlags:
             (("--num-decoder-layers", "2"), {"num_decoder_layers": 2}),
             (("--minutes", "1.5"), {"minutes": 1.5}),
             (("--initial-model", "seed-bolt"), {"initial_model": "seed-bolt"}),
+            (("--grown-from", "seed-bolt"), {"grown_from": "seed-bolt"}),
+            (("--learning-rate", "0.003"), {"learning_rate": 0.003}),
             (("--torch-compile", "true"), {"torch_compile": True}),
             (("--use-eos-token", "false"), {"use_eos_token": False}),
             (("--training-data-paths", "a.csv, b.csv", "--probability", "0.5,0.2"), {"probability": (0.5, 0.2)}),

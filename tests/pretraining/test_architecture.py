@@ -202,7 +202,7 @@ def test_chance_of_the_caller_is_left_alone(recipe, family):
 
 
 def test_start_from_another_model(recipe, folder):
-    made = recipe(initial_model=str(folder), lengths=(16, 32, 64), schedule=Widths((2, 2, 2, 2)), seed=9)
+    made = recipe(initial_model=str(folder), lengths=(16, 32, 64), seed=9)
     pipeline = build(made)
     stock = BaseChronosPipeline.from_pretrained(str(folder))
     for name, weights in stock.inner_model.state_dict().items():

@@ -185,6 +185,7 @@ class TestTheirKeys:
             log_steps=500,
             per_device_train_batch_size=8,
             optim="adamw",
+            learning_rate=1e-3,
             lr_scheduler_type="linear",
             warmup_ratio=0.0,
             torch_compile=True,

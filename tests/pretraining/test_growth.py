@@ -72,6 +72,7 @@ def test_a_training_starts_from_the_donors_loss(recipe, donor, tmp_path):
         ({"num_heads": 4}, "num_heads = 4"),
         ({"num_layers": 3, "num_decoder_layers": 2}, "num_layers = 3"),
         ({"input_patch_size": 16}, "input_patch_size = 16"),
+        ({"context_length": 128}, "context_length = 128"),
         ({"family": "t5"}, "class T5ForConditionalGeneration"),
     ],
     ids=str,
@@ -82,7 +83,13 @@ def test_what_does_not_fit_is_refused(recipe, donor, changes, message):
         build(recipe(grown_from=folder, **changes))
 
 
-@pytest.mark.parametrize("beside", [{"initial_model": "seed-bolt"}, {"schedule": Widths((2, 2, 2, 2))}], ids=str)
+@pytest.mark.parametrize("beside", [{"initial_model": "seed-bolt"}, {"token_embedding": "x", "family": "t5"}], ids=str)
 def test_one_start_only(recipe, beside):
-    with pytest.raises(FlowrankError, match="grown_from: expected no initial_model and no schedule"):
+    with pytest.raises(FlowrankError, match="expected one of initial_model, grown_from, token_embedding"):
         recipe(grown_from="seed-bolt", **beside)
+
+
+@pytest.mark.parametrize("start", ["initial_model", "grown_from"])
+def test_a_start_from_another_model_has_its_widths(recipe, start):
+    with pytest.raises(FlowrankError, match="schedule: expected none"):
+        recipe(schedule=Widths((2, 2, 2, 2)), **{start: "seed-bolt"})

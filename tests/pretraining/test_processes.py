@@ -11,8 +11,10 @@ import torch
 
 import flowrank
 from flowrank.pretraining import pretrain
+from flowrank.pretraining.architecture import build
 from flowrank.pretraining.config import to_yaml
 from flowrank.pretraining.journal import read_log
+from flowrank.pretraining.windows import Windows
 
 
 @pytest.mark.parametrize("family", ["bolt", "t5"])
@@ -36,5 +38,9 @@ def test_two_processes_and_two_passes_are_the_same(recipe, tmp_path, family):
         [line["loss"] for line in read_log(tmp_path / name / "log.jsonl") if "loss" in line] for name in ("one", "two")
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    batches = Windows(alone, batches=2)
+    model = build(alone).inner_model
+    first = [float(model(**batches.batch(number)).loss) for number in (0, 1)]
+    assert losses[0][0] == pytest.approx(sum(first) / 2, rel=1e-5)
     for name, weights in one.inner_model.state_dict().items():
         torch.testing.assert_close(two.inner_model.state_dict()[name], weights, rtol=1e-3, atol=1e-4)

@@ -103,6 +103,16 @@ def test_unchanged_source_is_not_read_again(tmp_path, monkeypatch):
     np.testing.assert_array_equal(again[0], first[0])
 
 
+def test_changed_source_is_refused_in_the_middle_of_a_training(tmp_path):
+    path = tmp_path / "series.csv"
+    frame_of({"a": 20}).to_csv(path, index=False)
+    first = SeriesStore.written(path, tmp_path / "store")[0].copy()
+    frame_of({"a": 20, "b": 9}).to_csv(path, index=False)
+    with pytest.raises(FlowrankError, match="which has changed since"):
+        SeriesStore.written(path, tmp_path / "store", unchanged=True)
+    np.testing.assert_array_equal(SeriesStore(tmp_path / "store")[0], first)
+
+
 def test_changed_source_is_read_again(tmp_path):
     path = tmp_path / "series.csv"
     frame_of({"a": 20}).to_csv(path, index=False)

@@ -66,9 +66,9 @@ def test_half_written_checkpoint_is_not_used(recipe, tmp_path):
     made = recipe(max_steps=6, save_steps=2)
     kill_at(5, made, tmp_path / "run")
     (tmp_path / "run" / "checkpoints" / "checkpoint-4" / "complete.json").unlink()
-    folder, seconds = last_whole_checkpoint(tmp_path / "run" / "checkpoints")
-    assert folder.name == "checkpoint-2"
-    assert seconds > 0
+    whole = last_whole_checkpoint(tmp_path / "run" / "checkpoints")
+    assert (whole.folder.name, whole.step, whole.processes) == ("checkpoint-2", 2, 1)
+    assert whole.seconds > 0
     pretrain(made, tmp_path / "run", progress=False, device="cpu")
     assert sorted(losses(tmp_path / "run")) == [1, 2, 3, 4, 5, 6]
 
@@ -113,6 +113,41 @@ def test_minutes_end_a_training(recipe, tmp_path, monkeypatch):
     assert rates[3] == pytest.approx(made.muon_learning_rate)
     assert rates[-1] < 0.4 * made.muon_learning_rate
     assert (tmp_path / "run" / "checkpoints" / "checkpoint-12" / "complete.json").exists()
+
+
+def test_a_finished_training_is_opened_and_one_with_more_steps_goes_on(recipe, tmp_path):
+    made = recipe(max_steps=2, save_steps=2, eval_steps=2)
+    first = pretrain(made, tmp_path / "run", progress=False, device="cpu")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    again = pretrain(made, tmp_path / "run", progress=False, device="cpu")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()} == before
+    assert again.recipe == first.recipe
+    more = pretrain(recipe(max_steps=3, log_steps=3), tmp_path / "run", progress=False, device="cpu")
+    assert more.recipe["pretraining"]["steps"] == 3
+    assert sorted(losses(tmp_path / "run")) == [1, 2, 3]
+
+
+def test_minutes_end_with_a_validation(recipe, tmp_path):
+    pretrain(recipe(max_steps=None, minutes=1e-6), tmp_path / "run", progress=False, device="cpu")
+    assert [line["step"] for line in read_log(tmp_path / "run" / "log.jsonl") if "eval_loss" in line] == [1]
+
+
+def test_another_number_of_processes_is_refused(recipe, tmp_path):
+    pretrain(recipe(max_steps=3), tmp_path / "run", progress=False, device="cpu")
+    told = tmp_path / "run" / "checkpoints" / "checkpoint-3" / "complete.json"
+    told.write_text(json.dumps({**json.loads(told.read_text()), "processes": 2}))
+    with pytest.raises(FlowrankError, match="output: expected 2 processes"):
+        pretrain(recipe(max_steps=4), tmp_path / "run", progress=False, device="cpu")
+
+
+def test_series_held_out_do_not_depend_on_the_batch(recipe, tmp_path):
+    told = []
+    for batch in (2, 8):
+        still = {"learning_rate": 1e-12, "muon_learning_rate": 1e-12, "max_steps": 1, "eval_steps": 1}
+        made = recipe(per_device_train_batch_size=batch, **still)
+        pretrain(made, tmp_path / str(batch), progress=False, device="cpu")
+        told += [line["eval_loss"] for line in read_log(tmp_path / str(batch) / "log.jsonl") if "eval_loss" in line]
+    assert told[0] == pytest.approx(told[1], rel=1e-5)
 
 
 def test_training_starts_from_another_model(recipe, tmp_path):

@@ -68,7 +68,7 @@ def adopted(recipe: Recipe, pipeline: Pipeline) -> Recipe:
         "context_length": context,
         "prediction_length": int(chronos["prediction_length"]),
         "lengths": tuple(length for length in recipe.lengths if length <= context) or (context,),
-        "schedule": None,
+        "dropout_rate": float(config.dropout_rate),
     }
     for name in ("d_model", "d_kv", "d_ff", "num_heads", "num_layers", "num_decoder_layers"):
         shape[name] = int(getattr(config, name))

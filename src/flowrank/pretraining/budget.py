@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from flowrank.pretraining.recipe import Recipe
@@ -41,6 +42,7 @@ class Clock(TrainerCallback):
     ) -> None:
         """Start to count."""
         self._latest = self._now()
+        self._agree(args)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Count a step, and stop where the minutes are over."""
@@ -48,9 +50,17 @@ class Clock(TrainerCallback):
         if self._latest is not None:
             self.seconds += now - self._latest
         self._latest = now
+        self._agree(args)
         if self.minutes is not None and self.seconds >= 60 * self.minutes:
             control.should_training_stop = True
-            control.should_save = True
+            control.should_save = control.should_log = control.should_evaluate = True
+
+    def _agree(self, args: TrainingArguments) -> None:
+        """Take the first process's seconds: rates, and where training stops, must be the same for all."""
+        if self.minutes is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
+            seconds = torch.tensor([self.seconds], dtype=torch.float64, device=args.device)
+            torch.distributed.broadcast(seconds, src=0)
+            self.seconds = float(seconds)
 
     def used(self, step: int) -> float:
         """Share of the budget that is used up at a step, in [0, 1]: the greater one of steps and minutes."""

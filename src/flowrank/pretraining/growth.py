@@ -18,7 +18,10 @@ _SAME = (
     "relative_attention_num_buckets",
     "relative_attention_max_distance",
 )
-_SAME_OF_CHRONOS = ("prediction_length", "input_patch_size", "quantiles", "tokenizer_kwargs")
+_SAME_OF_CHRONOS = (
+    *("context_length", "prediction_length", "input_patch_size", "input_patch_stride", "quantiles", "use_reg_token"),
+    *("tokenizer_kwargs", "use_eos_token"),
+)
 
 
 @torch.no_grad()

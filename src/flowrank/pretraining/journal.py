@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -41,6 +41,7 @@ class Journal(TrainerCallback):
     ) -> None:
         """Open the log and the bar."""
         self._latest = (state.global_step, self.clock.seconds)
+        state.compute_steps(args, state.max_steps)  # the intervals of this run, not those of the checkpoint
         if not state.is_world_process_zero:
             return
         kept = [line for line in read_log(self.path) if line["step"] <= state.global_step]
@@ -88,7 +89,9 @@ class Journal(TrainerCallback):
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir)) / f"{CHECKPOINT}{state.global_step}"
             with atomic_file(folder / COMPLETE, overwrite=True) as temporary:
-                temporary.write_text(json.dumps({"seconds": self.clock.seconds}) + "\n", encoding="utf-8")
+                temporary.write_text(
+                    json.dumps({"seconds": self.clock.seconds, "processes": args.world_size}) + "\n", encoding="utf-8"
+                )
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -131,9 +134,19 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def last_whole_checkpoint(folder: Path) -> tuple[Path, float] | None:
-    """Newest checkpoint that was written to its end, and the seconds that went into it."""
+class Whole(NamedTuple):
+    """A checkpoint that was written to its end: where, at which step, after how many seconds, by how many processes."""
+
+    folder: Path
+    step: int
+    seconds: float
+    processes: int
+
+
+def last_whole_checkpoint(folder: Path) -> Whole | None:
+    """Newest checkpoint that was written to its end."""
     found = sorted(folder.glob(f"{CHECKPOINT}*/{COMPLETE}"), key=lambda path: int(path.parent.name[len(CHECKPOINT) :]))
     if not found:
         return None
-    return found[-1].parent, float(json.loads(found[-1].read_text(encoding="utf-8"))["seconds"])
+    told, last = json.loads(found[-1].read_text(encoding="utf-8")), found[-1].parent
+    return Whole(last, int(last.name[len(CHECKPOINT) :]), float(told["seconds"]), int(told.get("processes", 1)))

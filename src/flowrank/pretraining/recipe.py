@@ -49,7 +49,7 @@ class Recipe:
     schedule
         Head width of every attention layer: `FlowOfRanks`, `Uniform`, `Widths`, or None for ``d_kv`` everywhere.
     initial_model
-        Model to start from: its architecture and weights; None starts from random weights.
+        Model to start from: its architecture and weights, in place of those keys here; None starts from random weights.
     grown_from
         Narrower dense model of the same heads, layers and patches: training starts with its forecasts, see
         `flowrank.pretraining.growth.grow`.
@@ -57,12 +57,12 @@ class Recipe:
         T5: model whose token embedding is reused; whether the embedding is kept as it is.
     training_data_paths, probability
         Files of real series; the share of the series drawn from each, the rest being synthetic. No path: synthetic
-        series only. No share: equal ones, and nothing synthetic.
+        series only. No share: equal ones, and nothing synthetic. The tsmixup share of them is mixed with one another.
     shares
         Share of each synthetic family, see `Mixture`.
     easy_share, easy_steps
-        Curriculum: this share of the synthetic series is one clean season at first; it falls linearly to the
-        mixture's own share at this step.
+        Curriculum: this share of the synthetic series is one clean season at first, but no less than the mixture's
+        own, to which it falls linearly at this step.
     lengths
         Context lengths; each batch has one of them, drawn in proportion to ``1 / length ** length_exponent``.
     length_exponent
@@ -77,8 +77,8 @@ class Recipe:
     optim
         ``"muon"`` (torch.optim.Muon for the block matrices, AdamW for the rest) or ``"adamw"``.
     learning_rate, muon_learning_rate, weight_decay, max_grad_norm
-        Peak rate of AdamW (None: 0.01 for what Muon leaves of a T5, 0.002 for that of a Bolt, 0.001 for whole
-        models); of Muon; decoupled weight decay; norm that gradients are clipped to.
+        Peak rates: of AdamW (None: 0.01 for what Muon leaves of a T5, 0.002 for that of a Bolt, 0.001 for whole
+        models), and of Muon; decoupled weight decay; norm that gradients are clipped to.
     lr_scheduler_type
         ``"wsd"`` (warm up, stay, fall linearly to 0 at the end), ``"linear"``, ``"cosine"`` or ``"constant"``, over
         the share of steps or of minutes that is used up.
@@ -93,7 +93,8 @@ class Recipe:
     seed
         Of weights and data.
     save_steps, log_steps, eval_steps, eval_series
-        Steps between checkpoints; between log lines; between validations; synthetic series held out for validation.
+        Steps between checkpoints; between log lines; between validations; synthetic series held out for validation, in
+        whole batches of 64.
 
     Raises
     ------
@@ -208,10 +209,18 @@ class Recipe:
         _check(self, "n_tokens", "a whole number ≥ 8", type(self.n_tokens) is int and self.n_tokens >= 8)
         known = isinstance(self.schedule, FlowOfRanks | Uniform | Widths) or self.schedule is None
         _check(self, "schedule", "FlowOfRanks, Uniform, Widths or None", known)
+        tokens = self.family == "t5" or self.initial_model is not None
         frozen = self.freeze_token_embedding or self.token_embedding is not None
-        _check(self, "token_embedding", "nothing for Bolt, which has no tokens", self.family == "t5" or not frozen)
-        alone = self.grown_from is None or (self.initial_model is None and self.schedule is None)
-        _check(self, "grown_from", "no initial_model and no schedule beside it", alone)
+        _check(self, "token_embedding", "nothing for Bolt, which has no tokens", tokens or not frozen)
+        starts = ("initial_model", "grown_from", "token_embedding")
+        given = [name for name in starts if getattr(self, name) is not None]
+        _check(self, (given or starts)[-1], f"one of {', '.join(starts)}", len(given) < 2)
+        random = self.initial_model is None and self.grown_from is None
+        _check(self, "schedule", "none for a start from another model", random or self.schedule is None)
+        levels = bool(self.quantiles) and all(_is_number(q, 1e-9, 1 - 1e-9) for q in self.quantiles)
+        rising = list(self.quantiles) == sorted(set(self.quantiles))
+        _check(self, "quantiles", "rising levels between 0 and 1", levels and rising)
+        _check(self, "seed", "a whole number below 2^32", self.seed < 2**32)
         Mixture(self.shares)
 
     @property
@@ -235,7 +244,9 @@ class Recipe:
     def data_shares(self) -> tuple[float, ...]:
         """Share of each of ``training_data_paths``: as given, or equal shares that leave no synthetic series."""
         paths = len(self.training_data_paths)
-        return self.probability or (1 / paths,) * paths if paths else ()
+        shares = self.probability or (1 / paths,) * paths if paths else ()
+        total = max(1.0, sum(shares))
+        return tuple(share / total for share in shares)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and YAML."""

@@ -41,19 +41,26 @@ class SeriesStore:
         self._values = np.memmap(folder / _VALUES, dtype=np.float32, mode="r")
 
     @classmethod
-    def written(cls, source: str | Path, folder: Path) -> SeriesStore:
+    def written(cls, source: str | Path, folder: Path, *, unchanged: bool = False) -> SeriesStore:
         """Copy the series of a file into ``folder``, one at a time, unless that was done before.
 
         Raises
         ------
         FlowrankError
-            If no series of the file has 8 values.
+            If no series of the file has 8 values, or it has changed since it was copied and should be ``unchanged``.
         """
         path = Path(source).expanduser()
         found = path.stat() if path.exists() else None
         about = {"source": str(source), "bytes": found and found.st_size, "modified": found and found.st_mtime_ns}
         if (folder / _SOURCE).exists() and json.loads((folder / _SOURCE).read_text(encoding="utf-8")) == about:
             return cls(folder)
+        if unchanged:
+            raise FlowrankError(
+                "training_data_paths",
+                expected="the file that the training began with",
+                found=f"{str(source)!r}, which has changed since",
+                todo="choose another folder, or bring the file back",
+            )
         folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic_folder(folder, overwrite=True) as temporary:
             starts = [0]

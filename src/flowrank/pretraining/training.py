@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from flowrank.errors import FlowrankError
 from flowrank.files import atomic_file
-from flowrank.models import Pipeline
+from flowrank.models import Pipeline, load
 from flowrank.pretraining.architecture import adopted, build, trainable
 from flowrank.pretraining.budget import Clock, rate
 from flowrank.pretraining.journal import Journal, last_whole_checkpoint
@@ -35,6 +35,7 @@ LOG = "log.jsonl"
 DATA = "data"
 BOARD = "tensorboard"
 _ENDLESS = 10**8  # steps, where only minutes limit a run
+_HELD_OUT_BATCH = 64  # series of one length
 
 
 class _Trainer(Trainer):
@@ -43,6 +44,8 @@ class _Trainer(Trainer):
     def __init__(self, recipe: Recipe, clock: Clock, **kwargs: Any) -> None:
         self.recipe, self.clock = recipe, clock
         super().__init__(**kwargs)
+        # T5 takes any keyword, but gives the mean loss of a batch whatever it is told: averaging passes is left to us.
+        self.model_accepts_loss_kwargs = False
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Make the recipe's optimiser."""
@@ -103,15 +106,24 @@ def pretrain(recipe: Recipe, output: str | Path, *, progress: bool = True, devic
     model = pipeline.inner_model
     trainable(model, recipe)
     arguments = _arguments(recipe, output, device)
+    checkpoint = last_whole_checkpoint(output / CHECKPOINTS)
+    if checkpoint is not None and checkpoint.processes != arguments.world_size:
+        raise FlowrankError(
+            "output",
+            expected=f"{checkpoint.processes} processes, with which the training there began",
+            found=str(arguments.world_size),
+            todo="start as many, or choose another folder",
+        )
     with arguments.main_process_first():
         _claim(output, recipe)
         stores = [
-            SeriesStore.written(path, output / DATA / str(number))
+            SeriesStore.written(path, output / DATA / str(number), unchanged=checkpoint is not None)
             for number, path in enumerate(recipe.training_data_paths)
         ]
     per_step = recipe.gradient_accumulation_steps * arguments.world_size
-    checkpoint = last_whole_checkpoint(output / CHECKPOINTS)
-    clock = Clock(recipe.max_steps, recipe.minutes, seconds=checkpoint[1] if checkpoint else 0.0)
+    clock = Clock(recipe.max_steps, recipe.minutes, seconds=checkpoint.seconds if checkpoint else 0.0)
+    if checkpoint is not None and (output / "config.json").exists() and clock.used(checkpoint.step) >= 1:
+        return load(output)  # nothing is left to do
     trainer = _Trainer(
         recipe,
         clock,
@@ -135,7 +147,7 @@ def pretrain(recipe: Recipe, output: str | Path, *, progress: bool = True, devic
     )
     trainer.remove_callback(PrinterCallback)
     with _no_bars_of_transformers(), _fastest_attention(model, arguments.device):
-        trainer.train(resume_from_checkpoint=str(checkpoint[0]) if checkpoint else None)
+        trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     pipeline.recipe = {"pretraining": _account(recipe, trainer, clock, per_step)}
     if trainer.is_world_process_zero():
         _publish(pipeline, output)
@@ -175,7 +187,7 @@ def _claim(output: Path, recipe: Recipe) -> None:
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
         differing = sorted(name for name, value in recipe.to_dict().items() if before.get(name) != value)
-        if set(differing) - {"max_steps", "minutes", "log_steps", "save_steps", "dataloader_num_workers"}:
+        if set(differing) - {"max_steps", "minutes", "log_steps", "save_steps", "eval_steps", "dataloader_num_workers"}:
             raise FlowrankError(
                 "output",
                 expected="a new folder, or a training by the same recipe to go on with",
@@ -201,7 +213,7 @@ def _arguments(recipe: Recipe, output: Path, device: str) -> TrainingArguments:
         output_dir=str(output / CHECKPOINTS),
         max_steps=recipe.max_steps or _ENDLESS,
         per_device_train_batch_size=recipe.per_device_train_batch_size,
-        per_device_eval_batch_size=recipe.per_device_train_batch_size,
+        per_device_eval_batch_size=_held_out_batch(recipe),
         gradient_accumulation_steps=recipe.gradient_accumulation_steps,
         max_grad_norm=recipe.max_grad_norm,
         save_steps=recipe.save_steps,
@@ -243,9 +255,14 @@ def _native_bfloat16(use_cpu: bool) -> bool:
 
 
 def _held_out(recipe: Recipe) -> Windows:
-    """Series that training never sees: another stream of the same generator."""
-    batches = -(-recipe.eval_series // recipe.per_device_train_batch_size)
-    return Windows(replace(recipe, seed=0), batches=batches, stream=VALIDATION)
+    """Series that training never sees, the same ones whatever its batches are: another stream of the generator."""
+    batch = _held_out_batch(recipe)
+    batches = -(-recipe.eval_series // batch)
+    return Windows(replace(recipe, seed=0, per_device_train_batch_size=batch), batches=batches, stream=VALIDATION)
+
+
+def _held_out_batch(recipe: Recipe) -> int:
+    return min(_HELD_OUT_BATCH, recipe.eval_series)
 
 
 def _account(recipe: Recipe, trainer: Trainer, clock: Clock, per_step: int) -> dict[str, Any]:

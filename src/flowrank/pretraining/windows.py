@@ -169,7 +169,7 @@ def cut(
     target = np.full(horizon, np.nan, dtype=np.float32)
     context[length - len(past) :] = past / scale
     target[:ahead] = np.where(far, np.nan, future / scale)
-    return (context, target) if not far.all() else None
+    return None if np.isnan(target).all() else (context, target)
 
 
 def collate(examples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
