@@ -17,7 +17,7 @@ from filelock import FileLock
 import flowrank
 from flowrank import FlowrankError
 from flowrank.demo import HORIZONS, RATIO, demo_series, run
-from flowrank.models import tensor_digest
+from flowrank.models import DEFAULT, tensor_digest
 from tests.test_files import tree
 
 LEVELS = [f"0.{i}" for i in range(1, 10)]
@@ -123,7 +123,7 @@ numpy.save({str(tmp_path / "there.npy")!r}, pipeline.predict([torch.arange(60.0)
     assert np.array_equal(np.load(tmp_path / "there.npy"), here)
     recipe = json.loads((folder / "recipe.json").read_text())
     assert recipe == pipeline.recipe
-    assert recipe["parent"]["sha256"] == tensor_digest(flowrank.load("seed-bolt").inner_model)
+    assert recipe["parent"]["sha256"] == tensor_digest(flowrank.load(DEFAULT).inner_model)
     counts = recipe["parameters"]
     assert 0.9 * RATIO < counts["attention_child"] / counts["attention_parent"] <= RATIO
     assert pd.read_parquet(folder / "ranks.parquet")["cost"].sum() == counts["attention_child"]
@@ -132,12 +132,12 @@ numpy.save({str(tmp_path / "there.npy")!r}, pipeline.predict([torch.arange(60.0)
 def test_scores_are_what_the_report_says(demo):
     folder, log = demo
     scores = pd.read_csv(folder / "scores.csv")
-    models = ["seasonal-naive", "seed-bolt", "compressed", "weight SVD, same size"]
+    models = ["seasonal-naive", DEFAULT, "compressed", "weight SVD, same size"]
     assert scores["model"].drop_duplicates().tolist() == models
     assert scores["dataset"].drop_duplicates().tolist() == list(HORIZONS)
     assert len(scores) == len(models) * len(HORIZONS)
     assert np.isfinite(scores[["MASE", "WQL"]]).all(axis=None)
-    relative = flowrank.relative_scores(scores, baseline="seed-bolt").set_index("model")
+    relative = flowrank.relative_scores(scores, baseline=DEFAULT).set_index("model")
     for name, row in relative.iterrows():
         line = next(line for line in log.splitlines() if line.strip().startswith(str(name)) and "MASE" in line)
         assert f"MASE {row['MASE']:.3f}" in line
@@ -189,7 +189,7 @@ def test_forecasts_continue_the_past_and_meet_the_truth(demo):
 def test_benchmark_names_both_models(demo):
     folder, _ = demo
     bench = json.loads((folder / "bench.json").read_text())
-    assert bench["models"]["parent"]["name"] == "seed-bolt"
+    assert bench["models"]["parent"]["name"] == DEFAULT
     assert bench["models"]["child"]["name"] == "compressed"
     counts = json.loads((folder / "recipe.json").read_text())["parameters"]
     assert bench["models"]["child"]["parameters"] == counts["child"]
@@ -200,7 +200,7 @@ def test_the_report_is_one_offline_page(demo):
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page
     assert 'src="http' not in page
-    for words in ("seed-bolt", "weight SVD, same size", "sunspots"):
+    for words in (DEFAULT, "weight SVD, same size", "sunspots"):
         assert words in page
 
 

@@ -5,6 +5,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import flowrank
 from flowrank import Budget, FlowrankError, JointHeads, Uniform, WeightSVD
-from flowrank.models import tensor_digest
+from flowrank.models import DEFAULT, tensor_digest
 from tests.conftest import BOLT_PATCHES, tiny_config
 
 
@@ -150,13 +151,28 @@ def test_an_interrupted_save_leaves_the_old_folder(pipeline, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_embedded_model_loads_and_forecasts():
-    pipeline = flowrank.load()
-    assert flowrank.embedded_models() == ["seed-bolt"]
+def test_embedded_models_are_listed():
+    assert flowrank.embedded_models() == ["flow-bolt", "flow-bolt-mini", "seed-bolt"]
+    assert flowrank.load().name == DEFAULT
+
+
+@pytest.mark.parametrize("name", flowrank.embedded_models())
+def test_embedded_model_loads_and_forecasts(name):
+    pipeline = flowrank.load(name)
+    assert pipeline.inner_model.dtype == torch.float32
     season = torch.sin(torch.arange(240.0) * 2 * np.pi / 24)
     _, median = pipeline.predict_quantiles([season], prediction_length=24)
     truth = torch.sin(torch.arange(240.0, 264.0) * 2 * np.pi / 24)
     assert float((median[0] - truth).abs().mean() / truth.abs().mean()) < 0.3
+
+
+@pytest.mark.parametrize("name", flowrank.embedded_models())
+def test_embedded_models_were_trained_on_synthetic_series_only_and_say_so(name):
+    folder = Path(flowrank.__file__).parent / "embedded" / name
+    assert "synthetic series only" in (folder / "README.md").read_text(encoding="utf-8")
+    recipe = flowrank.load(name).recipe
+    if recipe is not None:
+        assert recipe["pretraining"]["recipe"]["training_data_paths"] == []
 
 
 class TestBadModels:
@@ -176,7 +192,7 @@ class TestBadModels:
         path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
     def test_nothing_there(self):
-        self.refuse("./no/such/folder", "not there", "seed-bolt")
+        self.refuse("./no/such/folder", "not there", "flow-bolt", "seed-bolt")
         self.refuse("", "not there")
 
     def test_unreachable_hub(self, monkeypatch):

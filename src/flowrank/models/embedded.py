@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
-DEFAULT = "seed-bolt"
+DEFAULT = "flow-bolt"
 
 
 def embedded_models() -> list[str]:
@@ -14,6 +14,6 @@ def embedded_models() -> list[str]:
     Examples
     --------
     >>> embedded_models()
-    ['seed-bolt']
+    ['flow-bolt', 'flow-bolt-mini', 'seed-bolt']
     """
     return sorted(path.parent.name for path in EMBEDDED.glob("*/config.json"))
