@@ -30,9 +30,9 @@ def grow(model: PreTrainedModel, donor: PreTrainedModel) -> None:
 
     The residual stream of the donor is repeated side by side until it is as wide as the model's; a root mean square
     does not change by that. What writes to the stream writes the same to all copies; what reads from it has the
-    donor's weights spread over the copies, plus random ones that cancel while copies are equal, so that no matrix
-    starts with the low rank of the donor's. New features of a head and new neurons read at random and are not read
-    themselves yet.
+    donor's weights spread over the copies, plus random ones that cancel while copies are equal, so that it starts with
+    full rank; what writes keeps the donor's rank until training tells the copies apart. New features of a head and new
+    neurons read at random and are not read themselves yet.
 
     The idea is that of Net2Net (Chen, Goodfellow & Shlens 2016, arXiv 1511.05641).
 
