@@ -225,6 +225,7 @@ def test_lengths_that_another_model_cannot_take_are_dropped(recipe, bolt_folder)
     longer = recipe(context_length=512, lengths=(32, 64, 128, 512))
     assert adopted(longer, pipeline).lengths == (32, 64)
     assert adopted(recipe(context_length=512, lengths=(128, 512)), pipeline).lengths == (64,)
+    assert adopted(recipe(prediction_length=64, horizons=(4, 64)), pipeline).horizons == (4,)
 
 
 def test_embedding_of_another_model(recipe, t5_folder):

@@ -84,6 +84,7 @@ def test_values_of_the_wrong_kind(raw):
         *(("learning_rate", bad) for bad in (0, -1, "fast")),
         *((name, bad) for name in ("seed", "easy_steps", "dataloader_num_workers") for bad in (-1, 0.5, True, None)),
         *(("minutes", bad) for bad in (0, -5, "10", float("nan"))),
+        *(("horizons", bad) for bad in ((0,), (65,), (12.0,), (True,), ("12",))),
         *(("lengths", bad) for bad in ((), (3,), (513,), (32.0,), (True,), ("32",))),
         *(("n_tokens", bad) for bad in (7, 8.0)),
         *(("schedule", bad) for bad in (0.5, "Uniform")),

@@ -237,6 +237,26 @@ def test_lengths_are_drawn_with_their_probabilities(recipe, exponent):
     assert ((found - expected) ** 2 / expected).sum() < 21.1  # χ² with 3 degrees of freedom: 1 in 10,000
 
 
+@FAMILIES
+def test_horizons_are_all_drawn(recipe, family):
+    """A whole target is as if nothing was asked for, a short one has no end of sequence."""
+    windows = Windows(recipe(family=family, horizons=(3, 16)), batches=40)
+    target = "target" if family == "bolt" else "labels"
+    lengths = [windows.batch(number)[target].shape[1] for number in range(40)]
+    assert set(lengths) == {3, 16 + (family == "t5")}
+    assert 8 < lengths.count(3) < 32
+    assert [windows.arrays(number)[1].shape[1] for number in range(40)] == [min(length, 16) for length in lengths]
+    if family == "t5":
+        short = windows.batch(lengths.index(3))
+        tokenizer = ChronosConfig(**T5_TOKENS).create_tokenizer()
+        context, values = windows.arrays(lengths.index(3))
+        *_, scale = tokenizer.context_input_transform(torch.from_numpy(context))
+        whole = torch.full((8, 16), torch.nan)
+        whole[:, :3] = torch.from_numpy(values)
+        labels, mask = tokenizer.label_input_transform(whole, scale)
+        assert torch.equal(short["labels"], torch.where(mask, labels, -100)[:, :3])
+
+
 def counted(monkeypatch, windows: Windows, batches: range) -> tuple[int, int]:
     """Clean seasons, and all synthetic series that go into some batches."""
     names: list[str] = []

@@ -114,16 +114,43 @@ def test_share_of_days_that_are_like_the_next(monkeypatch):
     """Row by row, where levels and noise leave the days as they are: 5 of 7 boundaries, 3 of 7 two days apart."""
     monkeypatch.setattr(seasons, "_NESTS", ((24, 7),))
     monkeypatch.setattr(seasons, "autoregressive_noise", lambda rng, rows, length, forgetting: np.zeros((rows, length)))
-    values = calendar(np.random.default_rng(1), 300, 24 * 7 * 4)
+    values = calendar(np.random.default_rng(1), 3000, 24 * 7 * 4)
     week = values[:, : 24 * 7]
-    shares = []
-    for days in (1, 2):
-        gap = np.abs(np.roll(week, -24 * days, axis=1) - week) / values.std(axis=1, keepdims=True)
-        shares.append((gap < 0.02).mean(axis=1))
-    alike = shares[0] > 0.5  # without levels of days, and with little of the slow wave
+
+    def share(days: int) -> np.ndarray:
+        return (np.abs(values[:, 24 * days : 24 * (days + 7)] - week) < 0.02 * values.std(axis=1, keepdims=True)).mean(
+            axis=1
+        )
+
+    steady = share(7) > 0.9  # little of the slow wave
+    alike = steady & (share(1) > 0.5)  # no level of its own for each day
+    assert 0.3 < alike.sum() / steady.sum() < 0.7
     assert alike.sum() > 20
-    assert np.median(shares[0][alike]) == pytest.approx(5 / 7, abs=0.06)
-    assert np.median(shares[1][alike]) == pytest.approx(3 / 7, abs=0.06)
+    assert np.median(share(1)[alike]) == pytest.approx(5 / 7, abs=0.06)
+    assert np.median(share(2)[alike]) == pytest.approx(3 / 7, abs=0.06)
+
+
+def test_half_of_the_loads_drift_in_size():
+    """Without noise of its own, the log of the size is AR(1): its factor at a lag is exp(-lag / memory)."""
+    size = seasons._drifting_size(np.random.default_rng(0), 400, 4000)
+    logs = np.log(size)
+    spread = logs.std(axis=1)
+    assert (size > 0).all()
+    assert 0.015 < np.quantile(spread, 0.05) < np.quantile(spread, 0.95) < 0.45
+    persistence = autocorrelation(logs, 12)
+    assert np.quantile(persistence, 0.02) > np.exp(-1) - 0.1
+    assert np.quantile(persistence, 0.98) < np.exp(-12 / 200) + 0.02
+
+
+@pytest.mark.parametrize("length", [20, 60, 100, 300])
+def test_a_season_is_seen_three_times(monkeypatch, length):
+    """No profile is asked for that fits fewer than three times."""
+    asked = []
+    profile = seasons._profile
+    monkeypatch.setattr(seasons, "_profile", lambda rng, period: asked.append(period) or profile(rng, period))
+    for make in (clean_season, exponential_smoothing):
+        make(np.random.default_rng(0), 400, length)
+    assert max(asked) == max(period for period in (4, 5, 6, 7, 12, 13, 24, 26, 30, 48, 52, 96) if 3 * period <= length)
 
 
 def test_exponential_smoothing_has_its_season(monkeypatch):

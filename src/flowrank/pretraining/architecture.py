@@ -63,10 +63,12 @@ def adopted(recipe: Recipe, pipeline: Pipeline) -> Recipe:
     chronos = config.chronos_config
     bolt = isinstance(pipeline, FlowrankBoltPipeline)
     context = int(chronos["context_length"])
+    horizon = int(chronos["prediction_length"])
     shape: dict[str, Any] = {
         "family": "bolt" if bolt else "t5",
         "context_length": context,
-        "prediction_length": int(chronos["prediction_length"]),
+        "prediction_length": horizon,
+        "horizons": tuple(length for length in recipe.horizons if length <= horizon),
         "lengths": tuple(length for length in recipe.lengths if length <= context) or (context,),
         "dropout_rate": float(config.dropout_rate),
     }

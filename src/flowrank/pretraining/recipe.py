@@ -67,6 +67,9 @@ class Recipe:
         Context lengths; each batch has one of them, drawn in proportion to ``1 / length ** length_exponent``.
     length_exponent
         0: every length as often; 1: every length as many values.
+    horizons
+        Target lengths; each batch has one of them, all as often. None given: ``prediction_length``. Short ones make a
+        T5 look at its context instead of at the target so far (docs/pretraining.md).
     max_missing_prop
         Series with a greater share of missing values are not used.
     max_steps, minutes
@@ -140,6 +143,7 @@ class Recipe:
     easy_steps: int = 4000
     lengths: tuple[int, ...] = (32, 64, 96, 128, 192, 256, 384, 512)
     length_exponent: float = 0.25
+    horizons: tuple[int, ...] = ()
     max_missing_prop: float = 0.9
     max_steps: int | None = None
     minutes: float | None = None
@@ -203,6 +207,8 @@ class Recipe:
         _check(self, "max_steps", "a number of steps, of minutes, or both", bool(self.max_steps or self.minutes))
         sound = bool(self.lengths) and all(type(n) is int and 4 <= n <= self.context_length for n in self.lengths)
         _check(self, "lengths", f"context lengths from 4 to context_length={self.context_length}", sound)
+        sound = all(type(n) is int and 1 <= n <= self.prediction_length for n in self.horizons)
+        _check(self, "horizons", f"target lengths from 1 to prediction_length={self.prediction_length}", sound)
         shares = all(_is_number(p, 0, 1) for p in self.probability) and sum(self.probability) <= 1 + 1e-9
         sound = shares and len(self.probability) in (0, len(self.training_data_paths))
         _check(self, "probability", "for each of training_data_paths a share, 1 at most in all", sound)

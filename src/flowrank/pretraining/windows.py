@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from flowrank.errors import FlowrankError
@@ -25,8 +25,9 @@ _SPARE = 1.25  # series drawn for each one used: some are too short or never cha
 class Windows(Dataset):
     """A stream of training examples, addressed by number so that it resumes anywhere.
 
-    The examples of one batch share a context length. An example is a dictionary of tensors, as the family's model
-    takes it: ``context`` (L,) and ``target`` (H,), NaN = missing, or ``input_ids``, ``attention_mask`` and ``labels``.
+    The examples of one batch share the lengths of context and target. An example is a dictionary of tensors, as the
+    family's model takes it: ``context`` (L,) and ``target`` (H,), NaN = missing, or ``input_ids``, ``attention_mask``
+    and ``labels``.
 
     Parameters
     ----------
@@ -84,14 +85,15 @@ class Windows(Dataset):
         context, target = self.arrays(index)
         if self.tokenizer is None:
             return {"context": torch.from_numpy(context), "target": torch.from_numpy(target)}
-        return _tokens(self.tokenizer, torch.from_numpy(context), torch.from_numpy(target))
+        whole = self.recipe.prediction_length
+        return _tokens(self.tokenizer, torch.from_numpy(context), torch.from_numpy(target), whole)
 
     def arrays(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Contexts (B, L) and targets (B, H) of a batch in float32, each divided by its context's mean magnitude."""
         recipe = self.recipe
         rng = np.random.default_rng([recipe.seed, self.stream, index])
         length = int(rng.choice(recipe.lengths, p=self._weights))
-        horizon = recipe.prediction_length
+        horizon = int(rng.choice(recipe.horizons)) if recipe.horizons else recipe.prediction_length
         contexts: list[np.ndarray] = []
         targets: list[np.ndarray] = []
         drawn = 0
@@ -185,8 +187,13 @@ def _tokenizer(recipe: Recipe) -> Any:
     return ChronosConfig(**t5_settings(recipe)).create_tokenizer()
 
 
-def _tokens(tokenizer: Any, context: Tensor, target: Tensor) -> dict[str, Tensor]:
+def _tokens(tokenizer: Any, context: Tensor, target: Tensor, whole: int) -> dict[str, Tensor]:
+    """Tokens of contexts and targets; a target shorter than the ``whole`` one does not end the sequence."""
     input_ids, attention_mask, scale = tokenizer.context_input_transform(context)
-    labels, labels_mask = tokenizer.label_input_transform(target, scale)
+    horizon = target.shape[-1]
+    padded = nn.functional.pad(target, (0, whole - horizon), value=torch.nan)
+    labels, labels_mask = tokenizer.label_input_transform(padded, scale)
     labels = labels.masked_fill(~labels_mask, -100)
+    if horizon < whole:
+        labels = labels[:, :horizon]
     return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}

@@ -178,7 +178,8 @@ def _level_shifts(rng: np.random.Generator, rows: int, length: int) -> np.ndarra
 
 def _seasonality(rng: np.random.Generator, length: int) -> np.ndarray:
     """Return one to three cycles, shape ``(length,)``; the second is often the one that holds the first."""
-    period = float(rng.choice(_PERIODS, p=_PERIOD_WEIGHTS / _PERIOD_WEIGHTS.sum()))
+    weights = np.where(max(length, 2 * _PERIODS[0]) >= 2 * _PERIODS, _PERIOD_WEIGHTS, 0.0)  # seen once, it is a trend
+    period = float(rng.choice(_PERIODS, p=weights / weights.sum()))
     periods = [period]
     if rng.random() < 0.45:
         periods.append(_NESTED.get(int(period), float(rng.choice(_PERIODS))))

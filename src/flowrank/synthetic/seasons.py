@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 CLEAN_PERIODS = (4, 5, 7, 12, 24, 48, 52, 96)
+SEEN = 3  # a series has at least so many seasons: one that is not seen twice before the forecast looks like a trend
 _NESTS = ((24, 7), (24, 7), (48, 7), (96, 7), (7, 52), (12, 5), (12, 7))  # slots a cycle, cycles a longer one
 _ETS_PERIODS = np.array([1, 4, 5, 6, 7, 12, 13, 24, 26, 30, 48, 52])
 _ETS_WEIGHTS = np.array([5, 5, 1, 1, 4, 9, 1, 4, 1, 1, 1, 2], dtype=float)
@@ -13,8 +14,8 @@ _ETS_WEIGHTS = np.array([5, 5, 1, 1, 4, 9, 1, 4, 1, 1, 1, 2], dtype=float)
 def clean_season(rng: np.random.Generator, rows: int, length: int) -> np.ndarray:
     """Draw series of one exact season, shape ``(rows, length)``: what a model should learn first.
 
-    A free or smooth profile of one of the `CLEAN_PERIODS`, of unit spread, repeated; some linear trend in half of
-    them; normal noise with a log-uniform level between 0.003 and 0.5.
+    A free or smooth profile of one of the `CLEAN_PERIODS`, of unit spread, repeated three times at least; some linear
+    trend in half of them; normal noise with a log-uniform level between 0.003 and 0.5.
 
     Parameters
     ----------
@@ -30,7 +31,8 @@ def clean_season(rng: np.random.Generator, rows: int, length: int) -> np.ndarray
     """
     time = np.arange(length)
     values = np.empty((rows, length))
-    for row, period in enumerate(rng.choice(CLEAN_PERIODS, rows)):
+    periods = [period for period in CLEAN_PERIODS if SEEN * period <= max(length, SEEN * min(CLEAN_PERIODS))]
+    for row, period in enumerate(rng.choice(periods, rows)):
         values[row] = np.resize(np.roll(_profile(rng, int(period)), rng.integers(period)), length)
     slope = np.where(rng.random((rows, 1)) < 0.5, rng.normal(0, 1.5, (rows, 1)), 0.0)
     values += slope * (time / length - 0.5)
@@ -41,8 +43,8 @@ def clean_season(rng: np.random.Generator, rows: int, length: int) -> np.ndarray
 def calendar(rng: np.random.Generator, rows: int, length: int) -> np.ndarray:
     """Draw series whose cycle changes over a longer one: days in weeks, weeks in years, months in cycles.
 
-    A profile a slot, of its own on rest days (two of seven), times or plus a factor a day, a slow wave, and
-    autoregressive noise: loads, traffic, sales, visits.
+    A profile a slot, of its own on rest days (two of seven), times or plus a factor a day, a slow wave, in half of them
+    a size that drifts over some days as weather does, and autoregressive noise: loads, traffic, sales, visits.
 
     Parameters
     ----------
@@ -57,8 +59,9 @@ def calendar(rng: np.random.Generator, rows: int, length: int) -> np.ndarray:
     (2, 64)
     """
     values = np.empty((rows, length))
-    for row, nest in enumerate(rng.integers(len(_NESTS), size=rows)):
-        slots, cycles = _NESTS[nest]
+    nests = [nest for nest in _NESTS if SEEN * nest[0] <= max(length, SEEN * 7)]
+    for row, nest in enumerate(rng.integers(len(nests), size=rows)):
+        slots, cycles = nests[nest]
         grid = np.tile(_profile(rng, slots), (cycles, 1))
         if cycles == 7:
             rest = _profile(rng, slots) * rng.uniform(0, 1) + grid[0] * rng.uniform(0.2, 1)
@@ -71,6 +74,8 @@ def calendar(rng: np.random.Generator, rows: int, length: int) -> np.ndarray:
     time = np.arange(length)
     wave = np.sin(2 * np.pi * (time / rng.uniform(0.5, 6, (rows, 1)) / max(length, 200) + rng.random((rows, 1))))
     values *= 1 + rng.uniform(0, 0.5, (rows, 1)) * wave
+    drifting = np.flatnonzero(rng.random(rows) < 0.5)
+    values[drifting] *= _drifting_size(rng, len(drifting), length)
     values += rng.gamma(0.6, 1.0, (rows, 1)) * wave
     values += autoregressive_noise(rng, rows, length, 10 ** rng.uniform(-3, -0.3, (rows, 1))) * 10 ** rng.uniform(
         -2, 0, (rows, 1)
@@ -105,7 +110,8 @@ def exponential_smoothing(rng: np.random.Generator, rows: int, length: int) -> n
     >>> exponential_smoothing(np.random.default_rng(0), 2, 64).shape
     (2, 64)
     """
-    period = rng.choice(_ETS_PERIODS, rows, p=_ETS_WEIGHTS / _ETS_WEIGHTS.sum())
+    weights = np.where(length >= SEEN * _ETS_PERIODS, _ETS_WEIGHTS, 0.0)
+    period = rng.choice(_ETS_PERIODS, rows, p=weights / weights.sum())
     alpha = np.where(rng.random(rows) < 0.2, rng.uniform(0.5, 1.0, rows), rng.beta(1, 5, rows))
     beta = alpha * rng.beta(1, 8, rows) * (rng.random(rows) < 0.5)
     gamma = (1 - alpha) * rng.beta(1, 8, rows) * (rng.random(rows) < 0.6)
@@ -155,6 +161,12 @@ def autoregressive_noise(rng: np.random.Generator, rows: int, length: int, forge
     for t in range(1, length):
         shocks[t] += coefficient * shocks[t - 1]
     return np.ascontiguousarray(shocks.T)
+
+
+def _drifting_size(rng: np.random.Generator, rows: int, length: int) -> np.ndarray:
+    """Return a slowly changing positive factor, ``(rows, length)``, whose memory is 12 to 200 values."""
+    forgetting = 1 / np.exp(rng.uniform(np.log(12), np.log(200), (rows, 1)))
+    return np.exp(rng.uniform(0.02, 0.4, (rows, 1)) * autoregressive_noise(rng, rows, length, forgetting))
 
 
 def _profile(rng: np.random.Generator, period: int) -> np.ndarray:
