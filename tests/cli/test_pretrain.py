@@ -149,7 +149,7 @@ class TestFlags:
                 given[name] = ",".join(map(str, value)) if isinstance(value, list) else str(value).lower()
         assert set(Recipe(max_steps=1).to_dict()) - set(given) <= {
             *("minutes", "schedule", "num_decoder_layers", "learning_rate"),  # None, or a rule that follows the others
-            *("initial_model", "grown_from", "token_embedding", "training_data_paths", "probability"),
+            *("initial_model", "grown_from", "token_embedding", "training_data_paths", "probability", "horizons"),
         }
         assert shown(*flags(**given)) == Recipe(max_steps=3)
 
@@ -158,6 +158,7 @@ class TestFlags:
         [
             (("--family", "t5"), {"family": "t5"}),
             (("--num-decoder-layers", "2"), {"num_decoder_layers": 2}),
+            (("--horizons", "12,64"), {"horizons": (12, 64)}),
             (("--minutes", "1.5"), {"minutes": 1.5}),
             (("--initial-model", "seed-bolt"), {"initial_model": "seed-bolt"}),
             (("--grown-from", "seed-bolt"), {"grown_from": "seed-bolt"}),
