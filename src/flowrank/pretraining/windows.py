@@ -195,5 +195,5 @@ def _tokens(tokenizer: Any, context: Tensor, target: Tensor, whole: int) -> dict
     labels, labels_mask = tokenizer.label_input_transform(padded, scale)
     labels = labels.masked_fill(~labels_mask, -100)
     if horizon < whole:
-        labels = labels[:, :horizon]
+        labels = labels[:, :horizon].contiguous()
     return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
