@@ -105,7 +105,7 @@ def _draw(rng: np.random.Generator, rows: int, length: int) -> list[np.ndarray]:
     seasonal = np.zeros((rows, length))
     for part, probability in (
         (_trend, 0.5),
-        (_random_walk, 0.3),
+        (_random_walk, 0.4),
         (_autoregression, 0.35),
         (_level_shifts, 0.12),
     ):
@@ -146,7 +146,8 @@ def _trend(rng: np.random.Generator, rows: int, length: int) -> np.ndarray:
     trends[saturating] = rng.normal(0, 1.5, rate.shape) * (1 - np.exp(-rate * time))
     for row in np.flatnonzero(kind > 0.6):
         kinks = np.concatenate([[0], np.sort(rng.random(rng.integers(1, 5))), [1]])
-        trends[row] = np.interp(time, kinks, rng.normal(0, 1, len(kinks)))
+        slopes = rng.normal(0, 2.5, len(kinks) - 1)  # of pieces: heights of their own would mean that what is high falls
+        trends[row] = np.interp(time, kinks, np.append(0, np.cumsum(slopes * np.diff(kinks))))
     return trends
 
 

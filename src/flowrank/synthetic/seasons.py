@@ -43,8 +43,9 @@ def clean_season(rng: np.random.Generator, rows: int, length: int) -> np.ndarray
 def calendar(rng: np.random.Generator, rows: int, length: int) -> np.ndarray:
     """Draw series whose cycle changes over a longer one: days in weeks, weeks in years, months in cycles.
 
-    A profile a slot, of its own on rest days (two of seven), times or plus a factor a day, a slow wave, in half of them
-    a size that drifts over some days as weather does, and autoregressive noise: loads, traffic, sales, visits.
+    A profile a slot, of its own on rest days (two of seven), times or plus a factor a day, a slow wave or a random walk,
+    in half of them a size that drifts over some days as weather does, and autoregressive noise: loads, traffic, sales,
+    visits.
 
     Parameters
     ----------
@@ -73,7 +74,9 @@ def calendar(rng: np.random.Generator, rows: int, length: int) -> np.ndarray:
         values[row] = np.resize(np.roll(grid.ravel(), rng.integers(grid.size)), length)
     time = np.arange(length)
     wave = np.sin(2 * np.pi * (time / rng.uniform(0.5, 6, (rows, 1)) / max(length, 200) + rng.random((rows, 1))))
-    values *= 1 + rng.uniform(0, 0.5, (rows, 1)) * wave
+    walking = np.flatnonzero(rng.random(rows) < 0.6)  # waves alone would teach that what is high comes down
+    wave[walking] = rng.standard_normal((len(walking), length)).cumsum(axis=1) * 2 / length**0.5
+    values *= 1 + rng.uniform(0, 0.5, (rows, 1)) * np.tanh(wave)
     drifting = np.flatnonzero(rng.random(rows) < 0.5)
     values[drifting] *= _drifting_size(rng, len(drifting), length)
     values += rng.gamma(0.6, 1.0, (rows, 1)) * wave
@@ -112,7 +115,7 @@ def exponential_smoothing(rng: np.random.Generator, rows: int, length: int) -> n
     """
     weights = np.where(length >= SEEN * _ETS_PERIODS, _ETS_WEIGHTS, 0.0)
     period = rng.choice(_ETS_PERIODS, rows, p=weights / weights.sum())
-    alpha = np.where(rng.random(rows) < 0.2, rng.uniform(0.5, 1.0, rows), rng.beta(1, 5, rows))
+    alpha = np.where(rng.random(rows) < 0.4, rng.uniform(0.5, 1.0, rows), rng.beta(1, 5, rows))
     beta = alpha * rng.beta(1, 8, rows) * (rng.random(rows) < 0.5)
     gamma = (1 - alpha) * rng.beta(1, 8, rows) * (rng.random(rows) < 0.6)
     damping = np.where(rng.random(rows) < 0.4, rng.uniform(0.8, 1.0, rows), 1.0)
@@ -121,7 +124,7 @@ def exponential_smoothing(rng: np.random.Generator, rows: int, length: int) -> n
     heavy = rng.random(rows) < 0.15
     innovations[:, heavy] /= np.sqrt(rng.standard_gamma(2.0, (length, int(heavy.sum()))) / 2.0)
     level = np.zeros(rows)
-    trend = np.where(rng.random(rows) < 0.6, rng.normal(0, 1.0, rows) / length, 0.0)
+    trend = np.where(rng.random(rows) < 0.6, rng.normal(0, 2.0, rows) / length, 0.0)
     trend = np.where(damping < 1, trend * 6, trend)
     seasons = np.zeros((int(period.max()), rows))
     for row in np.flatnonzero(period > 1):
