@@ -14,6 +14,6 @@ def embedded_models() -> list[str]:
     Examples
     --------
     >>> embedded_models()
-    ['flow-bolt', 'flow-bolt-mini', 'seed-bolt']
+    ['flow-bolt', 'flow-bolt-mini', 'flow-t5', 'seed-bolt']
     """
     return sorted(path.parent.name for path in EMBEDDED.glob("*/config.json"))
