@@ -146,7 +146,7 @@ def _trend(rng: np.random.Generator, rows: int, length: int) -> np.ndarray:
     trends[saturating] = rng.normal(0, 1.5, rate.shape) * (1 - np.exp(-rate * time))
     for row in np.flatnonzero(kind > 0.6):
         kinks = np.concatenate([[0], np.sort(rng.random(rng.integers(1, 5))), [1]])
-        slopes = rng.normal(0, 2.5, len(kinks) - 1)  # of pieces: heights of their own would mean that what is high falls
+        slopes = rng.normal(0, 2.5, len(kinks) - 1)  # drawn heights would mean that what is high comes down
         trends[row] = np.interp(time, kinks, np.append(0, np.cumsum(slopes * np.diff(kinks))))
     return trends
 

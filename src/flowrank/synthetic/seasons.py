@@ -43,7 +43,7 @@ def clean_season(rng: np.random.Generator, rows: int, length: int) -> np.ndarray
 def calendar(rng: np.random.Generator, rows: int, length: int) -> np.ndarray:
     """Draw series whose cycle changes over a longer one: days in weeks, weeks in years, months in cycles.
 
-    A profile a slot, of its own on rest days (two of seven), times or plus a factor a day, a slow wave or a random walk,
+    A profile a slot, of its own on rest days (two of seven), times or plus a factor a day, a slow wave or a walk,
     in half of them a size that drifts over some days as weather does, and autoregressive noise: loads, traffic, sales,
     visits.
 
