@@ -130,7 +130,7 @@ def test_share_of_days_that_are_like_the_next(monkeypatch):
     assert np.median(share(2)[alike]) == pytest.approx(3 / 7, abs=0.06)
 
 
-def test_half_of_the_loads_drift_in_size():
+def test_size_that_drifts_is_positive_and_as_persistent_as_it_says():
     """Without noise of its own, the log of the size is AR(1): its factor at a lag is exp(-lag / memory)."""
     size = seasons._drifting_size(np.random.default_rng(0), 400, 4000)
     logs = np.log(size)

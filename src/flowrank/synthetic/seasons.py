@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 CLEAN_PERIODS = (4, 5, 7, 12, 24, 48, 52, 96)
-SEEN = 3  # a series has at least so many seasons: one that is not seen twice before the forecast looks like a trend
+_SEEN = 3  # a series has at least so many seasons: one that is not seen twice before the forecast looks like a trend
 _NESTS = ((24, 7), (24, 7), (48, 7), (96, 7), (7, 52), (12, 5), (12, 7))  # slots a cycle, cycles a longer one
 _ETS_PERIODS = np.array([1, 4, 5, 6, 7, 12, 13, 24, 26, 30, 48, 52])
 _ETS_WEIGHTS = np.array([5, 5, 1, 1, 4, 9, 1, 4, 1, 1, 1, 2], dtype=float)
@@ -31,8 +31,8 @@ def clean_season(rng: np.random.Generator, rows: int, length: int) -> np.ndarray
     """
     time = np.arange(length)
     values = np.empty((rows, length))
-    periods = [period for period in CLEAN_PERIODS if SEEN * period <= max(length, SEEN * min(CLEAN_PERIODS))]
-    for row, period in enumerate(rng.choice(periods, rows)):
+    periods = np.array(CLEAN_PERIODS)
+    for row, period in enumerate(rng.choice(periods[_seen(periods, length)], rows)):
         values[row] = np.resize(np.roll(_profile(rng, int(period)), rng.integers(period)), length)
     slope = np.where(rng.random((rows, 1)) < 0.5, rng.normal(0, 1.5, (rows, 1)), 0.0)
     values += slope * (time / length - 0.5)
@@ -60,7 +60,8 @@ def calendar(rng: np.random.Generator, rows: int, length: int) -> np.ndarray:
     (2, 64)
     """
     values = np.empty((rows, length))
-    nests = [nest for nest in _NESTS if SEEN * nest[0] <= max(length, SEEN * 7)]
+    nests = np.array(_NESTS)
+    nests = nests[_seen(nests[:, 0], length)]
     for row, nest in enumerate(rng.integers(len(nests), size=rows)):
         slots, cycles = nests[nest]
         grid = np.tile(_profile(rng, slots), (cycles, 1))
@@ -113,7 +114,7 @@ def exponential_smoothing(rng: np.random.Generator, rows: int, length: int) -> n
     >>> exponential_smoothing(np.random.default_rng(0), 2, 64).shape
     (2, 64)
     """
-    weights = np.where(length >= SEEN * _ETS_PERIODS, _ETS_WEIGHTS, 0.0)
+    weights = np.where(_seen(_ETS_PERIODS, length), _ETS_WEIGHTS, 0.0)
     period = rng.choice(_ETS_PERIODS, rows, p=weights / weights.sum())
     alpha = np.where(rng.random(rows) < 0.4, rng.uniform(0.5, 1.0, rows), rng.beta(1, 5, rows))
     beta = alpha * rng.beta(1, 8, rows) * (rng.random(rows) < 0.5)
@@ -164,6 +165,11 @@ def autoregressive_noise(rng: np.random.Generator, rows: int, length: int, forge
     for t in range(1, length):
         shocks[t] += coefficient * shocks[t - 1]
     return np.ascontiguousarray(shocks.T)
+
+
+def _seen(periods: np.ndarray, length: int) -> np.ndarray:
+    """Tell which periods fit into a series often enough; the shortest always does."""
+    return _SEEN * periods <= max(length, _SEEN * periods.min())
 
 
 def _drifting_size(rng: np.random.Generator, rows: int, length: int) -> np.ndarray:
