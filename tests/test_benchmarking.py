@@ -8,69 +8,12 @@ import pytest
 import torch
 from chronos import BaseChronosPipeline
 from torch import nn
-from transformers import GenerationConfig
-from transformers.models.t5.modeling_t5 import T5Attention
 
-from flowrank.benchmarking import _device_name, _ratios, benchmark, cache_bytes, peak_memory
+from flowrank.benchmarking import _device_name, _ratios, benchmark, peak_memory
 from flowrank.errors import FlowrankError
 from tests.conftest import make_t5
 
 CONTEXT, HORIZON = 24, 6
-
-
-def _held(cache) -> int:
-    return sum(
-        tensor.numel() * tensor.element_size() for layer in cache.layers for tensor in (layer.keys, layer.values)
-    )
-
-
-@pytest.mark.parametrize(("context", "horizon"), [(CONTEXT, HORIZON), (50, 8)])
-def test_t5_cache_equals_the_tensors_of_stock_generation(t5, context, horizon):
-    batch, samples = 2, 3
-    tokens, mask, _ = t5.tokenizer.context_input_transform(torch.randn(batch, context))
-    output = t5.inner_model.generate(
-        input_ids=tokens,
-        attention_mask=mask,
-        generation_config=GenerationConfig(
-            min_new_tokens=horizon,
-            max_new_tokens=horizon,
-            do_sample=True,
-            num_return_sequences=samples,
-            eos_token_id=1,
-            pad_token_id=0,
-            return_dict_in_generate=True,
-        ),
-    )
-    cache = output.past_key_values
-    expected = {"self": _held(cache.self_attention_cache), "cross": _held(cache.cross_attention_cache)}
-    assert cache_bytes(t5, batch, samples, context, horizon) == expected
-
-
-@pytest.mark.parametrize(("context", "horizon"), [(50, 16), (30, 40)])
-def test_bolt_cache_equals_the_tensors_of_its_largest_forward(bolt, context, horizon):
-    seen = []
-    bolt.inner_model.decoder.register_forward_hook(lambda *call: seen.append(call[-1].past_key_values))
-    bolt.predict(torch.randn(2, context), prediction_length=horizon)
-    largest = {
-        "self": max(_held(cache.self_attention_cache) for cache in seen),
-        "cross": max(_held(cache.cross_attention_cache) for cache in seen),
-    }
-    assert cache_bytes(bolt, 2, 99, context, horizon) == largest
-
-
-def test_t5_cache_of_a_long_horizon_is_that_of_the_longest_context(t5):
-    in_blocks = cache_bytes(t5, 2, 3, context=40, horizon=36)  # blocks of 16, 16, 4 on 40, 56, 64 points
-    assert in_blocks == cache_bytes(t5, 2, 3, context=64, horizon=4)
-    assert cache_bytes(t5, 2, 3, context=64, horizon=36) == cache_bytes(t5, 2, 3, context=64, horizon=16)
-
-
-def test_layers_with_widths_of_their_own_say_so(t5, monkeypatch):
-    monkeypatch.setattr(T5Attention, "key_value_widths", lambda layer: (3, 2), raising=False)
-    layers, rows, bytes_ = 2, 2 * 3, 4
-    assert cache_bytes(t5, 2, 3, CONTEXT, HORIZON) == {
-        "self": bytes_ * rows * HORIZON * layers * (3 + 2),
-        "cross": bytes_ * rows * (CONTEXT + 1) * layers * (3 + 2),
-    }
 
 
 def test_peak_memory_of_known_allocations():
@@ -173,6 +116,20 @@ def test_bolt_defaults_come_from_the_parent(bolt):
     assert result["workload"]["horizon"] == 16
     assert result["workload"]["num_samples"] is None
     assert result["ratio"]["peak_bytes"] == 1.0
+    assert result["models"]["child"]["engine"] == "stock"
+
+
+def test_each_pipeline_takes_its_own_code_path(t5_folder):
+    import flowrank
+
+    exact, stock = flowrank.load(t5_folder), flowrank.load(t5_folder, engine="stock")
+    result = benchmark(exact, stock, batch_size=2, context_length=CONTEXT, horizon=HORIZON, num_samples=4, repeats=1)
+    assert [result["models"][key]["engine"] for key in ("parent", "child")] == ["stock", "exact"]
+    assert result["ratio"]["cache_bytes_cross"] == 1 / 4
+    assert result["ratio"]["parameters"] == 1
+    for model in result["models"].values():
+        assert model["floor_s"] > 0
+        assert model["flops"] > 0
 
 
 def test_ratio_is_empty_where_the_parent_has_nothing():
@@ -209,7 +166,7 @@ def test_other_models_are_refused(t5):
         benchmark(nn.Linear(1, 1), t5)
     t5.inner_model = nn.Linear(1, 1)
     with pytest.raises(FlowrankError, match="has no decoder"):
-        cache_bytes(t5, 1, 1, 8, 8)
+        benchmark(t5, t5)
 
 
 def test_models_on_two_devices_are_refused(t5, t5_folder):

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from flowrank.evaluation import relative_scores as relative_scores
     from flowrank.forecasting import forecast as forecast
     from flowrank.models import embedded_models as embedded_models
-    from flowrank.models import load as load
+    from flowrank.pipelines import load as load
     from flowrank.report import write_report as write_report
     from flowrank.series import read_series as read_series
 
@@ -59,7 +59,7 @@ _HOMES = {
     "embedded_models": "models",
     "evaluate": "evaluation",
     "forecast": "forecasting",
-    "load": "models",
+    "load": "pipelines",
     "rank_table": "compression",
     "read_series": "series",
     "relative_scores": "evaluation",

@@ -29,7 +29,7 @@ class _AfterChronos(importlib.abc.MetaPathFinder):
 
         def exec_module(module: ModuleType) -> None:
             execute(module)
-            importlib.import_module("flowrank.models")
+            importlib.import_module("flowrank.pipelines")
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
@@ -38,6 +38,6 @@ class _AfterChronos(importlib.abc.MetaPathFinder):
 def register() -> None:
     """Define flowrank's models now if chronos is there, else as soon as it is imported."""
     if "chronos" in sys.modules:
-        importlib.import_module("flowrank.models")
+        importlib.import_module("flowrank.pipelines")
     elif not any(isinstance(finder, _AfterChronos) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AfterChronos())

@@ -14,8 +14,9 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from flowrank.cost import Machine, Workload, cost
 from flowrank.errors import FlowrankError, check_count
 from flowrank.versions import versions
 
@@ -45,7 +46,8 @@ def benchmark(
     Parameters
     ----------
     child, parent
-        chronos-forecasting pipelines of the Chronos-T5 or Chronos-Bolt family, on one device.
+        chronos-forecasting pipelines of the Chronos-T5 or Chronos-Bolt family, on one device. Each takes the code path
+        that its ``engine`` says; pipelines that are not flowrank's know the stock one only.
     batch_size
         B, number of series forecast at once.
     context_length
@@ -65,8 +67,9 @@ def benchmark(
     -------
     dict
         Ready for JSON: ``workload``, ``device``, ``versions``, ``models`` (``parent`` and ``child``, each
-        with ``name``, ``dtype``, ``parameters``, ``attention_parameters``, ``weight_bytes``, ``cache_bytes``
-        of ``self`` and ``cross``, ``peak_bytes`` above the loaded model, ``latency_s`` in seconds) and
+        with ``name``, ``engine``, ``dtype``, ``parameters``, ``attention_parameters``, ``weight_bytes``,
+        ``cache_bytes`` of ``self`` and ``cross``, ``peak_bytes`` above the loaded model, ``latency_s`` in seconds,
+        ``flops`` and ``floor_s``, the seconds that this machine needs for them at least) and
         ``ratio`` (child over parent; latency pair by pair; None where the parent has 0).
 
     Raises
@@ -76,7 +79,8 @@ def benchmark(
 
     Notes
     -----
-    Cache bytes come from the shapes of the layers, see :func:`cache_bytes`. Peak memory is the highest sum of
+    Cache bytes, operations and the floor come from the shapes of the layers, see `flowrank.cost.cost`; what the machine
+    does a second is measured on a large matrix product and a large copy. Peak memory is the highest sum of
     live allocations during one ``predict``, read from torch's own allocator (see :func:`peak_memory`), not
     from the process: it does not depend on what ran before.
 
@@ -85,8 +89,8 @@ def benchmark(
     >>> from flowrank import load
     >>> pipeline = load("seed-bolt")
     >>> result = benchmark(pipeline, pipeline, batch_size=2, context_length=64, repeats=1)
-    >>> result["ratio"]["parameters"], result["ratio"]["peak_bytes"]
-    (1.0, 1.0)
+    >>> result["ratio"]["parameters"], result["models"]["child"]["engine"]
+    (1.0, 'exact')
     """
     import torch
 
@@ -114,16 +118,24 @@ def benchmark(
         seconds = _paired_seconds(calls, repeats=repeats, device=device)
         peaks = {key: peak_memory(call, device=device) for key, call in calls.items()}
         used_threads = torch.get_num_threads()
+        machines = {
+            dtype: Machine.measure(device, dtype) for dtype in {p.inner_model.dtype for p in pipelines.values()}
+        }
 
+    workload = Workload(batch_size=batch_size, context_length=context, horizon=steps, num_samples=num_samples)
     models = {}
     for key, pipeline in pipelines.items():
+        counted = cost(pipeline, workload, engine=_engine(pipeline))
         models[key] = {
             "name": _name(pipeline),
+            "engine": _engine(pipeline),
             "dtype": str(pipeline.inner_model.dtype).removeprefix("torch."),
             **_sizes(pipeline),
-            "cache_bytes": cache_bytes(pipeline, batch_size, num_samples, context, steps),
+            "cache_bytes": {"self": counted.cache_self, "cross": counted.cache_cross},
             "peak_bytes": peaks[key],
             "latency_s": {**_summary(seconds[key]), "all": seconds[key]},
+            "flops": counted.flops,
+            "floor_s": counted.floor(machines[pipeline.inner_model.dtype]),
         }
     return {
         "workload": {
@@ -139,67 +151,6 @@ def benchmark(
         "models": models,
         "ratio": _ratios(models["child"], models["parent"]),
     }
-
-
-def cache_bytes(pipeline: Pipeline, batch: int, samples: int, context: int, horizon: int) -> dict[str, int]:
-    """Bytes of keys and values that stock decoding holds at its largest, from the layers' shapes alone.
-
-    Parameters
-    ----------
-    pipeline
-        A Chronos-T5 or Chronos-Bolt pipeline; layers may have widths of their own.
-    batch, samples, context, horizon
-        B series, S sample paths (Chronos-T5 only), T observations, H steps.
-
-    Returns
-    -------
-    dict
-        Bytes of ``self``- and of ``cross``-attention.
-
-    Raises
-    ------
-    FlowrankError
-        If the pipeline is of another family or a number is not positive.
-
-    Notes
-    -----
-    With k_i + v_i the key and value features a token in decoder layer i, over all heads
-    (``key_value_widths()`` of the layer, or twice its inner width for stock T5 attention) and b bytes a
-    number,
-
-        bytes = b · rows · tokens · Σ_i (k_i + v_i).
-
-    ===============  ======  =====================  ==========================================
-    family           rows    tokens, self           tokens, cross
-    ===============  ======  =====================  ==========================================
-    Chronos-T5       B · S   min(H, H_model)        min(T, T_model) + 1 (the end-of-series token)
-    Chronos-Bolt     B       1                      ⌈min(T, T_model) / patch⌉ + 1 (register token)
-    ===============  ======  =====================  ==========================================
-
-    Stock generation repeats the encoder's output for every sample path, hence B · S rows in cross-attention
-    too. Chronos-Bolt decodes a block in one step: its keys and values are made, used once and dropped, so its
-    figures are transient bytes of one forward pass. Beyond H_model both families forecast in blocks, each
-    appended to the context of the next; Bolt then runs one row a quantile, B · Q rows. The largest block
-    counts.
-
-    Examples
-    --------
-    >>> from flowrank import load
-    >>> cache_bytes(load("seed-bolt"), batch=1, samples=1, context=512, horizon=64)["self"]
-    2048
-    """
-    from flowrank.models import attention_layers
-
-    _require_chronos(pipeline, "pipeline")
-    _require_positive(batch=batch, samples=samples, context=context, horizon=horizon)
-    block = _largest_block(pipeline, batch, samples, context, horizon)
-    model = pipeline.inner_model
-    size = model.dtype.itemsize
-    tokens = {"self": block.self_tokens, "cross": block.cross_tokens}
-    features = {"self": 0, "cross": 0}
-    for name, layer in attention_layers(model.decoder).items():
-        features["cross" if name.endswith("EncDecAttention") else "self"] += sum(_key_value_widths(layer))
-    return {kind: size * block.rows * tokens[kind] * features[kind] for kind in tokens}
 
 
 def peak_memory(call: Callable[[], object], *, device: torch.device | None = None) -> int | None:
@@ -261,37 +212,9 @@ def _quiet_profiler() -> Iterator[None]:
             del os.environ[name]
 
 
-class _Block(NamedTuple):
-    rows: int
-    self_tokens: int
-    cross_tokens: int
-
-
-def _largest_block(pipeline: Pipeline, batch: int, samples: int, context: int, horizon: int) -> _Block:
-    """Return the block of a forecast that holds most keys and values: the last full one, or the only one."""
-    capacity, reach = int(pipeline.model_context_length), int(pipeline.model_prediction_length)
-    blocks = math.ceil(horizon / reach)
-    if _samples_paths(pipeline):
-        config = pipeline.model.config
-        has_end = int(config.use_eos_token and config.model_type == "seq2seq")
-
-        def t5_block(index: int) -> _Block:
-            seen = min(context + index * reach, capacity) + has_end
-            return _Block(batch * samples, min(horizon - index * reach, reach), seen)
-
-        return max((t5_block(i) for i in range(blocks)), key=lambda b: (b.cross_tokens, b.self_tokens))
-    config = pipeline.inner_model.chronos_config
-    size, stride = config.input_patch_size, config.input_patch_stride
-    observed = min(context + (blocks - 1) * reach, capacity)
-    padded = math.ceil(observed / size) * size
-    patches = (padded - size) // stride + 1 + int(config.use_reg_token)
-    return _Block(batch * (len(config.quantiles) if blocks > 1 else 1), 1, patches)
-
-
-def _key_value_widths(layer: Any) -> tuple[int, int]:
-    if hasattr(layer, "key_value_widths"):
-        return layer.key_value_widths()
-    return layer.inner_dim, layer.inner_dim
+def _engine(pipeline: Pipeline) -> str:
+    """The code path that the pipeline takes; pipelines of chronos-forecasting itself know one only."""
+    return getattr(pipeline, "engine", "stock")
 
 
 def _sizes(pipeline: Pipeline) -> dict[str, int]:

@@ -15,7 +15,8 @@ from flowrank.errors import FlowrankError
 from flowrank.evaluation import Backtest, evaluate, relative_scores
 from flowrank.files import atomic_folder, refuse_existing
 from flowrank.forecasting import forecast
-from flowrank.models import DEFAULT, load
+from flowrank.models import DEFAULT
+from flowrank.pipelines import load
 from flowrank.report import write_report
 
 RATIO = 0.25

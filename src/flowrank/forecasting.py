@@ -87,6 +87,7 @@ def predict_requests(
     batch_size = check_count(batch_size, "batch_size")
     context_length = int(pipeline.model_context_length)
     remaining = (_cut(request, context_length, argument) for request in requests)
+    by_series = getattr(pipeline, "engine", "stock") == "exact"  # its noise belongs to a series, not to a batch
     batches = 0
     while window := list(islice(remaining, _WINDOW * batch_size)):
         order = sorted(range(len(window)), key=lambda i: -len(window[i].history))
@@ -98,7 +99,7 @@ def predict_requests(
                 [window[i].history for i in chosen],
                 horizon,
                 levels,
-                (seed, batches),
+                (seed, 0 if by_series else batches),
                 predict_kwargs or {},
             )
             for i, quantiles, mean in zip(chosen, *forecasts, strict=True):
@@ -317,7 +318,8 @@ def forecast(pipeline: BaseChronosPipeline, source: Any, *, horizon: int, **opti
     batch_size
         Series in one pass through the model.
     seed
-        For models that sample. The global generators are left as they are.
+        For models that sample. The global generators are left as they are. With the exact engine a series' forecast
+        depends on the seed and on the series, not on its neighbours or the batch size.
     id_column, timestamp_column, target, freq
         As in `flowrank.series.read_series`.
     progress

@@ -21,7 +21,7 @@ from tests.conftest import BOLT_PATCHES, tiny_config
 
 
 def test_dense_models_forecast_as_stock_chronos_does(folder, contexts):
-    stock, ours = BaseChronosPipeline.from_pretrained(folder), flowrank.load(folder)
+    stock, ours = BaseChronosPipeline.from_pretrained(folder), flowrank.load(folder, engine="stock")
     assert isinstance(ours, ChronosBoltPipeline | ChronosPipeline)
     torch.manual_seed(0)
     expected = stock.predict(contexts, prediction_length=16)

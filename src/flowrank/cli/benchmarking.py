@@ -11,8 +11,7 @@ from rich.table import Table
 import flowrank
 from flowrank.cli.console import out
 from flowrank.cli.models import opened
-from flowrank.cli.options import BatchSize, Device, Dtype, Overwrite, Seed
-from flowrank.errors import FlowrankError
+from flowrank.cli.options import BatchSize, Device, Dtype, Engine, Overwrite, Seed
 from flowrank.files import refuse_existing
 
 
@@ -20,7 +19,8 @@ def benchmark(
     child: Annotated[str, typer.Argument(metavar="CHILD", help="The smaller model.")],
     against: Annotated[str, typer.Option(metavar="PARENT", help="The model to compare with.")],
     output: Annotated[Path, typer.Option(help="JSON to write.")],
-    engine: Annotated[str, typer.Option(help="stock: chronos-forecasting's own code path.")] = "stock",
+    engine: Engine = "exact",
+    parent_engine: Annotated[str | None, typer.Option(help="Code path of the parent; default: as --engine.")] = None,
     batch_size: BatchSize = 32,
     context_length: Annotated[int | None, typer.Option(help="Points of each series; default: the model's.")] = None,
     horizon: Annotated[int | None, typer.Option(help="Steps to forecast; default: the model's.")] = None,
@@ -38,11 +38,9 @@ def benchmark(
     from flowrank.files import atomic_file
 
     refuse_existing(output, overwrite=overwrite, argument="--output", kind="file")
-    if engine != "stock":
-        raise FlowrankError("--engine", expected="stock", found=repr(engine), todo="leave the option out")
     result = flowrank.benchmark(
-        opened(child, device, dtype),
-        opened(against, device, dtype),
+        opened(child, device, dtype, engine),
+        opened(against, device, dtype, parent_engine or engine),
         batch_size=batch_size,
         context_length=context_length,
         horizon=horizon,
@@ -60,6 +58,7 @@ def _print_benchmark(result: dict[str, Any]) -> None:
     parent, child, ratio = result["models"]["parent"], result["models"]["child"], result["ratio"]
     device = result["device"]
     table = Table("", "parent", "child", "ratio", title=f"{device['name']}, {device['threads']} threads")
+    table.add_row("engine", parent["engine"], child["engine"], "")
 
     def row(label: str, before: float | None, after: float | None, share: float | None, spec: str) -> None:
         cells = [("–" if value is None else format(value, spec)) for value in (before, after)]
@@ -75,6 +74,7 @@ def _print_benchmark(result: dict[str, Any]) -> None:
             ratio[f"cache_bytes_{key}"],
             ",",
         )
+    row("floor of this machine, s", parent["floor_s"], child["floor_s"], child["floor_s"] / parent["floor_s"], ".4f")
     for key in ("min", "median", "max"):
         row(f"latency s, {key}", parent["latency_s"][key], child["latency_s"][key], None, ".4f")
     for key in ("min", "median", "max"):

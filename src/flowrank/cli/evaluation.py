@@ -15,6 +15,7 @@ from flowrank.cli.options import (
     BatchSize,
     Device,
     Dtype,
+    Engine,
     Freq,
     IdColumn,
     Overwrite,
@@ -43,6 +44,7 @@ def evaluate(
     seed: Seed = 0,
     device: Device = "cpu",
     dtype: Dtype = "auto",
+    engine: Engine = "exact",
     id_column: IdColumn = "item_id",
     timestamp_column: TimestampColumn = "timestamp",
     target: Target = "target",
@@ -63,7 +65,7 @@ def evaluate(
             err.print(f"no backtest for {name}: left out", highlight=False)
         sources = {name: path for name, path in sources.items() if name in known}
     pipelines: dict[str, Any] = {
-        name: name if name == SEASONAL_NAIVE else opened(name, device, dtype) for name in dict.fromkeys(models)
+        name: name if name == SEASONAL_NAIVE else opened(name, device, dtype, engine) for name in dict.fromkeys(models)
     }
     scores = flowrank.evaluate(
         pipelines,

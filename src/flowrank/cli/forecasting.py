@@ -13,6 +13,7 @@ from flowrank.cli.options import (
     BatchSize,
     Device,
     Dtype,
+    Engine,
     Freq,
     IdColumn,
     Model,
@@ -38,6 +39,7 @@ def forecast(
     seed: Seed = 0,
     device: Device = "cpu",
     dtype: Dtype = "auto",
+    engine: Engine = "exact",
     id_column: IdColumn = "item_id",
     timestamp_column: TimestampColumn = "timestamp",
     target: Target = "target",
@@ -51,7 +53,7 @@ def forecast(
     refuse_existing(output, overwrite=overwrite, argument="--output", kind="file")
     check_count(horizon, "--horizon")
     sampling = {} if num_samples is None else {"num_samples": check_count(num_samples, "--num-samples")}
-    pipeline = opened(model, device, dtype)
+    pipeline = opened(model, device, dtype, engine)
     if sampling and pipeline.forecast_type.name != "SAMPLES":
         raise FlowrankError(
             "--num-samples",

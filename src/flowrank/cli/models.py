@@ -15,7 +15,7 @@ def models() -> None:
         out.print(name, highlight=False)
 
 
-def opened(model: str, device: str, dtype: str) -> Any:
+def opened(model: str, device: str, dtype: str, engine: str = "exact") -> Any:
     """Open a model, after a look whether its device is there."""
     import torch
 
@@ -30,4 +30,4 @@ def opened(model: str, device: str, dtype: str) -> Any:
                 todo="leave the option out to use the CPU",
             ) from error
     hush()
-    return flowrank.load(model, device_map=device, dtype=dtype)
+    return flowrank.load(model, device_map=device, dtype=dtype, engine=engine)

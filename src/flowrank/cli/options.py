@@ -13,6 +13,9 @@ Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of everythin
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, auto.")]
 Dtype = Annotated[str, typer.Option(help="auto (as saved), float32, bfloat16 or float16.")]
+Engine = Annotated[
+    str, typer.Option(help="Code path: exact (fast, the same forecasts) or stock (chronos-forecasting).")
+]
 IdColumn = Annotated[str, typer.Option(help="Column with the series' ids; '' if there is none.")]
 TimestampColumn = Annotated[str, typer.Option(help="Column with the time stamps; '' if there is none.")]
 Target = Annotated[str, typer.Option(help="Column with the values.")]

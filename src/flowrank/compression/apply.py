@@ -18,13 +18,11 @@ from flowrank.models import (
     CompressedChronosBolt,
     CompressedT5Config,
     CompressedT5ForConditionalGeneration,
-    FlowrankBoltPipeline,
-    FlowrankT5Pipeline,
-    Pipeline,
     attention_layers,
     attention_parameters,
     tensor_digest,
 )
+from flowrank.pipelines import FlowrankBoltPipeline, FlowrankT5Pipeline, Pipeline
 from flowrank.progress import progress_bar
 from flowrank.versions import versions
 

@@ -15,11 +15,8 @@ from flowrank.models import (
     CompressedChronosBolt,
     CompressedT5Config,
     CompressedT5ForConditionalGeneration,
-    FlowrankBoltPipeline,
-    FlowrankT5Pipeline,
-    Pipeline,
-    load,
 )
+from flowrank.pipelines import FlowrankBoltPipeline, FlowrankT5Pipeline, Pipeline, load
 from flowrank.pretraining.growth import grow
 from flowrank.pretraining.recipe import Recipe
 from flowrank.pretraining.schedule import attention_shapes, layer_widths

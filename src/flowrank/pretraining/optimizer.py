@@ -72,7 +72,7 @@ def block_matrices(model: nn.Module) -> list[str]:
 
     Examples
     --------
-    >>> from flowrank.models import load
+    >>> from flowrank import load
     >>> block_matrices(load().inner_model)[:2]
     ['encoder.block.0.layer.0.SelfAttention.q.weight', 'encoder.block.0.layer.0.SelfAttention.k.weight']
     """

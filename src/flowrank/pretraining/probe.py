@@ -11,7 +11,7 @@ import torch
 from flowrank.errors import check_count
 
 if TYPE_CHECKING:
-    from flowrank.models import Pipeline
+    from flowrank.pipelines import Pipeline
 
 PERIODS = (7, 12, 24, 48)
 NOISE = 0.1
@@ -53,7 +53,7 @@ def seasonal_probe(
 
     Examples
     --------
-    >>> from flowrank.models import load
+    >>> from flowrank import load
     >>> errors = seasonal_probe(load("seed-bolt"), [7], count=8)
     >>> bool(errors[7] < 0.3)
     True

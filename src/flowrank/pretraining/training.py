@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from flowrank.errors import FlowrankError
 from flowrank.files import atomic_file
-from flowrank.models import Pipeline, load
+from flowrank.pipelines import Pipeline, load
 from flowrank.pretraining.architecture import adopted, build, trainable
 from flowrank.pretraining.budget import Clock, rate
 from flowrank.pretraining.journal import Journal, last_whole_checkpoint

@@ -1,0 +1,185 @@
+"""The exact engine beside chronos-forecasting's own code, on published shapes with random weights.
+
+python benchmarks/engine.py t5 --shape base [--batch 8] [--schedule] [--dtype bfloat16] [--repeats 5]
+python benchmarks/engine.py bolt --shape base --batch 32 --context 2048 [--ragged]
+python benchmarks/engine.py scaling --shape tiny [--memory-budget 1000000000]
+
+`t5` and `bolt` time both in one process, in turns, and print the ratio, peak memory above the loaded model, the floor
+of the cost model, and the share of time in matrix products (torch's profiler; the rate they reach beside the rate of a
+large product). `--schedule` narrows the heads to the paper's d_i = 3 (1 + i)^0.27, against the dense stock model.
+`scaling` times the exact engine alone for 8, 32, 128 and 512 series.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from statistics import median
+from typing import Any
+
+import torch
+
+from flowrank.benchmarking import peak_memory
+from flowrank.compression import FlowOfRanks
+from flowrank.cost import Machine, Workload, cost
+from flowrank.models import CompressedT5Config, CompressedT5ForConditionalGeneration
+from flowrank.pipelines import FlowrankT5Pipeline
+from flowrank.pretraining.schedule import attention_shapes, layer_widths
+from shapes import bolt, t5
+
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm")
+FUSED = ("aten::_scaled_dot_product_flash_attention_for_cpu",)
+
+
+def scheduled(parent: FlowrankT5Pipeline) -> FlowrankT5Pipeline:
+    """A model of the parent's shape whose heads follow the paper's schedule; random weights too."""
+    raw = parent.inner_model.config.to_dict()
+    for key in ("model_type", "architectures"):
+        raw.pop(key, None)
+    config = CompressedT5Config(**raw)
+    depths = {"layers": config.num_layers, "decoder_layers": config.num_decoder_layers}
+    widths = layer_widths(FlowOfRanks(d0=3, alpha=0.27), **depths, d_kv=config.d_kv)
+    config.attention_shapes = attention_shapes(widths, **depths, heads=config.num_heads)
+    return FlowrankT5Pipeline.around(CompressedT5ForConditionalGeneration(config).eval())
+
+
+def series_of(batch: int, context: int, ragged: bool) -> torch.Tensor | list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    series = torch.randn(batch, context, generator=generator).cumsum(1)
+    if not ragged:
+        return series
+    lengths = torch.randint(context // 8, context + 1, (batch,), generator=generator)
+    return [row[-length:] for row, length in zip(series, lengths, strict=True)]
+
+
+def products(call: Any) -> dict[str, float]:
+    """Share of the time in matrix products, attention kernels apart and included."""
+    with torch.profiler.profile() as profiler:
+        call()
+    times = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+    total = sum(times.values())
+    plain = sum(times.get(name, 0) for name in PRODUCTS)
+    return {
+        "products": plain / total,
+        "products and fused attention": (plain + sum(times.get(name, 0) for name in FUSED)) / total,
+        "largest others": {
+            name: round(value / total, 3)
+            for name, value in sorted(times.items(), key=lambda item: -item[1])[:10]
+            if name not in PRODUCTS
+        },
+    }
+
+
+def compare(arguments: argparse.Namespace) -> dict[str, Any]:
+    sampling = arguments.family == "t5"
+    shaped = t5 if sampling else bolt
+    stock, exact = shaped(arguments.shape), shaped(arguments.shape)
+    stock.engine = "stock"
+    if arguments.schedule:
+        exact = scheduled(stock)
+    exact.inner_model.to(getattr(torch, arguments.dtype))
+    inputs = series_of(arguments.batch, arguments.context, arguments.ragged)
+    options = {"num_samples": arguments.samples} if sampling else {}
+
+    def call(pipeline: Any) -> Any:
+        torch.manual_seed(0)
+        return lambda: pipeline.predict(inputs, prediction_length=arguments.horizon, **options)
+
+    calls = {"exact": call(exact), "stock": call(stock)}
+    calls["exact"]()
+    if arguments.repeats > 1:
+        calls["stock"]()
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(arguments.repeats):
+        for name, one in calls.items():
+            start = time.perf_counter()
+            one()
+            seconds[name].append(time.perf_counter() - start)
+    ratios = [a / b for a, b in zip(seconds["exact"], seconds["stock"], strict=True)]
+    result: dict[str, Any] = {"what": vars(arguments), "ratio": spread(ratios)}
+    result |= {f"{name} s": spread(values) for name, values in seconds.items()}
+    if not arguments.no_memory:
+        peaks = {name: peak_memory(one) for name, one in calls.items()}
+        result["peak bytes"] = peaks
+        result["peak ratio"] = peaks["exact"] / peaks["stock"]
+    workload = Workload(arguments.batch, arguments.context, arguments.horizon, arguments.samples)
+    pipelines = {"exact": exact, "stock": stock}
+    counted = {name: cost(one, workload, engine=name) for name, one in pipelines.items()}
+    machines = {name: Machine.measure(dtype=one.inner_model.dtype) for name, one in pipelines.items()}
+    for name, one in counted.items():
+        result[f"{name} flops, floor s, caches, weights"] = (
+            one.flops,
+            one.floor(machines[name]),
+            (one.cache_self, one.cache_cross),
+            sum(p.nbytes for p in pipelines[name].inner_model.parameters()),
+        )
+    result["machine"] = vars(machines["exact"])
+    fastest = min(seconds["exact"])
+    share = products(calls["exact"])
+    result["time in"] = share
+    rate = counted["exact"].flops / fastest
+    result["GFLOP/s overall, and its share of a large product's"] = (
+        rate / 1e9,
+        rate / machines["exact"].flops_per_second,
+    )
+    result["and while in products and attention"] = rate / share["products and fused attention"] / 1e9
+    return result
+
+
+def spread(values: list[float]) -> str:
+    return f"{median(values):.4g} ({min(values):.4g} … {max(values):.4g})"
+
+
+def scaling(arguments: argparse.Namespace) -> dict[str, Any]:
+    pipeline = t5(arguments.shape)
+    pipeline.memory_budget = arguments.memory_budget
+    rows = {}
+    counts = (8, 32, 128, 512)
+    for count in counts:
+        inputs = series_of(count, arguments.context, ragged=False)
+
+        def call(inputs: torch.Tensor = inputs) -> None:
+            pipeline.predict(inputs, prediction_length=arguments.horizon, num_samples=arguments.samples)
+
+        if count == counts[0]:
+            call()
+        times = []
+        for _ in range(max(1, arguments.repeats if count < 128 else 1)):
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+        rows[count] = {"s": median(times)}
+        if not arguments.no_memory:
+            rows[count]["peak"] = peak_memory(call)
+        print(count, rows[count], flush=True)
+    x, y = ([math.log(v) for v in values] for values in (counts, [row["s"] for row in rows.values()]))
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    slope = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / sum((a - mean_x) ** 2 for a in x)
+    return {"what": vars(arguments), "rows": rows, "slope": slope}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("family", choices=["t5", "bolt", "scaling"])
+    parser.add_argument("--shape", default="tiny")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--context", type=int, default=512)
+    parser.add_argument("--horizon", type=int, default=64)
+    parser.add_argument("--samples", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--schedule", action="store_true")
+    parser.add_argument("--ragged", action="store_true", help="lengths between an eighth of the context and all of it")
+    parser.add_argument("--dtype", default="float32", help="of the exact side; the stock side stays in float32")
+    parser.add_argument("--memory-budget", type=int)
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    result = scaling(arguments) if arguments.family == "scaling" else compare(arguments)
+    print(json.dumps(result, indent=1, default=str, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

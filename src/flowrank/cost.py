@@ -1,0 +1,399 @@
+"""What a forecast costs before it is run: operations, bytes moved, cache, and the least time a machine needs for it.
+
+Everything follows from the config and the workload. A multiplication and its addition are two operations. Bytes moved
+are those that no schedule of the same work avoids while nothing stays in a cache of the processor: each weight once a
+pass, keys and values once a query batch, each layer's input and output.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flowrank.errors import FlowrankError, check_count
+
+if TYPE_CHECKING:
+    import torch
+
+_MEASURE_S = 0.25
+_LARGE = 1 << 24  # floats of a copy: more than a processor's cache
+_BALANCE = 15  # operations that take as long as a byte moved, in fp32: about 15 on processors and 20 on GPUs of today
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is asked of a model.
+
+    Attributes
+    ----------
+    batch_size, context_length, horizon, num_samples
+        B series of T points, H steps ahead, S sample paths each (Chronos-T5 only).
+    """
+
+    batch_size: int
+    context_length: int
+    horizon: int
+    num_samples: int = 20
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            check_count(value, name)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One stage of a forecast.
+
+    Attributes
+    ----------
+    name
+        "encoder", "cross keys and values", "decoder" or "head".
+    flops
+        Operations.
+    moved
+        Bytes.
+    """
+
+    name: str
+    flops: int
+    moved: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a machine does at best, as measured.
+
+    Attributes
+    ----------
+    flops_per_second
+        Of a large matrix product.
+    bytes_per_second
+        Read and written, of a large copy.
+    """
+
+    flops_per_second: float
+    bytes_per_second: float
+
+    @classmethod
+    def measure(cls, device: Any = "cpu", dtype: Any = None) -> Machine:
+        """Time a large matrix product and a large copy, for half a second.
+
+        Parameters
+        ----------
+        device
+            Where.
+        dtype
+            Of the matrices; default: fp32.
+
+        Examples
+        --------
+        >>> Machine.measure().flops_per_second > 1e8
+        True
+        """
+        import torch
+
+        device, dtype = torch.device(device), dtype or torch.float32
+        a, b = (torch.ones(1024, 1024, dtype=dtype, device=device) for _ in range(2))
+        product = torch.empty_like(a)
+        source = torch.ones(_LARGE, device=device)
+        target = torch.empty_like(source)
+        with torch.no_grad():
+            multiply = _fastest(lambda: torch.mm(a, b, out=product), device)
+            copy = _fastest(lambda: target.copy_(source), device)
+        return cls(2 * 1024**3 / multiply, 2 * source.nbytes / copy)
+
+
+def _fastest(call: Any, device: torch.device) -> float:
+    import torch
+
+    wait = (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
+    call()
+    best, until = math.inf, time.perf_counter() + _MEASURE_S
+    while best == math.inf or time.perf_counter() < until:
+        wait()
+        start = time.perf_counter()
+        call()
+        wait()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one workload.
+
+    Attributes
+    ----------
+    parts
+        Stage by stage.
+    cache_self, cache_cross
+        Bytes of keys and values held at their most.
+    """
+
+    parts: tuple[Part, ...]
+    cache_self: int
+    cache_cross: int
+
+    @property
+    def flops(self) -> int:
+        """Operations, all parts."""
+        return sum(part.flops for part in self.parts)
+
+    @property
+    def moved(self) -> int:
+        """Bytes moved, all parts."""
+        return sum(part.moved for part in self.parts)
+
+    def floor(self, machine: Machine) -> float:
+        """Seconds that the machine needs at least: each part is bound by its operations or by its bytes."""
+        return sum(
+            max(part.flops / machine.flops_per_second, part.moved / machine.bytes_per_second) for part in self.parts
+        )
+
+
+def cost(model: Any, workload: Workload, *, engine: str = "exact", itemsize: int = 4) -> Cost:
+    """Count the cost of forecasting one batch.
+
+    Parameters
+    ----------
+    model
+        A config of a Chronos-T5 or Chronos-Bolt model, dense or compressed, or a pipeline, whose own number type then
+        counts.
+    workload
+        B, T, H and S.
+    engine
+        "exact" or "stock": which code path is counted.
+    itemsize
+        Bytes a number, for a config.
+
+    Raises
+    ------
+    FlowrankError
+        If the model is of another family.
+
+    Notes
+    -----
+    With P_i the parameters of a layer's matrices, N = B · L context tokens and k_i + v_i its cached features a token,
+
+    * the encoder takes 2 N P_i + 2 B L² (k_i + v_i) operations a layer,
+    * exact Chronos-T5 decoding makes cross-attention keys and values for N tokens, stock decoding for N · S;
+    * exact Chronos-T5 decodes B + B · S (H − 1) tokens, stock decoding B · S · H;
+    * exact Bolt decoding makes no keys and values: a head's query costs k_i d to take to the encoder's space, 4 L d to
+      read there, and v_i d to take back.
+
+    Horizons beyond the model's are forecast in blocks, each after the last; their costs add up.
+
+    Examples
+    --------
+    >>> import flowrank
+    >>> workload = Workload(batch_size=8, context_length=512, horizon=64)
+    >>> exact, stock = (cost(flowrank.load("flow-t5"), workload, engine=engine) for engine in ("exact", "stock"))
+    >>> exact.flops < stock.flops, exact.cache_cross * 20 == stock.cache_cross
+    (True, True)
+    """
+    if engine not in ("exact", "stock"):
+        raise FlowrankError("engine", expected="one of exact, stock", found=repr(engine))
+    inner = getattr(model, "inner_model", None)
+    if inner is not None:
+        model, itemsize = inner.config, inner.dtype.itemsize
+    raw = getattr(model, "chronos_config", None)
+    if not isinstance(raw, dict) or not hasattr(model, "num_decoder_layers"):
+        raise FlowrankError(
+            "model",
+            expected="the config or pipeline of a Chronos-T5 or Chronos-Bolt model",
+            found=type(model).__name__,
+            todo="open the model with flowrank.load(…)",
+        )
+    count = _bolt if "input_patch_size" in raw else _t5
+    return count(_Stacks(model, even=engine == "exact"), workload, engine == "exact", itemsize)
+
+
+def prefers_latent(d_model: int, heads: int, features: int, *, tokens: int, paths: int) -> bool:
+    """Whether decoding reads the encoder's output faster than a layer's own keys and values.
+
+    Parameters
+    ----------
+    d_model, heads, features
+        d, h and k + v of the cross-attention layer: what a token of each cache holds is d and k + v.
+    tokens, paths
+        L and S.
+
+    Notes
+    -----
+    A step and series costs 2 S L (k + v) operations on L (k + v) numbers with keys and values, and
+    2 S (k + v + 2 h L) d on (L + k + v) d without. Whichever of operations and bytes takes longer counts.
+
+    Examples
+    --------
+    >>> dense = {"d_model": 768, "heads": 12, "features": 1536, "tokens": 513}
+    >>> prefers_latent(**dense, paths=1), prefers_latent(**dense, paths=20)
+    (True, False)
+    """
+    own = max(2 * paths * tokens * features, _BALANCE * 4 * tokens * features)
+    shared = max(2 * paths * (features + 2 * heads * tokens) * d_model, _BALANCE * 4 * (tokens + features) * d_model)
+    return shared < own
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Sizes of one attention layer.
+
+    Parameters of its projections, cached features, heads, and features while it attends: every head as its widest.
+    """
+
+    q: int
+    k: int
+    v: int
+    o: int
+    keys: int
+    values: int
+    heads: int
+    attended: int
+
+    @property
+    def parameters(self) -> int:
+        return self.q + self.k + self.v + self.o
+
+    @property
+    def features(self) -> int:
+        return self.keys + self.values
+
+
+class _Stacks:
+    """The layers of a config; ``even``: with the heads of a layer padded to its widest."""
+
+    def __init__(self, config: Any, even: bool) -> None:
+        self.config, self.raw, self.even = config, config.chronos_config, even
+        self.d = int(config.d_model)
+        gated = bool(config.is_gated_act)
+        self.feed_forward = (3 if gated else 2) * self.d * int(config.d_ff)
+        names = [f"encoder.block.{i}.layer.0.SelfAttention" for i in range(config.num_layers)]
+        self.encoder = [self._layer(name) for name in names]
+        depth = range(config.num_decoder_layers)
+        self.own = [self._layer(f"decoder.block.{i}.layer.0.SelfAttention") for i in depth]
+        self.cross = [self._layer(f"decoder.block.{i}.layer.1.EncDecAttention") for i in depth]
+
+    def _layer(self, name: str) -> _Layer:
+        from flowrank.models.config import AttentionShape, CompressedT5Config
+
+        config = self.config
+        if isinstance(config, CompressedT5Config):
+            shape = config.shape_of(name)
+        else:
+            shape = AttentionShape.dense(config.num_heads, config.d_kv)
+        alive = [(k, v) for k, v in zip(shape.d_qk, shape.d_vo, strict=True) if v > 0]
+        widest = [(max(1, *(k for k, _ in alive)), max(v for _, v in alive))] * len(alive) if alive else []
+        attended = sum(map(sum, widest))
+        if self.even:
+            alive = widest
+        keys, values = sum(k for k, _ in alive), sum(v for _, v in alive)
+        sizes = {
+            name: (self.d + width) * shape.ranks[name] if name in shape.ranks else self.d * width
+            for name, width in zip("qkvo", (keys, keys, values, values), strict=True)
+        }
+        return _Layer(**sizes, keys=keys, values=values, heads=len(alive), attended=attended)
+
+    def encode(self, rows: int, tokens: int, itemsize: int) -> Part:
+        """The encoder on ``rows`` series of ``tokens`` tokens."""
+        seen = rows * tokens
+        parameters = sum(layer.parameters + self.feed_forward for layer in self.encoder)
+        attention = 2 * rows * tokens**2 * sum(layer.attended for layer in self.encoder)
+        moved = parameters + 2 * seen * self.d * len(self.encoder)
+        return Part("encoder", 2 * seen * parameters + attention, itemsize * moved)
+
+    def blocks(self, workload: Workload) -> Iterator[tuple[int, int]]:
+        """Observations seen and steps forecast, block by block."""
+        capacity, reach = int(self.raw["context_length"]), int(self.raw["prediction_length"])
+        for block in range(math.ceil(workload.horizon / reach)):
+            seen = min(workload.context_length + block * reach, capacity)
+            yield seen, min(reach, workload.horizon - block * reach)
+
+
+def _t5(stacks: _Stacks, workload: Workload, exact: bool, itemsize: int) -> Cost:
+    series, paths, d = workload.batch_size, workload.num_samples, stacks.d
+    end = int(stacks.raw["use_eos_token"] and stacks.raw["model_type"] == "seq2seq")
+    own = sum(layer.features for layer in stacks.own)
+    decoding = sum(layer.parameters for layer in stacks.own) + sum(layer.q + layer.o for layer in stacks.cross)
+    decoding += stacks.feed_forward * len(stacks.own)
+    head = int(stacks.config.vocab_size) * stacks.d
+    parts, caches = [], []
+    for seen, steps in stacks.blocks(workload):
+        tokens = seen + end
+        rows = series + series * paths * (steps - 1) if exact else series * paths * steps
+        looked = series * paths * sum(range(2, steps + 1))  # keys looked back at, the first token's own apart
+        keyed, latent = list(stacks.cross), list[_Layer]()
+        if exact:
+            for layer in stacks.cross:
+                if prefers_latent(d, layer.heads, layer.features, tokens=tokens, paths=paths):
+                    keyed.remove(layer)
+                    latent.append(layer)
+        cross = sum(layer.features for layer in keyed)
+        making = sum(layer.k + layer.v for layer in keyed)
+        parts.append(stacks.encode(series, tokens, itemsize))
+        made = series * (1 if exact else paths) * tokens
+        parts.append(Part("cross keys and values", 2 * made * making, itemsize * (making + made * cross)))
+        flops = 2 * rows * decoding + 2 * rows * tokens * sum(layer.attended for layer in keyed)
+        flops += 2 * looked * sum(layer.attended for layer in stacks.own)
+        flops += sum(2 * rows * d * (layer.features + 2 * layer.heads * tokens) for layer in latent)
+        moved = steps * (decoding + made * (cross + d * len(latent))) + looked * own
+        if not exact:  # its cache is copied to grow
+            flops += 2 * series * paths * sum(layer.attended for layer in stacks.own)
+            moved += 2 * looked * own
+        parts.append(Part("decoder", flops, itemsize * moved))
+        parts.append(Part("head", 2 * rows * head, itemsize * steps * head + 4 * rows * stacks.config.vocab_size))
+        held = made * (cross + (d if latent else 0))
+        caches.append((itemsize * held, itemsize * series * paths * steps * own))
+    largest = max(caches)
+    return Cost(_merged(parts), cache_self=largest[1], cache_cross=largest[0])
+
+
+def _bolt(stacks: _Stacks, workload: Workload, exact: bool, itemsize: int) -> Cost:
+    raw, d, d_ff = stacks.raw, stacks.d, int(stacks.config.d_ff)
+    size, stride, levels = raw["input_patch_size"], raw["input_patch_stride"], len(raw["quantiles"])
+    outputs = levels * raw["prediction_length"]
+    embedding = 2 * size * d_ff + d_ff * d + 2 * size * d
+    head = d * d_ff + d_ff * outputs + d * outputs
+    parts, caches = [], []
+    for block, (seen, _) in enumerate(stacks.blocks(workload)):
+        rows = workload.batch_size * (levels if block else 1)
+        patches = (math.ceil(seen / size) * size - size) // stride + 1
+        tokens = patches + int(raw.get("use_reg_token", False))
+        encoder = stacks.encode(rows, tokens, itemsize)
+        embedded = 2 * rows * patches * embedding
+        parts.append(Part("encoder", encoder.flops + embedded, encoder.moved + itemsize * embedding))
+        flops = parameters = 0
+        for index, (own, cross) in enumerate(zip(stacks.own, stacks.cross, strict=True)):
+            first = exact and index == 0  # the same token for every series, until it has looked across
+            mapped = min(own.v + own.o, d * d) if exact else own.parameters
+            flops += 2 * (1 if first else rows) * (mapped + cross.q)
+            flops += 2 * rows * (cross.o + stacks.feed_forward)
+            parameters += mapped + cross.parameters + stacks.feed_forward
+            if exact:
+                flops += 2 * (1 if first else rows) * cross.keys * d + 2 * rows * cross.values * d
+                flops += 4 * rows * cross.heads * tokens * d
+            else:
+                flops += 2 * rows * own.attended + 2 * rows * tokens * (cross.k + cross.v + cross.attended)
+        made = 0 if exact else rows * tokens * sum(layer.features for layer in stacks.cross)
+        moved = parameters + 2 * made + (rows * tokens * d * len(stacks.cross) if exact else 0)
+        parts.append(Part("decoder", flops, itemsize * moved))
+        parts.append(Part("head", 2 * rows * head, itemsize * (head + rows * outputs)))
+        own_made = 0 if exact else rows * sum(layer.features for layer in stacks.own)
+        caches.append((itemsize * made, itemsize * own_made))
+    largest = max(caches)
+    return Cost(_merged(parts), cache_self=largest[1], cache_cross=largest[0])
+
+
+def _merged(parts: list[Part]) -> tuple[Part, ...]:
+    """Parts of all blocks, one of each name."""
+    names = dict.fromkeys(part.name for part in parts)
+    return tuple(
+        Part(
+            name,
+            sum(part.flops for part in parts if part.name == name),
+            sum(part.moved for part in parts if part.name == name),
+        )
+        for name in names
+    )

@@ -1,0 +1,214 @@
+"""The layers of a T5 stack, read once from a model and computed without what changes nothing.
+
+Weights are the model's own tensors wherever it stores them as they are needed; activations are two-dimensional, one row
+a token, and residuals are added inside the matrix product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, pad, scaled_dot_product_attention
+from transformers.models.t5.modeling_t5 import T5Attention, T5DenseActDense, T5LayerFF, T5Stack
+
+from flowrank.inference.packing import Packed
+from flowrank.models.attention import CompressedT5Attention, FactoredLinear, HeadLayout
+
+Matrices = tuple[Tensor, ...]
+"""One weight (out, in), or the two factors of one, applied from the left to the right."""
+
+_ROWS = 1024  # of a feed-forward layer at once: the hidden units then stay in the cache
+_SHORT = 64  # up to so many keys, plain products beat the fused kernel
+
+
+@dataclass(frozen=True)
+class Heads:
+    """An attention layer's weights, one even grid of heads.
+
+    Attributes
+    ----------
+    query, key, value, output
+        The projections; heads of unequal widths are padded with zeros, once.
+    count
+        h, the heads that are computed.
+    d_qk, d_vo
+        Their widths.
+    alive
+        Which of the layer's heads they are; None: all.
+    """
+
+    query: Matrices
+    key: Matrices
+    value: Matrices
+    output: Matrices
+    count: int
+    d_qk: int
+    d_vo: int
+    alive: tuple[int, ...] | None
+
+    @classmethod
+    def of(cls, layer: T5Attention) -> Heads | None:
+        """Weights of a layer, stock or compressed; None if no head is left."""
+        if not isinstance(layer, CompressedT5Attention):
+            width = layer.key_value_proj_dim
+            query, key, value, output = (_matrices(getattr(layer, name)) for name in "qkvo")
+            return cls(query, key, value, output, layer.n_heads, width, width, None)
+        if not layer.value_layout.widths:
+            return None
+        queries, values = layer.query_layout, layer.value_layout
+        return cls(
+            _spread(layer.q, queries),
+            _spread(layer.k, queries),
+            _spread(layer.v, values),
+            _gathered(layer.o, values),
+            len(values.widths),
+            queries.widest,
+            values.widest,
+            None if layer.alive_heads is None else tuple(layer.alive_heads),
+        )
+
+    def key_by_head(self) -> Tensor:
+        """W_K of every head, (h, d_qk, d)."""
+        return product(self.key).unflatten(0, (self.count, -1))
+
+    def value_by_head(self) -> Tensor:
+        """W_V of every head, (h, d_vo, d)."""
+        return product(self.value).unflatten(0, (self.count, -1))
+
+    def biased(self, bias: Tensor) -> Tensor:
+        """The heads' part of a position bias (1, heads of the layer, …)."""
+        return bias if self.alive is None else bias[:, list(self.alive)]
+
+
+def _matrices(layer: nn.Module) -> Matrices:
+    if isinstance(layer, FactoredLinear):
+        return layer.down.weight.detach(), layer.up.weight.detach()
+    return (layer.weight.detach(),)  # type: ignore[operator]
+
+
+def _spread(layer: nn.Module, layout: HeadLayout) -> Matrices:
+    """Weights whose output features lie on an even grid of heads."""
+    *before, last = _matrices(layer)
+    if not layout.even:
+        grid = last.new_zeros(len(layout.widths) * layout.widest, last.shape[1])
+        last = grid.index_copy_(0, layout.slots(last.device), last)
+    return (*before, last)
+
+
+def _gathered(layer: nn.Module, layout: HeadLayout) -> Matrices:
+    """Weights whose input features lie on an even grid of heads."""
+    first, *after = _matrices(layer)
+    if not layout.even:
+        grid = first.new_zeros(first.shape[0], len(layout.widths) * layout.widest)
+        first = grid.index_copy_(1, layout.slots(first.device), first)
+    return (first, *after)
+
+
+def project(x: Tensor, matrices: Matrices) -> Tensor:
+    """Map rows (n, in) to (n, out)."""
+    for matrix in matrices:
+        x = linear(x, matrix)
+    return x
+
+
+def product(matrices: Matrices) -> Tensor:
+    """The one matrix (out, in) that a projection stands for."""
+    first, *others = matrices
+    for matrix in others:
+        first = matrix @ first
+    return first
+
+
+def add_projection(x: Tensor, update: Tensor, matrices: Matrices) -> None:
+    """Add the projection of rows ``update`` (n, in) to ``x`` (n, out), in place."""
+    *before, last = matrices
+    update = project(update, tuple(before))
+    if last.dtype == x.dtype:
+        x.addmm_(update, last.t())
+    else:  # T5 keeps the second feed-forward matrix in fp32 when all else is fp16
+        x += linear(update.to(last.dtype), last)
+    bound(x)
+
+
+def bound(x: Tensor) -> None:
+    """Keep fp16 finite, as T5 does."""
+    if x.dtype == torch.float16:
+        largest = torch.finfo(x.dtype).max
+        x.clamp_(-largest, largest)
+
+
+class FeedForward:
+    """A feed-forward layer: x ← x + W_O ReLU(W_I norm(x)), or whatever its module computes."""
+
+    def __init__(self, layer: T5LayerFF) -> None:
+        dense: Any = layer.DenseReluDense
+        self.norm, self.dense = layer.layer_norm, dense
+        self.plain = (
+            isinstance(dense, T5DenseActDense)
+            and isinstance(dense.act, nn.ReLU)
+            and type(dense.wi) is nn.Linear
+            and type(dense.wo) is nn.Linear
+        )
+
+    def add(self, x: Tensor) -> None:
+        """Update ``x`` (n, d) in place."""
+        for rows in x.split(_ROWS):
+            if self.plain:
+                hidden = linear(self.norm(rows), self.dense.wi.weight).relu_()
+                add_projection(rows, hidden, (self.dense.wo.weight,))
+            else:
+                rows += self.dense(self.norm(rows))
+                bound(rows)
+
+
+class Encoder:
+    """A T5 encoder on packed tokens."""
+
+    def __init__(self, stack: T5Stack) -> None:
+        blocks: Any = stack.block
+        self.layers = [
+            (block.layer[0].layer_norm, Heads.of(block.layer[0].SelfAttention), FeedForward(block.layer[-1]))
+            for block in blocks
+        ]
+        self.position = blocks[0].layer[0].SelfAttention
+        self.final_norm = stack.final_layer_norm
+
+    def __call__(self, x: Tensor, packed: Packed) -> Tensor:
+        """Encode tokens (n, d); ``x`` is overwritten."""
+        bias = self.position.compute_bias(packed.span, packed.span, device=x.device).detach().to(x.dtype)
+        for norm, heads, feed_forward in self.layers:
+            if heads is not None:
+                add_projection(x, _self_attention(norm(x), heads, packed, heads.biased(bias)), heads.output)
+            feed_forward.add(x)
+        return self.final_norm(x)
+
+
+def _self_attention(x: Tensor, heads: Heads, packed: Packed, bias: Tensor) -> Tensor:
+    """What the heads read from tokens (n, d), series by series: (n, h · d_vo)."""
+    query, key, value = (project(x, matrices) for matrices in (heads.query, heads.key, heads.value))
+    results = []
+    for run in packed.runs:
+        if run.whole:
+            seen = bias[:, :, : run.length, : run.length]
+        else:
+            places = packed.positions[run.tokens] - packed.positions[run.tokens.start]
+            seen = bias[:, :, places[:, None], places[None]]
+        q, k, v = (
+            part[run.tokens].view(run.count, run.length, heads.count, -1).transpose(1, 2)
+            for part in (query, key, value)
+        )
+        results.append(_attend(q, k, v, seen).transpose(1, 2).flatten(0, 1).flatten(1))
+    return results[0] if len(results) == 1 else torch.cat(results)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """Softmax attention: (B, h, L, d_qk), (B, h, L, d_qk), (B, h, L, d_vo) → (B, h, L, d_vo)."""
+    if key.shape[2] <= _SHORT and query.device.type == "cpu":
+        return (query @ key.transpose(2, 3)).add_(bias).softmax(dim=-1) @ value
+    widths = query.shape[-1], value.shape[-1]
+    if widths[0] != widths[1]:  # the fused kernel wants one width
+        query, key, value = (pad(x, (0, max(widths) - x.shape[-1])) for x in (query, key, value))
+    return scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)[..., : widths[1]]

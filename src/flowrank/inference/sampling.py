@@ -1,0 +1,132 @@
+"""Drawing tokens as transformers defines it, from noise that belongs to a series and not to its batch."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowrank.errors import FlowrankError
+
+_BLOCK = 16
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What may be drawn from logits: temperature, then the k likeliest tokens, then the nucleus of mass top_p.
+
+    Attributes
+    ----------
+    temperature
+        Divides the logits, > 0.
+    top_k
+        Number of tokens, and those that tie with the last; 0 or None: all.
+    top_p
+        Smallest set of likeliest tokens whose probability exceeds this; 1 or None: all.
+    forbidden
+        Token that is never drawn.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    forbidden: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise FlowrankError("temperature", expected="a number > 0", found=repr(self.temperature))
+        if self.top_k is not None and (self.top_k < 0 or int(self.top_k) != self.top_k):
+            raise FlowrankError("top_k", expected="a whole number ≥ 0 (0: all tokens)", found=repr(self.top_k))
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise FlowrankError("top_p", expected="a number in (0, 1]", found=repr(self.top_p))
+
+    def draw(self, logits: Tensor, uniforms: Tensor) -> Tensor:
+        """Draw tokens by inverting the distribution function.
+
+        Parameters
+        ----------
+        logits
+            Shape (rows, vocabulary); overwritten.
+        uniforms
+            Shape (rows, draws), in [0, 1).
+
+        Returns
+        -------
+        Tensor
+            Tokens (rows, draws).
+
+        Raises
+        ------
+        FlowrankError
+            If a row holds NaN, or nothing that may be drawn.
+        """
+        scores, tokens = self.candidates(logits)
+        if not torch.isfinite(scores.amax(dim=1)).all():
+            raise FlowrankError(
+                "model",
+                expected="finite logits",
+                found="NaN or infinity",
+                todo="check the model's weights and the type they are computed in",
+            )
+        cumulative = scores.softmax(dim=1).cumsum(dim=1)
+        wanted = (uniforms * cumulative[:, -1:]).contiguous()
+        chosen = torch.searchsorted(cumulative, wanted, right=True).clamp_(max=scores.shape[1] - 1)
+        return chosen if tokens is None else tokens.gather(1, chosen)
+
+    def candidates(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Scores (rows, n) of what may be drawn, in fp32, and their tokens; None: column is token."""
+        logits = logits.float()
+        if self.forbidden is not None:
+            logits[:, self.forbidden] = -torch.inf
+        if self.temperature != 1:
+            logits = logits / self.temperature
+        tokens: Tensor | None = None
+        scores = logits
+        if self.top_k and self.top_k < logits.shape[1]:
+            ordered, places = _largest(logits, self.top_k + 1)
+            threshold = ordered[:, self.top_k - 1]
+            if (ordered[:, self.top_k] == threshold).any():  # transformers keeps all that tie with the k-th
+                scores = logits.masked_fill(logits < threshold[:, None], -torch.inf)
+            else:
+                scores, tokens = ordered[:, : self.top_k], places[:, : self.top_k]
+        if self.top_p is not None and self.top_p < 1:
+            if tokens is None:
+                scores, tokens = scores.sort(dim=1, descending=True)
+            # The mass of a token and all that are less likely.
+            tail = scores.softmax(dim=1).flip(1).cumsum(dim=1).flip(1)
+            outside = tail <= 1 - self.top_p
+            outside[:, 0] = False
+            scores = scores.masked_fill(outside, -torch.inf)
+        return scores, tokens
+
+
+def _largest(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` largest of each row, falling, and where they are.
+
+    They lie in the ``count`` blocks whose largest entries are largest, so only those are searched.
+    """
+    blocks, rest = divmod(rows.shape[1], _BLOCK)
+    if rest or blocks < 2 * count:
+        return rows.topk(count, dim=1)
+    split = rows.view(rows.shape[0], blocks, _BLOCK)
+    chosen = split.amax(dim=2).topk(count, dim=1, sorted=False).indices
+    few = split.gather(1, chosen[:, :, None].expand(-1, -1, _BLOCK)).flatten(1)
+    values, places = few.topk(count, dim=1)
+    return values, chosen.gather(1, places // _BLOCK) * _BLOCK + places % _BLOCK
+
+
+def uniforms(series: list[Tensor], seed: int, steps: int, draws: int) -> Tensor:
+    """Noise (series, steps, draws) in [0, 1) that depends on each series' own tokens and the seed alone.
+
+    So a forecast does not change with its neighbours in a batch. Equal series get equal noise: for more paths of one
+    series, ask for more samples.
+    """
+    noise = torch.empty(len(series), steps, draws)
+    generator = torch.Generator()
+    for row, tokens in zip(noise, series, strict=True):
+        digest = hashlib.blake2b(tokens.cpu().numpy().tobytes(), digest_size=8, key=seed.to_bytes(8, "little"))
+        generator.manual_seed(int.from_bytes(digest.digest(), "little") >> 1)
+        row.uniform_(generator=generator)
+    return noise

@@ -1,0 +1,146 @@
+"""Operations and caches are counted from configs: both are compared with what really runs and exists."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import GenerationConfig
+
+import flowrank
+from flowrank import Budget, FlowrankError, JointHeads, Uniform, WeightSVD
+from flowrank.cost import Cost, Machine, Part, Workload, cost
+from tests.conftest import make_bolt, make_t5
+
+CONTEXT, HORIZON = 24, 6
+ADDMM = {torch.ops.aten.addmm_: lambda _x, a, b, **_: 2 * math.prod(a) * b[-1]}
+
+
+def _held(cache) -> int:
+    return sum(
+        tensor.numel() * tensor.element_size() for layer in cache.layers for tensor in (layer.keys, layer.values)
+    )
+
+
+def test_t5_cache_equals_the_tensors_of_stock_generation(t5):
+    batch, samples = 2, 3
+    for context, horizon in ((CONTEXT, HORIZON), (50, 8)):
+        tokens, mask, _ = t5.tokenizer.context_input_transform(torch.randn(batch, context))
+        output = t5.inner_model.generate(
+            input_ids=tokens,
+            attention_mask=mask,
+            generation_config=GenerationConfig(
+                min_new_tokens=horizon,
+                max_new_tokens=horizon,
+                do_sample=True,
+                num_return_sequences=samples,
+                eos_token_id=1,
+                pad_token_id=0,
+                return_dict_in_generate=True,
+            ),
+        )
+        cache = output.past_key_values
+        counted = cost(t5, Workload(batch, context, horizon, samples), engine="stock")
+        assert counted.cache_self == _held(cache.self_attention_cache)
+        assert counted.cache_cross == _held(cache.cross_attention_cache)
+
+
+@pytest.mark.parametrize(("context", "horizon"), [(50, 16), (30, 40)])
+def test_bolt_cache_equals_the_tensors_of_its_largest_forward(bolt, context, horizon):
+    seen = []
+    bolt.inner_model.decoder.register_forward_hook(lambda *call: seen.append(call[-1].past_key_values))
+    bolt.predict(torch.randn(2, context), prediction_length=horizon)
+    counted = cost(bolt, Workload(2, context, horizon), engine="stock")
+    assert counted.cache_self == max(_held(cache.self_attention_cache) for cache in seen)
+    assert counted.cache_cross == max(_held(cache.cross_attention_cache) for cache in seen)
+
+
+def test_t5_cache_equals_the_tensors_of_the_exact_engine(t5_folder):
+    from flowrank.inference import T5Engine
+
+    child = flowrank.compress(
+        flowrank.load(t5_folder), JointHeads(Budget(0.3), per_head=True), calibration_series=8, calibration_points=64
+    )
+    tokens, mask, _ = child.tokenizer.context_input_transform(torch.randn(2, CONTEXT))
+    with torch.inference_mode():
+        decoder = T5Engine(child.inner_model).decoder(tokens, mask, paths=3, steps=HORIZON)
+    counted = cost(child, Workload(2, CONTEXT, HORIZON, 3))
+    assert counted.cache_self == sum(tensor.nbytes for pair in decoder.own if pair is not None for tensor in pair)
+    held = {t.data_ptr(): t.nbytes for cache in decoder.cross if cache is not None for t in cache.tensors}
+    assert counted.cache_cross == sum(held.values())
+
+
+def test_the_cache_of_a_long_horizon_is_that_of_the_longest_context(t5):
+    def caches(context, horizon):
+        counted = cost(t5, Workload(2, context, horizon, 3))
+        return counted.cache_self, counted.cache_cross
+
+    assert caches(40, 36) == caches(64, 4)  # blocks of 16, 16, 4 on 40, 56, 64 points
+    assert caches(64, 36) == caches(64, 16)
+
+
+def _child(folder, method):
+    return flowrank.compress(flowrank.load(folder), method, calibration_series=8, calibration_points=64)
+
+
+MODELS = {
+    "t5": lambda folder: flowrank.load(make_t5(folder)),
+    "t5 gated": lambda folder: flowrank.load(make_t5(folder, feed_forward_proj="gated-gelu")),
+    "t5 many layers": lambda folder: flowrank.load(make_t5(folder, num_layers=4)),
+    "t5 joint": lambda folder: _child(make_t5(folder), JointHeads(Budget(0.3))),
+    "t5 factors": lambda folder: _child(make_t5(folder), WeightSVD(Uniform(0.4))),
+    "bolt": lambda folder: flowrank.load(make_bolt(folder)),
+    "bolt narrow": lambda folder: flowrank.load(make_bolt(folder, d_kv=2, num_layers=3, num_decoder_layers=1)),
+    "bolt joint": lambda folder: _child(make_bolt(folder), JointHeads(Uniform(0.4))),
+}
+
+
+@pytest.mark.filterwarnings("ignore:We recommend", "ignore:prediction_length")
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
+@pytest.mark.parametrize("engine", ["exact", "stock"])
+@pytest.mark.parametrize(
+    "workload", [Workload(3, 24, 16, 4), Workload(2, 40, 20, 3), Workload(1, 8, 1, 1), Workload(2, 60, 5, 1)], ids=str
+)
+def test_operations_are_those_that_torch_counts(make, engine, workload, tmp_path):
+    pipeline = make(tmp_path / "model")
+    pipeline.engine = engine
+    pipeline.inner_model.set_attn_implementation("eager")  # torch does not count its fused kernels on a CPU
+    samples = {"num_samples": workload.num_samples} if hasattr(pipeline, "tokenizer") else {}
+    series = torch.randn(workload.batch_size, workload.context_length)
+    pipeline.predict(series, prediction_length=1, **samples)  # what is made once for a model is not counted
+    with FlopCounterMode(display=False, custom_mapping=ADDMM) as counter:
+        pipeline.predict(series, prediction_length=workload.horizon, **samples)
+    assert cost(pipeline, workload, engine=engine).flops == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def test_a_config_alone_is_enough_and_the_exact_engine_needs_less(t5_folder):
+    pipeline = flowrank.load(t5_folder)
+    workload = Workload(4, 64, 16, 20)
+    exact, stock = (cost(pipeline.inner_model.config, workload, engine=engine) for engine in ("exact", "stock"))
+    assert exact == cost(pipeline, workload)
+    assert exact.flops < stock.flops
+    assert exact.moved < stock.moved
+    assert exact.cache_cross * 20 == stock.cache_cross
+    assert cost(pipeline.inner_model.config, workload, itemsize=2).cache_self * 2 == exact.cache_self
+
+
+def test_the_floor_is_bound_by_operations_or_by_bytes():
+    machine = Machine(flops_per_second=100.0, bytes_per_second=10.0)
+    assert Cost((Part("a", 1000, 20), Part("b", 100, 50)), 0, 0).floor(machine) == 10 + 5
+
+
+def test_a_machine_is_measured():
+    machine = Machine.measure()
+    assert machine.flops_per_second > 1e8
+    assert machine.bytes_per_second > 1e8
+
+
+def test_bad_input_is_refused(t5):
+    with pytest.raises(FlowrankError, match="engine: expected one of exact, stock, found 'fast'"):
+        cost(t5, Workload(1, 1, 1), engine="fast")
+    with pytest.raises(FlowrankError, match="model: expected the config or pipeline"):
+        cost(torch.nn.Linear(1, 1), Workload(1, 1, 1))
+    with pytest.raises(FlowrankError, match="horizon: expected a whole number"):
+        Workload(1, 1, 0)
