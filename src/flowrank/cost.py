@@ -211,29 +211,30 @@ def cost(model: Any, workload: Workload, *, engine: str = "exact", itemsize: int
     return count(_Stacks(model, even=engine == "exact"), workload, engine == "exact", itemsize)
 
 
-def prefers_latent(d_model: int, heads: int, features: int, *, tokens: int, paths: int) -> bool:
+def prefers_latent(d_model: int, heads: int, features: int, *, tokens: int, paths: int, series: int) -> bool:
     """Whether decoding reads the encoder's output faster than a layer's own keys and values.
 
     Parameters
     ----------
     d_model, heads, features
         d, h and k + v of the cross-attention layer: what a token of each cache holds is d and k + v.
-    tokens, paths
-        L and S.
+    tokens, paths, series
+        L, S and B.
 
     Notes
     -----
     A step and series costs 2 S L (k + v) operations on L (k + v) numbers with keys and values, and
-    2 S (k + v + 2 h L) d on (L + k + v) d without. Whichever of operations and bytes takes longer counts.
+    2 S (k + v + 2 h L) d on (L + (k + v) / B) d without. Whichever of operations and bytes takes longer counts.
 
     Examples
     --------
-    >>> dense = {"d_model": 768, "heads": 12, "features": 1536, "tokens": 513}
+    >>> dense = {"d_model": 768, "heads": 12, "features": 1536, "tokens": 513, "series": 8}
     >>> prefers_latent(**dense, paths=1), prefers_latent(**dense, paths=20)
     (True, False)
     """
     own = max(2 * paths * tokens * features, _BALANCE * 4 * tokens * features)
-    shared = max(2 * paths * (features + 2 * heads * tokens) * d_model, _BALANCE * 4 * (tokens + features) * d_model)
+    moved = 4 * (tokens + features / series) * d_model
+    shared = max(2 * paths * (features + 2 * heads * tokens) * d_model, _BALANCE * moved)
     return shared < own
 
 
@@ -327,7 +328,7 @@ def _t5(stacks: _Stacks, workload: Workload, exact: bool, itemsize: int) -> Cost
         keyed, latent = list(stacks.cross), list[_Layer]()
         if exact:
             for layer in stacks.cross:
-                if prefers_latent(d, layer.heads, layer.features, tokens=tokens, paths=paths):
+                if prefers_latent(d, layer.heads, layer.features, tokens=tokens, paths=paths, series=series):
                     keyed.remove(layer)
                     latent.append(layer)
         cross = sum(layer.features for layer in keyed)

@@ -107,7 +107,7 @@ def cross_caches(
     for heads in layers:
         if heads is None:
             caches.append(None)
-        elif choice == "latent" or (choice == "auto" and _is_faster_latent(heads, packed.longest, paths)):
+        elif choice == "latent" or (choice == "auto" and _is_faster_latent(heads, packed, paths)):
             latent = packed.padded(encoded) if latent is None else latent
             caches.append(Latent((latent,), mask, heads.key_by_head(), heads.value_by_head()))
         else:
@@ -115,6 +115,6 @@ def cross_caches(
     return caches
 
 
-def _is_faster_latent(heads: Heads, tokens: int, paths: int) -> bool:
+def _is_faster_latent(heads: Heads, packed: Packed, paths: int) -> bool:
     d, features = heads.key[0].shape[1], heads.count * (heads.d_qk + heads.d_vo)
-    return prefers_latent(d, heads.count, features, tokens=tokens, paths=paths)
+    return prefers_latent(d, heads.count, features, tokens=packed.longest, paths=paths, series=packed.series)
