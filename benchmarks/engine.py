@@ -1,12 +1,12 @@
 """The exact engine beside chronos-forecasting's own code, on published shapes with random weights.
 
-python benchmarks/engine.py t5 --shape base [--batch 8] [--schedule] [--dtype bfloat16] [--repeats 5]
+python benchmarks/engine.py t5 --shape base [--batch 8] [--models dense schedule] [--dtypes float32 bfloat16]
 python benchmarks/engine.py bolt --shape base --batch 32 --context 2048 [--ragged]
 python benchmarks/engine.py scaling --shape tiny [--memory-budget 1000000000]
 
-`t5` and `bolt` time both in one process, in turns, and print the ratio, peak memory above the loaded model, the floor
-of the cost model, and the share of time in matrix products (torch's profiler; the rate they reach beside the rate of a
-large product). `--schedule` narrows the heads to the paper's d_i = 3 (1 + i)^0.27, against the dense stock model.
+`t5` and `bolt` time all in one process, in turns, and print the ratios to the dense stock model, peak memory above the
+loaded model, the floor of the cost model, and the share of time in matrix products (torch's profiler; the rate they
+reach beside the rate of a large product). `schedule` narrows the heads to the paper's d_i = 3 (1 + i)^0.27.
 `scaling` times the exact engine alone for 8, 32, 128 and 512 series.
 """
 
@@ -72,59 +72,66 @@ def products(call: Any) -> dict[str, float]:
     }
 
 
+def rivals(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The exact side: each model in each number type, by name."""
+    made = {}
+    for kind in arguments.models:
+        for dtype in arguments.dtypes:
+            model = (t5 if arguments.family == "t5" else bolt)(arguments.shape)
+            if kind == "schedule":
+                model = scheduled(model)
+            model.inner_model.to(getattr(torch, dtype))
+            made[f"{kind} {dtype}"] = model
+    return made
+
+
 def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     sampling = arguments.family == "t5"
-    shaped = t5 if sampling else bolt
-    stock, exact = shaped(arguments.shape), shaped(arguments.shape)
+    stock = (t5 if sampling else bolt)(arguments.shape)
     stock.engine = "stock"
-    if arguments.schedule:
-        exact = scheduled(stock)
-    exact.inner_model.to(getattr(torch, arguments.dtype))
+    pipelines = {"stock": stock, **rivals(arguments)}
     inputs = series_of(arguments.batch, arguments.context, arguments.ragged)
     options = {"num_samples": arguments.samples} if sampling else {}
 
-    def call(pipeline: Any) -> Any:
+    def run(pipeline: Any) -> None:
         torch.manual_seed(0)
-        return lambda: pipeline.predict(inputs, prediction_length=arguments.horizon, **options)
+        pipeline.predict(inputs, prediction_length=arguments.horizon, **options)
 
-    calls = {"exact": call(exact), "stock": call(stock)}
-    calls["exact"]()
-    if arguments.repeats > 1:
-        calls["stock"]()
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    seconds: dict[str, list[float]] = {name: [] for name in pipelines}
+    for pipeline in pipelines.values():
+        run(pipeline)
     for _ in range(arguments.repeats):
-        for name, one in calls.items():
+        for name, pipeline in pipelines.items():
             start = time.perf_counter()
-            one()
+            run(pipeline)
             seconds[name].append(time.perf_counter() - start)
-    ratios = [a / b for a, b in zip(seconds["exact"], seconds["stock"], strict=True)]
-    result: dict[str, Any] = {"what": vars(arguments), "ratio": spread(ratios)}
-    result |= {f"{name} s": spread(values) for name, values in seconds.items()}
-    if not arguments.no_memory:
-        peaks = {name: peak_memory(one) for name, one in calls.items()}
-        result["peak bytes"] = peaks
-        result["peak ratio"] = peaks["exact"] / peaks["stock"]
     workload = Workload(arguments.batch, arguments.context, arguments.horizon, arguments.samples)
-    pipelines = {"exact": exact, "stock": stock}
-    counted = {name: cost(one, workload, engine=name) for name, one in pipelines.items()}
-    machines = {name: Machine.measure(dtype=one.inner_model.dtype) for name, one in pipelines.items()}
-    for name, one in counted.items():
-        result[f"{name} flops, floor s, caches, weights"] = (
-            one.flops,
-            one.floor(machines[name]),
-            (one.cache_self, one.cache_cross),
-            sum(p.nbytes for p in pipelines[name].inner_model.parameters()),
-        )
-    result["machine"] = vars(machines["exact"])
-    fastest = min(seconds["exact"])
-    share = products(calls["exact"])
-    result["time in"] = share
-    rate = counted["exact"].flops / fastest
-    result["GFLOP/s overall, and its share of a large product's"] = (
-        rate / 1e9,
-        rate / machines["exact"].flops_per_second,
-    )
-    result["and while in products and attention"] = rate / share["products and fused attention"] / 1e9
+    result: dict[str, Any] = {"what": vars(arguments)}
+    for name, pipeline in pipelines.items():
+        machine = Machine.measure(dtype=pipeline.inner_model.dtype)
+        counted = cost(pipeline, workload, engine="stock" if pipeline is stock else "exact")
+        row: dict[str, Any] = {"s": spread(seconds[name])}
+        row["of stock"] = spread([a / b for a, b in zip(seconds[name], seconds["stock"], strict=True)])
+        row |= {"floor s": counted.floor(machine), "TFLOP": counted.flops / 1e12}
+        row["large product GFLOP/s, copy GB/s"] = (machine.flops_per_second / 1e9, machine.bytes_per_second / 1e9)
+        row["weights, self cache, cross cache MB"] = [
+            round(held / 1e6, 1)
+            for held in (
+                sum(p.nbytes for p in pipeline.inner_model.parameters()),
+                counted.cache_self,
+                counted.cache_cross,
+            )
+        ]
+        if not arguments.no_memory:
+            row["peak MB"] = (peak_memory(lambda pipeline=pipeline: run(pipeline)) or 0) / 1e6
+        if pipeline is not stock:
+            share = products(lambda pipeline=pipeline: run(pipeline))
+            rate = counted.flops / min(seconds[name])
+            busy = rate / share["products and fused attention"]
+            row["time in"] = share
+            row["GFLOP/s, share of a large product's"] = (rate / 1e9, rate / machine.flops_per_second)
+            row["while in products and attention"] = (busy / 1e9, busy / machine.flops_per_second)
+        result[name] = row
     return result
 
 
@@ -169,9 +176,9 @@ def main() -> None:
     parser.add_argument("--horizon", type=int, default=64)
     parser.add_argument("--samples", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--schedule", action="store_true")
+    parser.add_argument("--models", nargs="+", choices=["dense", "schedule"], default=["dense"])
+    parser.add_argument("--dtypes", nargs="+", default=["float32"], help="of the exact side; stock stays in float32")
     parser.add_argument("--ragged", action="store_true", help="lengths between an eighth of the context and all of it")
-    parser.add_argument("--dtype", default="float32", help="of the exact side; the stock side stays in float32")
     parser.add_argument("--memory-budget", type=int)
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--threads", type=int, default=2)

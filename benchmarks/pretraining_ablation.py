@@ -125,7 +125,8 @@ def score(
         if not (folder / "config.json").exists() or not (dense / "config.json").exists():
             continue
         pipeline = flowrank.load(folder)
-        measured = flowrank.benchmark(pipeline, flowrank.load(dense), batch_size=32, repeats=5)
+        stock = (flowrank.load(one, engine="stock") for one in (folder, dense))
+        measured = flowrank.benchmark(*stock, batch_size=32, repeats=5)
         scores = scored(pipeline)
         row = {"model": name, "ratio": ratio, "seed": seed}
         row["kept"] = measured["ratio"]["attention_parameters"]
