@@ -106,6 +106,22 @@ class Machine:
         return cls(2 * 1024**3 / multiply, 2 * source.nbytes / copy)
 
 
+def fastest_dtype(device: Any = "cpu") -> torch.dtype:
+    """bf16 where the device multiplies it clearly faster than fp32, else fp32: measured, in a second.
+
+    Processors without bf16 instructions compute it more slowly than fp32.
+
+    Examples
+    --------
+    >>> str(fastest_dtype()) in ("torch.float32", "torch.bfloat16")
+    True
+    """
+    import torch
+
+    single, half = (Machine.measure(device, dtype).flops_per_second for dtype in (torch.float32, torch.bfloat16))
+    return torch.bfloat16 if half > 1.2 * single else torch.float32
+
+
 def _fastest(call: Any, device: torch.device) -> float:
     import torch
 

@@ -12,7 +12,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of everything random.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, auto.")]
-Dtype = Annotated[str, typer.Option(help="auto (as saved), float32, bfloat16 or float16.")]
+Dtype = Annotated[str, typer.Option(help="auto (as saved), float32, bfloat16, float16, or fastest on this device.")]
 Engine = Annotated[
     str, typer.Option(help="Code path: exact (fast, the same forecasts) or stock (chronos-forecasting).")
 ]

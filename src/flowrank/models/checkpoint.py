@@ -213,5 +213,5 @@ def _dtype(dtype: Any) -> Any:
     if isinstance(dtype, torch.dtype) or dtype is None:
         return dtype or "auto"
     if dtype not in DTYPES:
-        raise FlowrankError("dtype", expected=f"one of {sorted(DTYPES)}", found=repr(dtype))
+        raise FlowrankError("dtype", expected=f"one of {sorted([*DTYPES, 'fastest'])}", found=repr(dtype))
     return DTYPES[dtype]
