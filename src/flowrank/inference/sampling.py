@@ -126,7 +126,7 @@ def uniforms(series: list[Tensor], seed: int, steps: int, draws: int) -> Tensor:
     noise = torch.empty(len(series), steps, draws)
     generator = torch.Generator()
     for row, tokens in zip(noise, series, strict=True):
-        digest = hashlib.blake2b(tokens.cpu().numpy().tobytes(), digest_size=8, key=seed.to_bytes(8, "little"))
+        digest = hashlib.blake2b(tokens.numpy().tobytes(), digest_size=8, key=seed.to_bytes(8, "little"))
         generator.manual_seed(int.from_bytes(digest.digest(), "little") >> 1)
         row.uniform_(generator=generator)
     return noise

@@ -79,8 +79,8 @@ class T5Engine:
         self, tokens: Tensor, mask: Tensor, steps: int, paths: int, sampling: Sampling, seed: int, cross_cache: str
     ) -> Tensor:
         first = mask.int().argmax(dim=1).tolist()
-        noise = uniforms([row[start:] for row, start in zip(tokens, first, strict=True)], seed, steps, paths)
-        noise = noise.to(tokens.device)
+        contexts = [row[start:] for row, start in zip(tokens.cpu(), first, strict=True)]
+        noise = uniforms(contexts, seed, steps, paths).to(tokens.device)
         decoder = self.decoder(tokens, mask, paths=paths, steps=steps, cross_cache=cross_cache)
         start = torch.full((len(tokens),), self.model.config.decoder_start_token_id, device=tokens.device)
         drawn = torch.empty(len(tokens), paths, steps, dtype=torch.long, device=tokens.device)
