@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import settings
 
+settings.register_profile("flowrank", deadline=None)  # a busy machine is no failure
+settings.load_profile("flowrank")
 torch.set_num_threads(1)  # the models are tiny, and tests run side by side
 
 T5_TOKENS = {

@@ -114,7 +114,7 @@ def test_histories_shorter_than_a_season():
     np.testing.assert_allclose(scores["WQL"], abs(4 - 3) / 4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     history=npst.arrays(
         np.float64,

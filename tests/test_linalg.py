@@ -20,7 +20,7 @@ def test_epsilon_rank_of_a_known_spectrum():
 
 
 @given(st.integers(0, 10_000), st.integers(1, 8), st.integers(1, 8))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_spectrum_agrees_with_its_gram_and_ranks_are_monotone(seed, rows, columns):
     a = gaussian(seed, rows, columns)
     direct, gram = Spectrum.of(a), Spectrum.of_gram(a.T @ a)
@@ -54,7 +54,7 @@ def test_streamed_moment_equals_the_whole():
 
 
 @given(st.integers(0, 10_000), st.integers(1, 7), st.integers(0, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_moment_root_is_a_root_even_when_singular(seed, n, rows):
     x = gaussian(seed, rows, n)
     moment = x.T @ x
@@ -79,7 +79,7 @@ def test_moment_that_is_not_finite_is_refused():
 
 
 @given(st.integers(0, 10_000), st.integers(2, 6), st.integers(2, 6), st.integers(1, 5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_input_svd_loses_exactly_the_discarded_energy_and_nothing_beats_it(seed, m, n, rank):
     w, x = gaussian(seed, m, n), gaussian(seed + 1, 50, m) * torch.logspace(0, -2, m, dtype=torch.float64)
     moment = x.T @ x / 50
@@ -98,7 +98,7 @@ def test_input_svd_loses_exactly_the_discarded_energy_and_nothing_beats_it(seed,
 
 
 @given(st.integers(0, 10_000), st.integers(1, 5), st.integers(0, 5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_balanced_basis_is_the_optimal_joint_truncation(seed, width, rank):
     """Against the definition: the truncated SVD of L_Xᵀ W_Q W_Kᵀ L_Y at full size."""
     d = 7

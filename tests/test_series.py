@@ -148,7 +148,7 @@ def test_a_long_file_is_not_held_in_memory(tmp_path):
     assert peaks[1] - peaks[0] < 110  # MiB; the whole table takes 400 MiB and more
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     targets=st.lists(
         st.lists(st.floats(allow_infinity=False, width=64), min_size=1, max_size=12), min_size=1, max_size=6

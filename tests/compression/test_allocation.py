@@ -54,7 +54,7 @@ RULES = [
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("make", [joint_groups, matrix_groups])
 @given(seed=st.integers(0, 1000), ratio=st.floats(0.15, 1.0))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_budget_is_kept_and_nearly_used(rule, make, seed, ratio):
     groups = make(seed)
     kept = allocate(rule(ratio), groups, whole(groups))
@@ -75,7 +75,7 @@ def test_ratio_one_keeps_everything(rule, make):
 
 
 @given(seed=st.integers(0, 1000), ratio=st.floats(0.1, 0.9))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_no_exchange_improves_a_budget(seed, ratio):
     """Greedy by value is optimal when every component costs the same: no dropped one is worth more than a kept one."""
     groups = [group for group in joint_groups(seed) if group.part == "VO"]

@@ -80,7 +80,7 @@ def test_warming_up_where_only_minutes_count():
     step=st.integers(0, 2000),
     used=st.floats(0, 1),
 )
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_rates_are_shares_of_the_peak_and_fall_once_warm(kind, warmup, cooldown, step, used):
     recipe = Recipe(max_steps=1000, lr_scheduler_type=kind, warmup_ratio=warmup, cooldown_ratio=cooldown)
     now, later = rate(recipe, step, used), rate(recipe, step, min(1.0, used + 0.1))

@@ -38,7 +38,7 @@ CHRONOS_KEYS = {
     easy_share=st.floats(0, 1),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_through_json_and_back(**values):
     recipe = Recipe(max_steps=10, **values)
     plain = json.loads(json.dumps(recipe.to_dict()))

@@ -23,7 +23,7 @@ FLOWS = {"d0": st.floats(0.1, 40), "alpha": st.floats(-0.5, 1.5)}
 
 
 @given(**FLOWS, **SIZES)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_ceiling_of_the_papers_formula(d0, alpha, layers, decoder_layers, d_kv):
     widths = layer_widths(FlowOfRanks(d0=d0, alpha=alpha), layers=layers, decoder_layers=decoder_layers, d_kv=d_kv)
     assert len(widths) == layers + decoder_layers
@@ -35,7 +35,7 @@ def test_ceiling_of_the_papers_formula(d0, alpha, layers, decoder_layers, d_kv):
 
 
 @given(**FLOWS, **SIZES)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_nearest_power_of_two(d0, alpha, layers, decoder_layers, d_kv):
     schedule = FlowOfRanks(d0=d0, alpha=alpha, rounding="power_of_two")
     for number, width in enumerate(layer_widths(schedule, layers=layers, decoder_layers=decoder_layers, d_kv=d_kv)):
@@ -48,7 +48,6 @@ def test_nearest_power_of_two(d0, alpha, layers, decoder_layers, d_kv):
 
 
 @given(rounding=st.sampled_from(["ceil", "power_of_two"]), **FLOWS, **SIZES)
-@settings(deadline=None)
 def test_widths_are_monotone(rounding, d0, alpha, layers, decoder_layers, d_kv):
     schedule = FlowOfRanks(d0=d0, alpha=alpha, rounding=rounding)
     widths = layer_widths(schedule, layers=layers, decoder_layers=decoder_layers, d_kv=d_kv)
@@ -85,7 +84,7 @@ def every_schedule(alpha: float, rounding: str, total: int, d_kv: int) -> list[t
 @example(ratio=0.29, alpha=0.0, rounding="ceil", layers=2, decoder_layers=1, d_kv=100)
 @example(ratio=1.0, alpha=0.5, rounding="ceil", layers=4, decoder_layers=4, d_kv=64)
 @example(ratio=1.0, alpha=0.0, rounding="power_of_two", layers=1, decoder_layers=1, d_kv=17)
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_ratio_is_kept_and_used_up(ratio, alpha, rounding, layers, decoder_layers, d_kv):
     """Encoder, decoder, cross-attention each have their layers. One more step of d0 would go over the budget."""
 
@@ -104,7 +103,6 @@ def test_ratio_is_kept_and_used_up(ratio, alpha, rounding, layers, decoder_layer
 
 
 @given(ratio=st.floats(0.01, 1.0), alpha=st.floats(0, 1.5), **SIZES)
-@settings(deadline=None)
 def test_schedule_of_a_ratio_is_that_of_some_d0(ratio, alpha, layers, decoder_layers, d_kv):
     widths = layer_widths(
         FlowOfRanks(ratio=ratio, alpha=alpha), layers=layers, decoder_layers=decoder_layers, d_kv=d_kv

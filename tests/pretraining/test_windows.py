@@ -56,7 +56,7 @@ def expected_cut(values: list[float], length: int, horizon: int, most_missing: f
     horizon=st.integers(1, 12),
     most_missing=st.sampled_from([0.0, 0.25, 0.5, 0.9, 1.0]),
 )
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_cut_is_what_the_documentation_says(values, length, horizon, most_missing):
     got = cut(values, length, horizon, most_missing=most_missing)
     expected = expected_cut(values.tolist(), length, horizon, most_missing)
@@ -73,7 +73,7 @@ def test_cut_is_what_the_documentation_says(values, length, horizon, most_missin
     length=st.integers(4, 30),
     horizon=st.integers(1, 12),
 )
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_context_ends_where_the_target_begins(count, missing, length, horizon):
     """Values tell their time, 100 + t: what is where is read off what came out."""
     values = 100.0 + np.arange(count)

@@ -94,7 +94,7 @@ def test_bank_is_that_of_the_paper():
     ]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.sampled_from(BANK), st.booleans()), min_size=1, max_size=4),
     st.integers(2, 40),

@@ -84,7 +84,7 @@ def test_components_that_share_nothing():
     np.testing.assert_allclose(mixed, scaled[kinds], rtol=1e-12)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     arrays.arrays(np.float64, (3, 9), elements=st.one_of(st.just(np.nan), st.floats(-1e300, 1e300))),
     st.integers(1, 4),
@@ -144,7 +144,7 @@ def test_only_usable_windows():
         assert not np.isnan(one.target[0])
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     arrays.arrays(np.float64, st.integers(1, 30), elements=st.sampled_from([np.nan, 0.0, 1.0])),
     st.integers(3, 12),
