@@ -2,8 +2,8 @@
 
 python benchmarks/theory.py [--instances 2000]
 
-Looseness is bound over actual, for all entries whose actual side is above 10⁻¹⁰: median and quartiles. The instances are
-those of tests/test_theory.py in kind, drawn here by one seed.
+Looseness is bound over actual, for all entries whose actual side is above 10⁻¹⁰: median and quartiles. The instances
+are those of tests/test_theory.py in kind, drawn here by one seed.
 """
 
 from __future__ import annotations

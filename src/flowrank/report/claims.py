@@ -90,7 +90,10 @@ def _latency(bench: dict[str, Any] | None) -> Claim | None:
     if bench is None or ratio.get("median") is None:
         return None
     spread = f"{ratio['min']:.2f} to {ratio['max']:.2f} over paired runs" if "min" in ratio else "paired runs"
-    return Claim("latency", ratio["median"], show(ratio["median"], "ratio"), "latency, relative to the parent", spread)
+    engines = [_model(bench, role).get("engine") for role in ("child", "parent")]
+    other = f" under the {engines[1]} code path" if engines[0] != engines[1] and engines[1] else ""
+    label = f"latency, relative to the parent{other}"
+    return Claim("latency", ratio["median"], show(ratio["median"], "ratio"), label, spread)
 
 
 def _bench_ratio(bench: dict[str, Any] | None, key: str, label: str) -> Claim | None:

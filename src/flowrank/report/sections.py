@@ -189,6 +189,7 @@ COSTS = (
     ("latency_s.median", "Latency, median", "latency", "seconds", "latency.median"),
     ("latency_s.min", "Latency, fastest", "latency, min", "seconds", "latency.min"),
     ("latency_s.max", "Latency, slowest", "latency, max", "seconds", "latency.max"),
+    ("floor_s", "Time that this machine needs at least", "floor", "seconds", "floor"),
 )
 
 
@@ -203,15 +204,14 @@ def _cost(bench: dict[str, Any] | None) -> Section | None:
             ratio = child / parent
         if (parent, child, ratio) != (None, None, None):
             rows.append({"what": what, "short": short, "unit": unit, "parent": parent, "child": child, "ratio": ratio})
-    names = [_dig(bench, f"models.{role}.name") for role in ("parent", "child")]
     table = Table(
         "cost",
         "Parent and child on one workload",
         [
             Column("what", ""),
             Column("ratio", "child / parent", "ratio"),
-            Column("parent", f"parent ({names[0]})" if names[0] else "parent", "unit"),
-            Column("child", f"child ({names[1]})" if names[1] else "child", "unit"),
+            Column("parent", _headed("parent", bench), "unit"),
+            Column("child", _headed("child", bench), "unit"),
         ],
         rows,
         note="1 MB is 10⁶ bytes. Latency was measured in turns in one process; its ratios are taken pair "
@@ -221,6 +221,13 @@ def _cost(bench: dict[str, Any] | None) -> Section | None:
     bars = outcomes.cost_bars([row for row in rows if row["short"] not in ("latency, min", "latency, max")])
     lead = f"Workload: {workload}." if workload else "Parent and child on the same workload."
     return Section("cost", "Cost", lead, [bars] if bars else [], [table])
+
+
+def _headed(role: str, bench: dict[str, Any]) -> str:
+    """Column of a model: its role, name and code path."""
+    name, engine = (_dig(bench, f"models.{role}.{key}") for key in ("name", "engine"))
+    known = ", ".join(part for part in (name, f"{engine} engine" if engine else None) if part)
+    return f"{role} ({known})" if known else role
 
 
 def _dig(record: dict[str, Any], path: str) -> Any:
