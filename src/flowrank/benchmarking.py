@@ -214,7 +214,7 @@ def _quiet_profiler() -> Iterator[None]:
 
 def _engine(pipeline: Pipeline) -> str:
     """The code path that the pipeline takes; pipelines of chronos-forecasting itself know one only."""
-    return getattr(pipeline, "engine", "stock")
+    return getattr(pipeline, "path", "stock")
 
 
 def _sizes(pipeline: Pipeline) -> dict[str, int]:

@@ -170,7 +170,7 @@ class Cost:
         )
 
 
-def cost(model: Any, workload: Workload, *, engine: str = "exact", itemsize: int = 4) -> Cost:
+def cost(model: Any, workload: Workload, *, engine: str | None = None, itemsize: int = 4) -> Cost:
     """Count the cost of forecasting one batch.
 
     Parameters
@@ -181,7 +181,7 @@ def cost(model: Any, workload: Workload, *, engine: str = "exact", itemsize: int
     workload
         B, T, H and S.
     engine
-        "exact" or "stock": which code path is counted.
+        "exact" or "stock": which code path is counted. None: the pipeline's own; exact for a config.
     itemsize
         Bytes a number, for a config.
 
@@ -210,11 +210,15 @@ def cost(model: Any, workload: Workload, *, engine: str = "exact", itemsize: int
     >>> exact.flops < stock.flops, exact.cache_cross * 20 == stock.cache_cross
     (True, True)
     """
+    inner = getattr(model, "inner_model", None)
+    cross_cache = "auto"
+    if inner is not None:
+        engine = engine or getattr(model, "path", "stock")
+        cross_cache = getattr(getattr(model, "inference", None), "cross_cache", cross_cache)
+        model, itemsize = inner.config, inner.dtype.itemsize
+    engine = engine or "exact"
     if engine not in ("exact", "stock"):
         raise FlowrankError("engine", expected="one of exact, stock", found=repr(engine))
-    inner = getattr(model, "inner_model", None)
-    if inner is not None:
-        model, itemsize = inner.config, inner.dtype.itemsize
     raw = getattr(model, "chronos_config", None)
     if not isinstance(raw, dict) or not hasattr(model, "num_decoder_layers"):
         raise FlowrankError(
@@ -223,8 +227,11 @@ def cost(model: Any, workload: Workload, *, engine: str = "exact", itemsize: int
             found=type(model).__name__,
             todo="open the model with flowrank.load(…)",
         )
-    count = _bolt if "input_patch_size" in raw else _t5
-    return count(_Stacks(model, even=engine == "exact"), workload, engine == "exact", itemsize)
+    exact = engine == "exact"
+    stacks = _Stacks(model, even=exact)
+    if "input_patch_size" in raw:
+        return _bolt(stacks, workload, exact, itemsize)
+    return _t5(stacks, workload, exact, itemsize, cross_cache)
 
 
 def prefers_latent(d_model: int, heads: int, features: int, *, tokens: int, paths: int, series: int) -> bool:
@@ -329,7 +336,7 @@ class _Stacks:
             yield seen, min(reach, workload.horizon - block * reach)
 
 
-def _t5(stacks: _Stacks, workload: Workload, exact: bool, itemsize: int) -> Cost:
+def _t5(stacks: _Stacks, workload: Workload, exact: bool, itemsize: int, cross_cache: str) -> Cost:
     series, paths, d = workload.batch_size, workload.num_samples, stacks.d
     end = int(stacks.raw["use_eos_token"] and stacks.raw["model_type"] == "seq2seq")
     own = sum(layer.features for layer in stacks.own)
@@ -344,7 +351,8 @@ def _t5(stacks: _Stacks, workload: Workload, exact: bool, itemsize: int) -> Cost
         keyed, latent = list(stacks.cross), list[_Layer]()
         if exact:
             for layer in stacks.cross:
-                if prefers_latent(d, layer.heads, layer.features, tokens=tokens, paths=paths, series=series):
+                shared = prefers_latent(d, layer.heads, layer.features, tokens=tokens, paths=paths, series=series)
+                if cross_cache == "latent" or (cross_cache == "auto" and shared):
                     keyed.remove(layer)
                     latent.append(layer)
         cross = sum(layer.features for layer in keyed)
@@ -384,7 +392,7 @@ def _bolt(stacks: _Stacks, workload: Workload, exact: bool, itemsize: int) -> Co
         flops = parameters = 0
         for index, (own, cross) in enumerate(zip(stacks.own, stacks.cross, strict=True)):
             first = exact and index == 0  # the same token for every series, until it has looked across
-            mapped = min(own.v + own.o, d * d) if exact else own.parameters
+            mapped = own.v + own.o if exact else own.parameters
             flops += 2 * (1 if first else rows) * (mapped + cross.q)
             flops += 2 * rows * (cross.o + stacks.feed_forward)
             parameters += mapped + cross.parameters + stacks.feed_forward

@@ -87,7 +87,7 @@ def predict_requests(
     batch_size = check_count(batch_size, "batch_size")
     context_length = int(pipeline.model_context_length)
     remaining = (_cut(request, context_length, argument) for request in requests)
-    by_series = getattr(pipeline, "engine", "stock") == "exact"  # its noise belongs to a series, not to a batch
+    by_series = getattr(pipeline, "path", "stock") == "exact"  # its noise belongs to a series, not to a batch
     batches = 0
     while window := list(islice(remaining, _WINDOW * batch_size)):
         order = sorted(range(len(window)), key=lambda i: -len(window[i].history))

@@ -17,8 +17,8 @@ from flowrank.cost import fastest_dtype
 from flowrank.errors import FlowrankError, check_count
 from flowrank.files import atomic_folder, current_umask
 from flowrank.inference.bolt import BoltEngine
-from flowrank.inference.engines import Inference
-from flowrank.inference.sampling import Sampling
+from flowrank.inference.engines import Inference, check_budget, check_engine
+from flowrank.inference.sampling import Sampling, series_keys
 from flowrank.inference.t5 import T5Engine
 from flowrank.models.card import model_card
 from flowrank.models.checkpoint import MODEL_FILES, RECIPE, Checkpoint
@@ -139,6 +139,11 @@ class FlowrankBoltPipeline(_Beside, ChronosBoltPipeline):
         super().__init__(model)
         self.inference = Inference(BoltEngine)
 
+    @property
+    def path(self) -> str:
+        """The code path that the next forecast takes: "stock" where that is wanted, or the only one that can."""
+        return self.inference.path_for(self.model)
+
     def predict(
         self, inputs: Any, prediction_length: int | None = None, limit_prediction_length: bool = False
     ) -> Tensor:
@@ -163,29 +168,28 @@ class FlowrankBoltPipeline(_Beside, ChronosBoltPipeline):
         FlowrankError
             If ``prediction_length`` is no count, or larger than allowed.
         """
-        engine = self.inference.engine_for(self.inner_model)
+        engine = self.inference.engine_for(self.model)
         context = self._prepare_and_validate_context(context=inputs)[..., -self.model_context_length :]
         nothing = context.isnan().all(dim=1).any() and not self.model.chronos_config.use_reg_token
         if engine is None or nothing:  # what sees nothing at all is the stock code's affair
             return super().predict(inputs, prediction_length, limit_prediction_length)
         reach = self.model_prediction_length
-        horizon = reach if prediction_length is None else check_count(prediction_length, "prediction_length")
+        horizon = reach if prediction_length is None else check_count(prediction_length, "prediction_length", least=0)
         if horizon > reach:
             _beyond(horizon, reach, limit_prediction_length)
-        context = context.to(device=self.inner_model.device, dtype=torch.float32)
-        with torch.inference_mode():
-            blocks = [engine.quantiles(context, memory_budget=self.memory_budget)]
-            if horizon > reach:
-                context = context[:, None].expand(-1, len(self.quantiles), -1)
-            levels = torch.tensor(self.quantiles, device=context.device)
-            while len(blocks) * reach < horizon:
-                # Every quantile goes on as a series of its own; the quantiles of all of theirs are the block's.
-                context = torch.cat([context, blocks[-1]], dim=-1)[..., -self.model_context_length :]
-                ahead = engine.quantiles(context.flatten(0, 1), memory_budget=self.memory_budget)
-                ahead = ahead.unflatten(0, context.shape[:2]).flatten(1, 2)
-                blocks.append(ahead.quantile(levels, dim=1).transpose(0, 1))
-            forecast = torch.cat(blocks, dim=-1)[..., :horizon]
-        return forecast.to(dtype=torch.float32, device="cpu").clone()
+        context = context.to(device=self.model.device, dtype=torch.float32)
+        blocks = [engine.quantiles(context, memory_budget=self.memory_budget)]
+        if horizon > reach:
+            context = context[:, None].expand(-1, len(self.quantiles), -1)
+        levels = torch.tensor(self.quantiles, device=context.device)
+        while len(blocks) * reach < horizon:
+            # Every quantile goes on as a series of its own; the quantiles of all of theirs are the block's.
+            context = torch.cat([context, blocks[-1]], dim=-1)[..., -self.model_context_length :]
+            ahead = engine.quantiles(context.flatten(0, 1), memory_budget=self.memory_budget)
+            ahead = ahead.unflatten(0, context.shape[:2]).flatten(1, 2)
+            blocks.append(ahead.quantile(levels, dim=1).transpose(0, 1))
+        forecast = torch.cat(blocks, dim=-1)[..., :horizon]
+        return forecast.to(dtype=torch.float32, device="cpu")
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -198,56 +202,92 @@ class FlowrankBoltPipeline(_Beside, ChronosBoltPipeline):
         return pipeline
 
 
-class _T5Model(ChronosModel):
-    """chronos-forecasting's wrapper of a language model, which draws its tokens with the pipeline's engine."""
+class FlowrankT5Pipeline(_Beside, ChronosPipeline):
+    """A Chronos-T5 pipeline, dense or compressed."""
 
-    def __init__(self, config: ChronosConfig, model: PreTrainedModel, inference: Inference[T5Engine]) -> None:
-        super().__init__(config, model)
-        self.inference = inference
+    def __init__(self, tokenizer: Any, model: ChronosModel) -> None:
+        super().__init__(tokenizer, model)
+        self.inference = Inference(T5Engine)
 
-    def forward(
+    @property
+    def path(self) -> str:
+        """The code path that the next forecast takes: "stock" where that is wanted, or the only one that can."""
+        return self.inference.path_for(self.model.model)
+
+    def predict(
         self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
+        inputs: Any,
         prediction_length: int | None = None,
         num_samples: int | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
+        limit_prediction_length: bool = False,
     ) -> Tensor:
-        """Draw sample paths of tokens, (series, num_samples, prediction_length); None: what the config says."""
-        engine, config = self.inference.engine_for(self.model), self.config
-        if engine is None or not attention_mask.any(dim=1).all():  # what sees nothing at all is the stock code's affair
-            return super().forward(input_ids, attention_mask, prediction_length, num_samples, temperature, top_k, top_p)
+        """Draw sample paths, as ``ChronosPipeline.predict`` does; None: what the model's config says.
 
-        def chosen(value: Any, default: Any) -> Any:
-            return default if value is None else value
+        With the exact engine a series' paths depend on its values and on the state of torch's generator
+        (``torch.manual_seed``) alone, not on the batch that it comes in. Equal series have equal paths.
 
-        seed = int(torch.randint(2**62, ()))  # from torch's generator: manual_seed makes a run repeatable
-        with torch.inference_mode():
-            return engine.sample(
-                input_ids,
-                attention_mask,
-                steps=check_count(chosen(prediction_length, config.prediction_length), "prediction_length"),
-                paths=check_count(chosen(num_samples, config.num_samples), "num_samples"),
-                sampling=Sampling(
-                    temperature=chosen(temperature, config.temperature),
-                    top_k=chosen(top_k, config.top_k),
-                    top_p=chosen(top_p, config.top_p),
-                    forbidden=config.eos_token_id,
-                ),
-                seed=seed,
-                memory_budget=self.inference.memory_budget,
+        Parameters
+        ----------
+        inputs
+            A series (time,), a list of such, or a batch (series, time), NaN-padded on the left.
+        prediction_length
+            H. What lies beyond the model's own horizon is forecast in blocks, each after the median of the last.
+        num_samples
+            S, paths a series.
+        temperature, top_k, top_p
+            Of sampling, see `flowrank.inference.Sampling`.
+        limit_prediction_length
+            Whether to refuse what lies beyond the model's own horizon.
+
+        Returns
+        -------
+        Tensor
+            Shape (series, S, H), fp32, on the CPU.
+
+        Raises
+        ------
+        FlowrankError
+            If a number makes no sense, or the horizon is larger than allowed.
+        """
+        engine = self.inference.engine_for(self.model.model)
+        context = self._prepare_and_validate_context(context=inputs)
+        config = self.model.config
+        unseen = context[..., -config.context_length :].isnan().all(dim=1).any() and not config.use_eos_token
+        if engine is None or unseen:  # what sees nothing at all is the stock code's affair
+            return super().predict(
+                inputs, prediction_length, num_samples, temperature, top_k, top_p, limit_prediction_length
+            )
+        reach = config.prediction_length
+        horizon = reach if prediction_length is None else check_count(prediction_length, "prediction_length")
+        if horizon > reach:
+            _beyond(horizon, reach, limit_prediction_length)
+        paths = check_count(config.num_samples if num_samples is None else num_samples, "num_samples")
+        sampling = Sampling(
+            temperature=config.temperature if temperature is None else temperature,
+            top_k=config.top_k if top_k is None else top_k,
+            top_p=config.top_p if top_p is None else top_p,
+            forbidden=config.eos_token_id,
+        )
+        first, seed = context[..., -config.context_length :], int(torch.randint(2**62, ()))
+        blocks: list[Tensor] = []
+        while (done := len(blocks) * reach) < horizon:
+            tokens, mask, scale = self.tokenizer.context_input_transform(context)
+            drawn = engine.sample(
+                tokens.to(self.model.device),
+                mask.to(self.model.device),
+                steps=min(horizon - done, reach),
+                paths=paths,
+                sampling=sampling,
+                keys=series_keys(first, seed, block=len(blocks)),
+                memory_budget=self.memory_budget,
                 cross_cache=self.inference.cross_cache,
             )
-
-
-class FlowrankT5Pipeline(_Beside, ChronosPipeline):
-    """A Chronos-T5 pipeline, dense or compressed."""
-
-    def __init__(self, tokenizer: Any, model: ChronosModel) -> None:
-        self.inference = Inference(T5Engine)
-        super().__init__(tokenizer, _T5Model(model.config, model.model, self.inference))
+            blocks.append(self.tokenizer.output_transform(drawn.to(scale.device), scale))
+            context = torch.cat([context, blocks[-1].median(dim=1).values], dim=-1)
+        return torch.cat(blocks, dim=-1).to(dtype=torch.float32, device="cpu")
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -333,6 +373,8 @@ def load(
     >>> tuple(quantiles.shape), tuple(mean.shape)
     ((1, 12, 9), (1, 12))
     """
+    check_engine(engine)
+    check_budget(memory_budget)
     checkpoint = Checkpoint.find(source, revision=revision)
     if dtype == "fastest":
         auto = "cuda" if torch.cuda.is_available() else "cpu"

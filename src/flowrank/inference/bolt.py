@@ -16,7 +16,7 @@ from torch import Tensor
 
 from flowrank.inference.chunks import budget_on, even_chunks
 from flowrank.inference.cross import look
-from flowrank.inference.layers import Encoder, FeedForward, Heads, Matrices, add_projection, product, project
+from flowrank.inference.layers import Encoder, FeedForward, Heads, add_projection, project
 from flowrank.inference.packing import Packed, by_length
 
 
@@ -29,6 +29,7 @@ class BoltEngine:
         blocks: Any = model.decoder.block
         self.layers = [_DecoderLayer.of(block.layer) for block in blocks]
 
+    @torch.inference_mode()
     def quantiles(self, context: Tensor, *, memory_budget: int | None = None) -> Tensor:
         """Forecast one block.
 
@@ -42,15 +43,18 @@ class BoltEngine:
         Returns
         -------
         Tensor
-            Shape (series, quantiles, prediction length), fp32.
+            Shape (series, quantiles, prediction length), fp32; NaN for a series without an observation, if the model
+            has no register token to look at.
         """
         model = self.model
         config = model.chronos_config
         context = context[:, -config.context_length :]
-        order = by_length(self._observed(context))
-        result = context.new_empty(len(context), len(config.quantiles), config.prediction_length)
-        tokens = self._observed(context[order]).sum(dim=1).tolist()
-        costs = [self._bytes_a_series(count + 1) for count in tokens]
+        observed = self._observed(context)
+        order = by_length(observed)
+        if not config.use_reg_token:
+            order = order[observed[order].any(dim=1)]
+        result = context.new_full((len(context), len(config.quantiles), config.prediction_length), torch.nan)
+        costs = [self._bytes_a_series(count + 1) for count in observed[order].sum(dim=1).tolist()]
         for chunk in even_chunks(costs, budget_on(context.device, memory_budget)):
             rows = order[chunk]
             result[rows] = self._quantiles_of_chunk(context[rows])
@@ -98,9 +102,9 @@ class BoltEngine:
         for layer in self.layers:
             layer.add_self(x)
             if layer.cross is not None:
-                query = layer.query(x).expand(series, -1, -1)
+                query = layer.query(x, layer.cross).expand(series, -1, -1)
                 x = x.expand(series, -1).contiguous()
-                layer.add_read(x, self._read(query, encoded, packed))
+                layer.add_read(x, self._read(query, encoded, packed), layer.cross)
             layer.feed_forward.add(x)
         return model.decoder.final_layer_norm(x).expand(series, -1)
 
@@ -114,71 +118,50 @@ class BoltEngine:
         return read
 
     def _bytes_a_series(self, tokens: int) -> int:
-        config, size = self.model.config, self.model.dtype.itemsize
-        widest = max((h.count * (2 * h.d_qk + 2 * h.d_vo) for _, h, _ in self.encoder.layers if h), default=0)
-        patch = self.model.chronos_config.input_patch_size
-        embedding = max(config.d_ff + 4 * patch, 2 * config.d_model + widest)
-        return tokens * (size * (config.d_model + embedding) + 16 * patch)
+        """Peak bytes of one series: its context, its tokens in the encoder, or its one token in the decoder."""
+        config, patching = self.model.config, self.model.chronos_config
+        embedded = 2 * config.d_ff + 2 * config.d_model + 4 * patching.input_patch_size
+        in_encoder = tokens * max(embedded, self.encoder.numbers_a_token(tokens))
+        outputs = len(patching.quantiles) * patching.prediction_length
+        heads = max((layer.cross.count for layer in self.layers if layer.cross is not None), default=0)
+        in_decoder = tokens * config.d_model + (4 * heads + 3) * config.d_model + 2 * config.d_ff + 3 * outputs
+        context = 20 * tokens * patching.input_patch_size
+        return context + self.model.dtype.itemsize * max(in_encoder, in_decoder)
 
 
 @dataclass(frozen=True)
 class _DecoderLayer:
-    """One decoder layer for a single token.
-
-    Attributes
-    ----------
-    own
-        Self-attention as one map: W_V W_O, merged where that is smaller.
-    cross
-        The heads of cross-attention.
-    key, value
-        Their key and value weights by head, (h, width, d).
-    """
+    """One decoder layer for a single token."""
 
     own_norm: torch.nn.Module
-    own: Matrices
+    own: Heads | None
     cross_norm: torch.nn.Module
     cross: Heads | None
-    key: Tensor
-    value: Tensor
     feed_forward: FeedForward
 
     @classmethod
     def of(cls, parts: Any) -> _DecoderLayer:
         own, cross, feed_forward = parts
-        own_heads, cross_heads = Heads.of(own.SelfAttention), Heads.of(cross.EncDecAttention)
-        key = value = cross.layer_norm.weight.new_empty(0)
-        if cross_heads is not None:
-            key, value = cross_heads.key_by_head(), cross_heads.value_by_head()
         return cls(
             own.layer_norm,
-            () if own_heads is None else _smaller((*own_heads.value, *own_heads.output)),
+            Heads.of(own.SelfAttention),
             cross.layer_norm,
-            cross_heads,
-            key,
-            value,
+            Heads.of(cross.EncDecAttention),
             FeedForward(feed_forward),
         )
 
     def add_self(self, x: Tensor) -> None:
-        """Add to tokens (n, d) what each reads from itself."""
-        if self.own:
-            add_projection(x, self.own_norm(x), self.own)
+        """Add to tokens (n, d) what each reads from itself, the only key it has."""
+        if self.own is not None:
+            add_projection(x, project(self.own_norm(x), self.own.value), self.own.output)
 
-    def query(self, x: Tensor) -> Tensor:
-        """Queries of tokens (n, d) in the encoder's space, (n, h, d): W_K takes them there."""
-        assert self.cross is not None
-        heads = project(self.cross_norm(x), self.cross.query).view(len(x), self.cross.count, -1)
-        return (heads.transpose(0, 1) @ self.key).transpose(0, 1)
+    def query(self, x: Tensor, heads: Heads) -> Tensor:
+        """Queries of tokens (n, d) in the encoder's space, (n, h, d)."""
+        query = project(self.cross_norm(x), heads.query).view(len(x), heads.count, -1)
+        return heads.to_source(query.transpose(0, 1)).transpose(0, 1)
 
-    def add_read(self, x: Tensor, read: Tensor) -> None:
+    @staticmethod
+    def add_read(x: Tensor, read: Tensor, heads: Heads) -> None:
         """Add to tokens (n, d) what their heads read in the encoder's space, (n, h, d)."""
-        assert self.cross is not None
-        values = read.transpose(0, 1) @ self.value.transpose(1, 2)
-        add_projection(x, values.transpose(0, 1).flatten(1), self.cross.output)
-
-
-def _smaller(matrices: Matrices) -> Matrices:
-    """The maps as they are or multiplied out, whichever has fewer entries."""
-    rows, columns = matrices[-1].shape[0], matrices[0].shape[1]
-    return matrices if sum(m.numel() for m in matrices) <= rows * columns else (product(matrices),)
+        values = heads.from_source(read.transpose(0, 1)).transpose(0, 1)
+        add_projection(x, values.flatten(1), heads.output)

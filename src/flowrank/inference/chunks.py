@@ -15,7 +15,8 @@ def budget_on(device: torch.device, budget: int | None) -> int:
     if budget is not None:
         return budget
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] // 2
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (torch.cuda.mem_get_info(device)[0] + unused) // 2
     return DEFAULT_BUDGET
 
 

@@ -58,19 +58,18 @@ class Keys:
 
 @dataclass(frozen=True)
 class Latent:
-    """Encoder output (B, L, d), one tensor for all layers, and the weights of this one by head."""
+    """Encoder output (B, L, d), one tensor for all layers, and the weights of this one."""
 
     tensors: tuple[Tensor]
     mask: Tensor | None
-    key: Tensor
-    value: Tensor
+    heads: Heads
 
     def read(self, query: Tensor) -> Tensor:
         """Map queries (B, h, S, d_qk) to what they read, (B, h, S, d_vo)."""
         heads, paths = query.shape[1:3]
         mask = None if self.mask is None else self.mask[:, 0]
-        read = look((query @ self.key).flatten(1, 2), self.tensors[0], mask)
-        return read.unflatten(1, (heads, paths)) @ self.value.transpose(1, 2)
+        read = look(self.heads.to_source(query).flatten(1, 2), self.tensors[0], mask)
+        return self.heads.from_source(read.unflatten(1, (heads, paths)))
 
 
 def look(query: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -109,7 +108,7 @@ def cross_caches(
             caches.append(None)
         elif choice == "latent" or (choice == "auto" and _is_faster_latent(heads, packed, paths)):
             latent = packed.padded(encoded) if latent is None else latent
-            caches.append(Latent((latent,), mask, heads.key_by_head(), heads.value_by_head()))
+            caches.append(Latent((latent,), mask, heads))
         else:
             caches.append(Keys.of(heads, encoded, packed, mask))
     return caches

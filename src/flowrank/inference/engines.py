@@ -1,19 +1,45 @@
-"""Which engine computes a pipeline's model, and when its view of the weights is renewed."""
+"""Which code path computes a pipeline's model, and whether the exact one can."""
 
 from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.models.t5.modeling_t5 import T5Attention
+from transformers.models.t5.modeling_t5 import (
+    T5Attention,
+    T5Block,
+    T5DenseActDense,
+    T5DenseGatedActDense,
+    T5LayerCrossAttention,
+    T5LayerFF,
+    T5LayerNorm,
+    T5LayerSelfAttention,
+    T5Stack,
+)
 
 from flowrank.errors import FlowrankError, check_count
 from flowrank.inference.cross import CROSS_CACHES
-from flowrank.models.attention import FactoredLinear
+from flowrank.models.attention import CompressedT5Attention, FactoredLinear
 
 ENGINES = ("exact", "stock")
 _Engine = TypeVar("_Engine")
+
+_KNOWN = (
+    *(T5Attention, CompressedT5Attention, FactoredLinear),
+    *(T5Stack, T5Block, T5LayerSelfAttention, T5LayerCrossAttention, T5LayerFF),
+    *(T5DenseActDense, T5DenseGatedActDense, T5LayerNorm),
+    *(nn.Linear, nn.Embedding, nn.Dropout, nn.ModuleList, nn.ReLU),
+)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_PLAIN_GENERATION = frozenset(  # settings that change no draw, or that every forecast sets itself
+    (
+        *("decoder_start_token_id", "eos_token_id", "pad_token_id", "bos_token_id", "use_cache"),
+        *("output_attentions", "output_hidden_states", "transformers_version"),
+        *("do_sample", "temperature", "top_k", "top_p", "min_new_tokens", "max_new_tokens", "num_return_sequences"),
+    )
+)
 
 
 class Inference(Generic[_Engine]):
@@ -22,7 +48,7 @@ class Inference(Generic[_Engine]):
     Parameters
     ----------
     engine_class
-        `T5Engine` or `BoltEngine`: made for the model when it is first needed, and again when a weight has changed.
+        `T5Engine` or `BoltEngine`. One is made for each forecast, so it sees the weights as they are.
     """
 
     def __init__(self, engine_class: type[_Engine]) -> None:
@@ -30,8 +56,6 @@ class Inference(Generic[_Engine]):
         self._name = "exact"
         self._cross_cache = "auto"
         self._budget: int | None = None
-        self._made: _Engine | None = None
-        self._state: tuple[Any, ...] = ()
 
     @property
     def name(self) -> str:
@@ -40,9 +64,7 @@ class Inference(Generic[_Engine]):
 
     @name.setter
     def name(self, name: str) -> None:
-        if name not in ENGINES:
-            raise FlowrankError("engine", expected=f"one of {', '.join(ENGINES)}", found=repr(name))
-        self._name = name
+        self._name = check_engine(name)
 
     @property
     def cross_cache(self) -> str:
@@ -62,32 +84,65 @@ class Inference(Generic[_Engine]):
 
     @memory_budget.setter
     def memory_budget(self, budget: int | None) -> None:
-        self._budget = None if budget is None else check_count(budget, "memory_budget")
+        self._budget = check_budget(budget)
 
     def engine_for(self, model: PreTrainedModel) -> _Engine | None:
-        """The engine for the model as it is now; None where the stock code path is wanted, or the only one that can."""
-        if self._name == "stock" or model.training:
+        """An engine for the model as it is now; None where the stock code path is wanted, or the only one that can."""
+        if self._name == "stock" or not knows(model):
             return None
-        state = _state(model)
-        if state != self._state:
-            self._made = self._class(model) if _is_plain(model) else None  # type: ignore[call-arg]
-            self._state = state
-        return self._made
+        return self._class(model)  # type: ignore[call-arg]
+
+    def path_for(self, model: PreTrainedModel) -> str:
+        """The code path that a forecast of the model takes now."""
+        return "exact" if self._name == "exact" and knows(model) else "stock"
 
 
-def _state(model: nn.Module) -> tuple[Any, ...]:
-    """What changes when a weight is written to, moved or replaced, or a layer is."""
-    weights = (
-        (id(parameter), parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version)
-        for parameter in model.parameters()
+def check_engine(name: str) -> str:
+    """Return the name of an engine, or refuse it."""
+    if name not in ENGINES:
+        raise FlowrankError("engine", expected=f"one of {', '.join(ENGINES)}", found=repr(name))
+    return name
+
+
+def check_budget(budget: int | None) -> int | None:
+    """Return a number of bytes or None, or refuse it."""
+    return None if budget is None else check_count(budget, "memory_budget")
+
+
+def knows(model: PreTrainedModel) -> bool:
+    """Whether the exact engine computes all that the model does.
+
+    It knows T5 layers, stock and compressed, of plain matrices, in one number type other than fp16 (in which T5 keeps a
+    part in fp32) and on one device, in eval mode and outside autocast; no hooks; and no rule of generation beyond
+    temperature, top-k and top-p.
+    """
+    parameters = list(model.parameters())
+    device, dtype = parameters[0].device, parameters[0].dtype
+    if dtype == torch.float16 or torch.is_autocast_enabled(device.type):
+        return False
+    if any(one.device != device or one.dtype != dtype for one in parameters):
+        return False
+    if hasattr(model, "lm_head") and not (_is_plain(model.lm_head) and _generates_plainly(model)):
+        return False
+    stacks: Any = (model.encoder, model.decoder)
+    return _is_plain(model) and all(
+        _is_plain(module) and (type(module) in _KNOWN or path.endswith(".act"))
+        for stack in stacks
+        for path, module in stack.named_modules()
     )
-    return (*map(id, model.modules()), *weights)
 
 
-def _is_plain(model: nn.Module) -> bool:
-    """Whether the attention layers hold plain matrices, all on one device."""
-    layers = [module for module in model.modules() if isinstance(module, T5Attention)]
-    projections = [getattr(layer, name) for layer in layers for name in "qkvo"]
-    return len({parameter.device for parameter in model.parameters()}) == 1 and all(
-        type(one) in (nn.Linear, FactoredLinear) for one in projections
-    )
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a module does what its class says: no hooks, no training, no forward of its own, no other weights."""
+    state = vars(module)
+    if module.training or "forward" in state or any(state.get(hooks) for hooks in _HOOKS):
+        return False
+    if type(module) is nn.Linear:
+        return module.bias is None and "weight" in module._parameters
+    return True
+
+
+def _generates_plainly(model: Any) -> bool:
+    config = model.generation_config
+    changed = {} if config is None else config.to_diff_dict()
+    return {key for key in changed if not key.startswith("_")} <= _PLAIN_GENERATION

@@ -1,7 +1,7 @@
 """The layers of a T5 stack, read once from a model and computed without what changes nothing.
 
-Weights are the model's own tensors wherever it stores them as they are needed; activations are two-dimensional, one row
-a token, and residuals are added inside the matrix product.
+Weights are the model's own tensors, but for heads of unequal widths, which are padded; activations are two-dimensional,
+one row a token, and residuals are added inside the matrix product. Nothing is kept between two forecasts.
 """
 
 from __future__ import annotations
@@ -70,13 +70,19 @@ class Heads:
             None if layer.alive_heads is None else tuple(layer.alive_heads),
         )
 
-    def key_by_head(self) -> Tensor:
-        """W_K of every head, (h, d_qk, d)."""
-        return product(self.key).unflatten(0, (self.count, -1))
+    def to_source(self, query: Tensor) -> Tensor:
+        """Take queries (…, h, n, d_qk) to the space of what they look at, (…, h, n, d), by W_K of each head."""
+        *before, last = self.key
+        query = query @ last.unflatten(0, (self.count, -1))
+        for matrix in reversed(before):
+            query = query @ matrix
+        return query
 
-    def value_by_head(self) -> Tensor:
-        """W_V of every head, (h, d_vo, d)."""
-        return product(self.value).unflatten(0, (self.count, -1))
+    def from_source(self, read: Tensor) -> Tensor:
+        """Take what was read there, (…, h, n, d), back to values (…, h, n, d_vo), by W_V of each head."""
+        *before, last = self.value
+        read = project(read, tuple(before))
+        return read @ last.unflatten(0, (self.count, -1)).transpose(1, 2)
 
     def biased(self, bias: Tensor) -> Tensor:
         """The heads' part of a position bias (1, heads of the layer, …)."""
@@ -114,30 +120,10 @@ def project(x: Tensor, matrices: Matrices) -> Tensor:
     return x
 
 
-def product(matrices: Matrices) -> Tensor:
-    """The one matrix (out, in) that a projection stands for."""
-    first, *others = matrices
-    for matrix in others:
-        first = matrix @ first
-    return first
-
-
 def add_projection(x: Tensor, update: Tensor, matrices: Matrices) -> None:
     """Add the projection of rows ``update`` (n, in) to ``x`` (n, out), in place."""
     *before, last = matrices
-    update = project(update, tuple(before))
-    if last.dtype == x.dtype:
-        x.addmm_(update, last.t())
-    else:  # T5 keeps the second feed-forward matrix in fp32 when all else is fp16
-        x += linear(update.to(last.dtype), last)
-    bound(x)
-
-
-def bound(x: Tensor) -> None:
-    """Keep fp16 finite, as T5 does."""
-    if x.dtype == torch.float16:
-        largest = torch.finfo(x.dtype).max
-        x.clamp_(-largest, largest)
+    x.addmm_(project(update, tuple(before)), last.t())
 
 
 class FeedForward:
@@ -146,12 +132,7 @@ class FeedForward:
     def __init__(self, layer: T5LayerFF) -> None:
         dense: Any = layer.DenseReluDense
         self.norm, self.dense = layer.layer_norm, dense
-        self.plain = (
-            isinstance(dense, T5DenseActDense)
-            and isinstance(dense.act, nn.ReLU)
-            and type(dense.wi) is nn.Linear
-            and type(dense.wo) is nn.Linear
-        )
+        self.plain = isinstance(dense, T5DenseActDense) and isinstance(dense.act, nn.ReLU)
 
     def add(self, x: Tensor) -> None:
         """Update ``x`` (n, d) in place."""
@@ -161,7 +142,6 @@ class FeedForward:
                 add_projection(rows, hidden, (self.dense.wo.weight,))
             else:
                 rows += self.dense(self.norm(rows))
-                bound(rows)
 
 
 class Encoder:
@@ -175,6 +155,16 @@ class Encoder:
         ]
         self.position = blocks[0].layer[0].SelfAttention
         self.final_norm = stack.final_layer_norm
+
+    def numbers_a_token(self, tokens: int) -> int:
+        """Activations held at the most for each token of a series of so many: the stream, and one layer's own."""
+        d = self.final_norm.weight.shape[0]
+        widest = 0
+        for _, heads, _ in self.layers:
+            if heads is not None:
+                scores = 2 * heads.count * tokens if tokens <= _SHORT else 0
+                widest = max(widest, heads.count * (3 * heads.d_qk + 3 * heads.d_vo) + scores)
+        return 2 * d + widest
 
     def __call__(self, x: Tensor, packed: Packed) -> Tensor:
         """Encode tokens (n, d); ``x`` is overwritten."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from flowrank.errors import FlowrankError
+from flowrank.errors import FlowrankError, check_count
 
 _BLOCK = 16
 
@@ -24,7 +25,7 @@ class Sampling:
     top_k
         Number of tokens, and those that tie with the last; 0 or None: all.
     top_p
-        Smallest set of likeliest tokens whose probability exceeds this; 1 or None: all.
+        Smallest set of likeliest tokens whose probability exceeds this, one token at least; ≥ 1 or None: all.
     forbidden
         Token that is never drawn.
     """
@@ -37,10 +38,10 @@ class Sampling:
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise FlowrankError("temperature", expected="a number > 0", found=repr(self.temperature))
-        if self.top_k is not None and (self.top_k < 0 or int(self.top_k) != self.top_k):
-            raise FlowrankError("top_k", expected="a whole number ≥ 0 (0: all tokens)", found=repr(self.top_k))
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise FlowrankError("top_p", expected="a number in (0, 1]", found=repr(self.top_p))
+        if self.top_k is not None:
+            check_count(self.top_k, "top_k", least=0)
+        if self.top_p is not None and not self.top_p >= 0:
+            raise FlowrankError("top_p", expected="a number ≥ 0 (1: all tokens)", found=repr(self.top_p))
 
     def draw(self, logits: Tensor, uniforms: Tensor) -> Tensor:
         """Draw tokens by inverting the distribution function.
@@ -48,7 +49,7 @@ class Sampling:
         Parameters
         ----------
         logits
-            Shape (rows, vocabulary); overwritten.
+            Shape (rows, vocabulary); may be overwritten.
         uniforms
             Shape (rows, draws), in [0, 1).
 
@@ -117,16 +118,33 @@ def _largest(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values, chosen.gather(1, places // _BLOCK) * _BLOCK + places % _BLOCK
 
 
-def uniforms(series: list[Tensor], seed: int, steps: int, draws: int) -> Tensor:
-    """Noise (series, steps, draws) in [0, 1) that depends on each series' own tokens and the seed alone.
+def series_keys(context: Tensor, seed: int, block: int) -> list[int]:
+    """A number for each series of a batch (series, time) that depends on its own values, a seed and a block alone.
 
-    So a forecast does not change with its neighbours in a batch. Equal series get equal noise: for more paths of one
-    series, ask for more samples.
+    Leading NaN do not count, so a series has the same key in any batch. Equal series have equal keys.
+
+    Examples
+    --------
+    >>> a, b = torch.tensor([[torch.nan, 1.0], [2.0, 1.0]]), torch.tensor([[1.0]])
+    >>> series_keys(a, 0, 0)[0] == series_keys(b, 0, 0)[0] != series_keys(b, 1, 0)[0]
+    True
     """
-    noise = torch.empty(len(series), steps, draws)
+    values = context.detach().to(device="cpu", dtype=torch.float32)
+    missing = values.isnan()
+    values = values.masked_fill(missing, torch.nan)  # one bit pattern for all of them
+    starts = (missing.cumprod(dim=1) if values.shape[1] else missing.int()).sum(dim=1).tolist()
+    key = seed.to_bytes(8, "little") + block.to_bytes(8, "little")
+    digests = (
+        hashlib.blake2b(row[start:].numpy().tobytes(), digest_size=8, key=key)
+        for row, start in zip(values, starts, strict=True)
+    )
+    return [int.from_bytes(digest.digest(), "little") >> 1 for digest in digests]
+
+
+def uniforms(keys: Sequence[int], steps: int, draws: int) -> Tensor:
+    """Noise (series, steps, draws) in [0, 1) that depends on each series' key alone."""
+    noise = torch.empty(len(keys), steps, draws)
     generator = torch.Generator()
-    for row, tokens in zip(noise, series, strict=True):
-        digest = hashlib.blake2b(tokens.numpy().tobytes(), digest_size=8, key=seed.to_bytes(8, "little"))
-        generator.manual_seed(int.from_bytes(digest.digest(), "little") >> 1)
-        row.uniform_(generator=generator)
+    for row, key in zip(noise, keys, strict=True):
+        row.uniform_(generator=generator.manual_seed(key))
     return noise

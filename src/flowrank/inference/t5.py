@@ -7,6 +7,7 @@ final size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +31,11 @@ class T5Engine:
         blocks: Any = model.decoder.block
         self.layers = [_DecoderLayer.of(block.layer) for block in blocks]
         self.position = blocks[0].layer[0].SelfAttention
+        start = model.generation_config.decoder_start_token_id if model.generation_config is not None else None
+        self.start_token = int(model.config.decoder_start_token_id if start is None else start)
         self.scale = model.model_dim**-0.5 if model.config.scale_decoder_outputs else 1.0
 
+    @torch.inference_mode()
     def sample(
         self,
         tokens: Tensor,
@@ -40,7 +44,7 @@ class T5Engine:
         steps: int,
         paths: int,
         sampling: Sampling,
-        seed: int,
+        keys: Sequence[int],
         memory_budget: int | None = None,
         cross_cache: str = "auto",
     ) -> Tensor:
@@ -52,8 +56,8 @@ class T5Engine:
             Shape (series, length): token ids, and which of them are seen. Every series needs one.
         steps, paths
             H and S.
-        seed
-            Of the noise, ≥ 0. A series' paths depend on it and on the series, not on its neighbours.
+        keys
+            One a series (`series_keys`): its paths depend on its key and its tokens, not on its neighbours.
         memory_budget
             Bytes for activations and caches; the series go through in chunks that fit.
         cross_cache
@@ -68,26 +72,24 @@ class T5Engine:
         mask = mask.bool()
         order = by_length(mask)
         drawn = torch.empty(len(tokens), paths, steps, dtype=torch.long, device=tokens.device)
-        a_token, a_series = self._bytes_a_token(), self._bytes_a_series(paths, steps)
-        costs = [length * a_token + a_series for length in mask[order].sum(dim=1).tolist()]
+        everywhere = not sampling.top_k
+        costs = [self._bytes_a_series(n, paths, steps, everywhere) for n in mask[order].sum(dim=1).tolist()]
         for chunk in even_chunks(costs, budget_on(tokens.device, memory_budget)):
             rows = order[chunk]
-            drawn[rows] = self._sample_chunk(tokens[rows], mask[rows], steps, paths, sampling, seed, cross_cache)
+            noise = uniforms([keys[row] for row in rows.tolist()], steps, paths).to(tokens.device)
+            drawn[rows] = self._drawn(tokens[rows], mask[rows], noise, sampling, cross_cache)
         return drawn
 
-    def _sample_chunk(
-        self, tokens: Tensor, mask: Tensor, steps: int, paths: int, sampling: Sampling, seed: int, cross_cache: str
-    ) -> Tensor:
-        first = mask.int().argmax(dim=1).tolist()
-        contexts = [row[start:] for row, start in zip(tokens.cpu(), first, strict=True)]
-        noise = uniforms(contexts, seed, steps, paths).to(tokens.device)
+    def _drawn(self, tokens: Tensor, mask: Tensor, noise: Tensor, sampling: Sampling, cross_cache: str) -> Tensor:
+        """Decode a chunk by noise (series, steps, paths): tokens (series, paths, steps)."""
+        series, steps, paths = noise.shape
         decoder = self.decoder(tokens, mask, paths=paths, steps=steps, cross_cache=cross_cache)
-        start = torch.full((len(tokens),), self.model.config.decoder_start_token_id, device=tokens.device)
-        drawn = torch.empty(len(tokens), paths, steps, dtype=torch.long, device=tokens.device)
+        start = torch.full((series,), self.start_token, device=noise.device)
+        drawn = torch.empty(series, paths, steps, dtype=torch.long, device=noise.device)
         drawn[:, :, 0] = sampling.draw(decoder.first(start), noise[:, 0])
         for step in range(1, steps):
             logits = decoder.next(drawn[:, :, step - 1].reshape(-1))
-            drawn[:, :, step] = sampling.draw(logits, noise[:, step].reshape(-1, 1)).view(-1, paths)
+            drawn[:, :, step] = sampling.draw(logits, noise[:, step].reshape(-1, 1)).view(series, paths)
         return drawn
 
     def decoder(self, tokens: Tensor, mask: Tensor, *, paths: int, steps: int, cross_cache: str = "auto") -> Decoder:
@@ -96,24 +98,24 @@ class T5Engine:
         encoded = self.encoder(self.model.encoder.embed_tokens(tokens[packed.rows, packed.positions]), packed)
         return Decoder(self, encoded, packed, paths, steps, cross_cache)
 
-    def _widths(self) -> tuple[int, int]:
-        """Cached features a token over all layers: of self-attention, of cross-attention."""
+    def _bytes_a_series(self, tokens: int, paths: int, steps: int, everywhere: bool) -> int:
+        """Peak bytes of one series: its tokens in the encoder, or its caches and one step of its paths.
+
+        ``everywhere``: whether tokens are drawn from the whole vocabulary, which is sorted then.
+        """
+        config = self.model.config
         own = sum(_cached(layer.own) for layer in self.layers)
         cross = sum(_cached(layer.cross) for layer in self.layers)
-        return own, cross
-
-    def _bytes_a_token(self) -> int:
-        """Peak bytes a context token: its cross-attention cache, or what the encoder holds for it."""
-        config, size = self.model.config, self.model.dtype.itemsize
-        widest = max((h.count * (2 * h.d_qk + 2 * h.d_vo) for _, h, _ in self.encoder.layers if h), default=0)
-        return size * (3 * config.d_model + max(self._widths()[1] + config.d_model, widest))
-
-    def _bytes_a_series(self, paths: int, steps: int) -> int:
-        config, size = self.model.config, self.model.dtype.itemsize
-        return paths * (size * (steps * self._widths()[0] + 2 * config.d_ff) + 12 * config.vocab_size)
+        heads = max((layer.cross.count for layer in self.layers if layer.cross is not None), default=0)
+        in_encoder = tokens * self.encoder.numbers_a_token(tokens)
+        a_path = steps * own + 2 * heads * max(tokens, steps) + 3 * config.d_model + config.d_ff
+        in_decoder = tokens * (cross + config.d_model) + paths * a_path
+        vocabulary = paths * config.vocab_size * (48 if everywhere else 12)
+        return self.model.dtype.itemsize * max(in_encoder, in_decoder) + vocabulary
 
 
 def _cached(heads: Heads | None) -> int:
+    """Features a token."""
     return 0 if heads is None else heads.count * (heads.d_qk + heads.d_vo)
 
 
@@ -206,7 +208,7 @@ class Decoder:
             return value.flatten(1)
         query = project(x, heads.query).view(len(x), heads.count, 1, -1)
         scores = query @ keys[:, :, : now + 1].transpose(2, 3)
-        scores += heads.biased(self.bias)[:, :, now : now + 1, : now + 1]
+        scores += heads.biased(self.bias[:, :, now : now + 1, : now + 1])
         return (scores.softmax(dim=-1) @ values[:, :, : now + 1]).flatten(1)
 
     def _look_across(self, x: Tensor, heads: Heads, cache: CrossCache, paths: int) -> Tensor:
