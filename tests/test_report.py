@@ -492,3 +492,12 @@ def test_heads_measured_apart_are_drawn_as_one_curve():
 def test_titles_without_recipe_or_analysis(tmp_path):
     (tmp_path / "bench.json").write_text(json.dumps(bench()))
     assert written(tmp_path)[1]["title"] == "parent"
+
+
+def test_a_parent_on_another_code_path_is_named():
+    from flowrank.report.claims import _other_path
+
+    both = {"models": {"child": {"engine": "exact"}, "parent": {"engine": "stock"}}}
+    assert _other_path(both) == " under the stock code path"
+    assert _other_path({"models": {"child": {"engine": "exact"}, "parent": {"engine": "exact"}}}) == ""
+    assert _other_path({}) == ""

@@ -90,10 +90,14 @@ def _latency(bench: dict[str, Any] | None) -> Claim | None:
     if bench is None or ratio.get("median") is None:
         return None
     spread = f"{ratio['min']:.2f} to {ratio['max']:.2f} over paired runs" if "min" in ratio else "paired runs"
-    engines = [_model(bench, role).get("engine") for role in ("child", "parent")]
-    other = f" under the {engines[1]} code path" if engines[0] != engines[1] and engines[1] else ""
-    label = f"latency, relative to the parent{other}"
+    label = f"latency, relative to the parent{_other_path(bench)}"
     return Claim("latency", ratio["median"], show(ratio["median"], "ratio"), label, spread)
+
+
+def _other_path(bench: dict[str, Any]) -> str:
+    """Words for a parent that took another code path than the child."""
+    child, parent = (_model(bench, role).get("engine") for role in ("child", "parent"))
+    return f" under the {parent} code path" if parent and parent != child else ""
 
 
 def _bench_ratio(bench: dict[str, Any] | None, key: str, label: str) -> Claim | None:
@@ -105,7 +109,7 @@ def _bench_ratio(bench: dict[str, Any] | None, key: str, label: str) -> Claim | 
         size = _model(bench, role).get(key)
         sizes.append(sum(size.values()) if isinstance(size, dict) else size)
     detail = " → ".join(show(size, "bytes") for size in sizes)
-    return Claim(key, ratio, show(ratio, "ratio"), label, detail)
+    return Claim(key, ratio, show(ratio, "ratio"), label + _other_path(bench), detail)
 
 
 def _model(bench: dict[str, Any], role: str) -> dict[str, Any]:
