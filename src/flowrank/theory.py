@@ -384,13 +384,9 @@ def theorem_4(
     >>> theorem_4(sigma, heads=1, depth=10**6).round(decimals=3).tolist()
     [1.0, 1.0, 0.515, 0.265, 0.14, 0.077, 0.046, 0.03]
     """
-    heads, depth = check_count(heads, "heads"), check_count(depth, "depth")
-    _positive(value_norm=value_norm, attention_norm=attention_norm, kept=kept)
-    sigma = sigma.double()
-    if len(sigma) == 0 or not sigma[0] > 0:
-        raise FlowrankError("sigma", expected="singular values, the first positive", found=sigma.tolist())
-    sigma = sigma / sigma[0]
-    lift = attention_norm * value_norm * heads / math.sqrt(depth)
+    sigma = _normalised(sigma)
+    lift = _lift(heads, depth, value_norm, attention_norm)
+    _positive(kept=kept)
     bounds = []
     for k in range(1, len(sigma) + 1):
         j = torch.arange(1, k + 1)
@@ -422,10 +418,23 @@ def corollary_1(
     >>> corollary_1(sigma, heads=1, depth=10**6).round(decimals=3).tolist()
     [1.0, 1.0, 1.0, 1.0, 0.504, 0.504]
     """
-    theorem_4(sigma[:1], heads=heads, depth=depth, value_norm=value_norm, attention_norm=attention_norm, kept=kept)
-    sigma = sigma.double() / sigma[0]
-    lift = attention_norm * value_norm * heads / math.sqrt(depth)
+    sigma = _normalised(sigma)
+    lift = _lift(heads, depth, value_norm, attention_norm)
+    _positive(kept=kept)
     return ((1 + lift) / kept * sigma[torch.arange(len(sigma)) // (heads + 1)]).clamp_max(1.0)
+
+
+def _normalised(sigma: Tensor) -> Tensor:
+    sigma = sigma.double()
+    if len(sigma) == 0 or not sigma[0] > 0:
+        raise FlowrankError("sigma", expected="singular values, the first positive", found=sigma.tolist())
+    return sigma / sigma[0]
+
+
+def _lift(heads: int, depth: int, value_norm: float, attention_norm: float) -> float:
+    """What the layer adds to a singular value at most: a v h / √D."""
+    _positive(value_norm=value_norm, attention_norm=attention_norm)
+    return attention_norm * value_norm * check_count(heads, "heads") / math.sqrt(check_count(depth, "depth"))
 
 
 def _norm(matrix: Tensor) -> Tensor:

@@ -7,16 +7,13 @@ need not be made: the query is taken to the encoder's space instead, and what it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from chronos.chronos_bolt import ChronosBoltModelForForecasting
 from torch import Tensor
 
 from flowrank.inference.chunks import budget_on, even_chunks
 from flowrank.inference.cross import look
-from flowrank.inference.layers import Encoder, FeedForward, Heads, add_projection, project
+from flowrank.inference.layers import DecoderLayer, Encoder, add_projection, project
 from flowrank.inference.packing import Packed, by_length
 
 
@@ -26,8 +23,7 @@ class BoltEngine:
     def __init__(self, model: ChronosBoltModelForForecasting) -> None:
         self.model = model
         self.encoder = Encoder(model.encoder)
-        blocks: Any = model.decoder.block
-        self.layers = [_DecoderLayer.of(block.layer) for block in blocks]
+        self.layers = DecoderLayer.of_stack(model.decoder)
 
     @torch.inference_mode()
     def quantiles(self, context: Tensor, *, memory_budget: int | None = None) -> Tensor:
@@ -100,11 +96,15 @@ class BoltEngine:
         series = packed.series
         x = model.decoder.embed_tokens.weight[model.config.decoder_start_token_id].detach()[None].clone()
         for layer in self.layers:
-            layer.add_self(x)
+            if layer.own is not None:  # the token itself is the only key, so it reads its own value
+                add_projection(x, project(layer.own_norm(x), layer.own.value), layer.own.output)
             if layer.cross is not None:
-                query = layer.query(x, layer.cross).expand(series, -1, -1)
+                heads = layer.cross
+                query = project(layer.cross_norm(x), heads.query).view(len(x), heads.count, -1).transpose(0, 1)
+                asked = heads.to_source(query).transpose(0, 1).expand(series, -1, -1)
+                read = heads.from_source(self._read(asked, encoded, packed).transpose(0, 1)).transpose(0, 1)
                 x = x.expand(series, -1).contiguous()
-                layer.add_read(x, self._read(query, encoded, packed), layer.cross)
+                add_projection(x, read.flatten(1), heads.output)
             layer.feed_forward.add(x)
         return model.decoder.final_layer_norm(x).expand(series, -1)
 
@@ -127,41 +127,3 @@ class BoltEngine:
         in_decoder = tokens * config.d_model + (4 * heads + 3) * config.d_model + 2 * config.d_ff + 3 * outputs
         context = 20 * tokens * patching.input_patch_size
         return context + self.model.dtype.itemsize * max(in_encoder, in_decoder)
-
-
-@dataclass(frozen=True)
-class _DecoderLayer:
-    """One decoder layer for a single token."""
-
-    own_norm: torch.nn.Module
-    own: Heads | None
-    cross_norm: torch.nn.Module
-    cross: Heads | None
-    feed_forward: FeedForward
-
-    @classmethod
-    def of(cls, parts: Any) -> _DecoderLayer:
-        own, cross, feed_forward = parts
-        return cls(
-            own.layer_norm,
-            Heads.of(own.SelfAttention),
-            cross.layer_norm,
-            Heads.of(cross.EncDecAttention),
-            FeedForward(feed_forward),
-        )
-
-    def add_self(self, x: Tensor) -> None:
-        """Add to tokens (n, d) what each reads from itself, the only key it has."""
-        if self.own is not None:
-            add_projection(x, project(self.own_norm(x), self.own.value), self.own.output)
-
-    def query(self, x: Tensor, heads: Heads) -> Tensor:
-        """Queries of tokens (n, d) in the encoder's space, (n, h, d)."""
-        query = project(self.cross_norm(x), heads.query).view(len(x), heads.count, -1)
-        return heads.to_source(query.transpose(0, 1)).transpose(0, 1)
-
-    @staticmethod
-    def add_read(x: Tensor, read: Tensor, heads: Heads) -> None:
-        """Add to tokens (n, d) what their heads read in the encoder's space, (n, h, d)."""
-        values = heads.from_source(read.transpose(0, 1)).transpose(0, 1)
-        add_projection(x, values.flatten(1), heads.output)

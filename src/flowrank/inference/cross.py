@@ -115,5 +115,5 @@ def cross_caches(
 
 
 def _is_faster_latent(heads: Heads, packed: Packed, paths: int) -> bool:
-    d, features = heads.key[0].shape[1], heads.count * (heads.d_qk + heads.d_vo)
-    return prefers_latent(d, heads.count, features, tokens=packed.longest, paths=paths, series=packed.series)
+    d = heads.key[0].shape[1]
+    return prefers_latent(d, heads.count, heads.features, tokens=packed.longest, paths=paths, series=packed.series)

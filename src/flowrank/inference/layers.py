@@ -70,6 +70,11 @@ class Heads:
             None if layer.alive_heads is None else tuple(layer.alive_heads),
         )
 
+    @property
+    def features(self) -> int:
+        """Keys and values of a token, h · (d_qk + d_vo)."""
+        return self.count * (self.d_qk + self.d_vo)
+
     def to_source(self, query: Tensor) -> Tensor:
         """Take queries (…, h, n, d_qk) to the space of what they look at, (…, h, n, d), by W_K of each head."""
         *before, last = self.key
@@ -142,6 +147,32 @@ class FeedForward:
                 add_projection(rows, hidden, (self.dense.wo.weight,))
             else:
                 rows += self.dense(self.norm(rows))
+
+
+@dataclass(frozen=True)
+class DecoderLayer:
+    """One layer of a T5 decoder; None where no head is left."""
+
+    own_norm: nn.Module
+    own: Heads | None
+    cross_norm: nn.Module
+    cross: Heads | None
+    feed_forward: FeedForward
+
+    @classmethod
+    def of_stack(cls, stack: T5Stack) -> list[DecoderLayer]:
+        """Every layer of a decoder, in order."""
+        blocks: Any = stack.block
+        return [
+            cls(
+                own.layer_norm,
+                Heads.of(own.SelfAttention),
+                cross.layer_norm,
+                Heads.of(cross.EncDecAttention),
+                FeedForward(feed_forward),
+            )
+            for own, cross, feed_forward in (block.layer for block in blocks)
+        ]
 
 
 class Encoder:

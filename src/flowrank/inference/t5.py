@@ -8,7 +8,6 @@ final size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from transformers import T5ForConditionalGeneration
 
 from flowrank.inference.chunks import budget_on, even_chunks
 from flowrank.inference.cross import CrossCache, cross_caches
-from flowrank.inference.layers import Encoder, FeedForward, Heads, add_projection, project
+from flowrank.inference.layers import DecoderLayer, Encoder, Heads, add_projection, project
 from flowrank.inference.packing import Packed, by_length
 from flowrank.inference.sampling import Sampling, uniforms
 
@@ -28,9 +27,9 @@ class T5Engine:
     def __init__(self, model: T5ForConditionalGeneration) -> None:
         self.model = model
         self.encoder = Encoder(model.encoder)
-        blocks: Any = model.decoder.block
-        self.layers = [_DecoderLayer.of(block.layer) for block in blocks]
-        self.position = blocks[0].layer[0].SelfAttention
+        self.layers = DecoderLayer.of_stack(model.decoder)
+        first: Any = model.decoder.block[0]
+        self.position = first.layer[0].SelfAttention
         start = model.generation_config.decoder_start_token_id if model.generation_config is not None else None
         self.start_token = int(model.config.decoder_start_token_id if start is None else start)
         self.scale = model.model_dim**-0.5 if model.config.scale_decoder_outputs else 1.0
@@ -104,39 +103,14 @@ class T5Engine:
         ``everywhere``: whether tokens are drawn from the whole vocabulary, which is sorted then.
         """
         config = self.model.config
-        own = sum(_cached(layer.own) for layer in self.layers)
-        cross = sum(_cached(layer.cross) for layer in self.layers)
+        own = sum(layer.own.features for layer in self.layers if layer.own is not None)
+        cross = sum(layer.cross.features for layer in self.layers if layer.cross is not None)
         heads = max((layer.cross.count for layer in self.layers if layer.cross is not None), default=0)
         in_encoder = tokens * self.encoder.numbers_a_token(tokens)
         a_path = steps * own + 2 * heads * max(tokens, steps) + 3 * config.d_model + config.d_ff
         in_decoder = tokens * (cross + config.d_model) + paths * a_path
         vocabulary = paths * config.vocab_size * (48 if everywhere else 12)
         return self.model.dtype.itemsize * max(in_encoder, in_decoder) + vocabulary
-
-
-def _cached(heads: Heads | None) -> int:
-    """Features a token."""
-    return 0 if heads is None else heads.count * (heads.d_qk + heads.d_vo)
-
-
-@dataclass(frozen=True)
-class _DecoderLayer:
-    own_norm: torch.nn.Module
-    own: Heads | None
-    cross_norm: torch.nn.Module
-    cross: Heads | None
-    feed_forward: FeedForward
-
-    @classmethod
-    def of(cls, parts: Any) -> _DecoderLayer:
-        own, cross, feed_forward = parts
-        return cls(
-            own.layer_norm,
-            Heads.of(own.SelfAttention),
-            cross.layer_norm,
-            Heads.of(cross.EncDecAttention),
-            FeedForward(feed_forward),
-        )
 
 
 class Decoder:
