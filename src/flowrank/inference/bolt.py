@@ -8,13 +8,14 @@ need not be made: the query is taken to the encoder's space instead, and what it
 from __future__ import annotations
 
 import torch
-from chronos.chronos_bolt import ChronosBoltModelForForecasting
+from chronos.chronos_bolt import ChronosBoltModelForForecasting, ResidualBlock
 from torch import Tensor
 
 from flowrank.inference.chunks import budget_on, even_chunks
 from flowrank.inference.cross import look
-from flowrank.inference.layers import DecoderLayer, Encoder, add_projection, project
+from flowrank.inference.layers import DecoderLayer, Encoder, add_projection, normalised, project
 from flowrank.inference.packing import Packed, by_length
+from flowrank.inference.products import product
 
 
 class BoltEngine:
@@ -72,7 +73,7 @@ class BoltEngine:
         packed = Packed.of(seen)
         x = self._embedded(patches, packed)
         decoded = self._decode(self.encoder(x, packed), packed)
-        quantiles = model.output_patch_embedding(decoded)
+        quantiles = through(model.output_patch_embedding, decoded)
         return model.instance_norm.inverse(quantiles, loc_scale).unflatten(1, (model.num_quantiles, -1))
 
     def _embedded(self, patches: Tensor, packed: Packed) -> Tensor:
@@ -82,7 +83,7 @@ class BoltEngine:
         kept = patches[packed.rows[observed], packed.positions[observed]]
         holes = kept.isnan()
         features = torch.cat([kept.masked_fill(holes, 0.0), holes.logical_not().to(kept.dtype)], dim=1)
-        embedded = model.input_patch_embedding(features)
+        embedded = through(model.input_patch_embedding, features)
         if not model.chronos_config.use_reg_token:
             return embedded
         x = embedded.new_empty(len(packed.positions), embedded.shape[1])
@@ -97,16 +98,18 @@ class BoltEngine:
         x = model.decoder.embed_tokens.weight[model.config.decoder_start_token_id].detach()[None].clone()
         for layer in self.layers:
             if layer.own is not None:  # the token itself is the only key, so it reads its own value
-                add_projection(x, project(layer.own_norm(x), layer.own.value), layer.own.output)
+                add_projection(x, project(normalised(x, layer.own_norm), layer.own.value), layer.own.output)
             if layer.cross is not None:
                 heads = layer.cross
-                query = project(layer.cross_norm(x), heads.query).view(len(x), heads.count, -1).transpose(0, 1)
+                query = (
+                    project(normalised(x, layer.cross_norm), heads.query).view(len(x), heads.count, -1).transpose(0, 1)
+                )
                 asked = heads.to_source(query).transpose(0, 1).expand(series, -1, -1)
                 read = heads.from_source(self._read(asked, encoded, packed).transpose(0, 1)).transpose(0, 1)
                 x = x.expand(series, -1).contiguous()
                 add_projection(x, read.flatten(1), heads.output)
             layer.feed_forward.add(x)
-        return model.decoder.final_layer_norm(x).expand(series, -1)
+        return normalised(x, model.decoder.final_layer_norm).expand(series, -1)
 
     @staticmethod
     def _read(query: Tensor, encoded: Tensor, packed: Packed) -> Tensor:
@@ -127,3 +130,11 @@ class BoltEngine:
         in_decoder = tokens * config.d_model + (4 * heads + 3) * config.d_model + 2 * config.d_ff + 3 * outputs
         context = 20 * tokens * patching.input_patch_size
         return context + self.model.dtype.itemsize * max(in_encoder, in_decoder)
+
+
+def through(block: ResidualBlock, x: Tensor) -> Tensor:
+    """What a residual block makes of rows (n, in): (n, out)."""
+    hidden, last, beside = block.hidden_layer, block.output_layer, block.residual_layer
+    result = product(block.act(product(x, hidden.weight, hidden.bias)), last.weight, last.bias)
+    result += product(x, beside.weight, beside.bias)
+    return block.layer_norm(result) if block.use_layer_norm else result

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
 import torch
+from chronos.chronos_bolt import InstanceNorm, Patch, ResidualBlock
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.models.t5.modeling_t5 import (
@@ -30,9 +32,9 @@ _KNOWN = (
     *(T5Attention, CompressedT5Attention, FactoredLinear),
     *(T5Stack, T5Block, T5LayerSelfAttention, T5LayerCrossAttention, T5LayerFF),
     *(T5DenseActDense, T5DenseGatedActDense, T5LayerNorm),
+    *(ResidualBlock, Patch, InstanceNorm),
     *(nn.Linear, nn.Embedding, nn.Dropout, nn.ModuleList, nn.ReLU),
 )
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _PLAIN_GENERATION = frozenset(  # settings that change no draw, or that every forecast sets itself
     (
         *("decoder_start_token_id", "eos_token_id", "pad_token_id", "bos_token_id", "use_cache"),
@@ -112,34 +114,46 @@ def check_budget(budget: int | None) -> int | None:
 def knows(model: PreTrainedModel) -> bool:
     """Whether the exact engine computes all that the model does.
 
-    It knows T5 layers, stock and compressed, of plain matrices, in one number type other than fp16 (in which T5 keeps a
-    part in fp32) and on one device, in eval mode and outside autocast; no hooks; and no rule of generation beyond
-    temperature, top-k and top-p.
+    It knows T5 layers, stock and compressed, of plain matrices, and Bolt's patches, in one number type other than fp16
+    (in which T5 keeps a part in fp32) and on one device, in eval mode and outside autocast; no hooks; and no rule of
+    generation beyond temperature, top-k and top-p.
     """
-    parameters = list(model.parameters())
-    device, dtype = parameters[0].device, parameters[0].dtype
-    if dtype == torch.float16 or torch.is_autocast_enabled(device.type):
+    if hasattr(model, "lm_head") and not _generates_plainly(model):
         return False
-    if any(one.device != device or one.dtype != dtype for one in parameters):
+    kinds: set[tuple[torch.device, torch.dtype]] = set()
+    for name, module, parent in _below(model):
+        if not (_is_plain(module) and (module is model or type(module) in _KNOWN or name == "act")):
+            return False
+        weights = module._parameters
+        if type(module) is nn.Linear and (
+            "weight" not in weights or (weights["bias"] is not None and type(parent) is not ResidualBlock)
+        ):
+            return False
+        kinds.update((one.device, one.dtype) for one in weights.values() if one is not None)
+    if len(kinds) != 1:
         return False
-    if hasattr(model, "lm_head") and not (_is_plain(model.lm_head) and _generates_plainly(model)):
-        return False
-    stacks: Any = (model.encoder, model.decoder)
-    return _is_plain(model) and all(
-        _is_plain(module) and (type(module) in _KNOWN or path.endswith(".act"))
-        for stack in stacks
-        for path, module in stack.named_modules()
-    )
+    ((device, dtype),) = kinds
+    return dtype != torch.float16 and not torch.is_autocast_enabled(device.type)
+
+
+def _below(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Module]]:
+    """A model and every module in it: its name there, itself, and what it is part of."""
+    yield "", model, model
+    parents = [model]
+    while parents:
+        parent = parents.pop()
+        for name, module in parent._modules.items():
+            if module is not None:
+                yield name, module, parent
+                if module._modules:
+                    parents.append(module)
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Whether a module does what its class says: no hooks, no training, no forward of its own, no other weights."""
-    state = vars(module)
-    if module.training or "forward" in state or any(state.get(hooks) for hooks in _HOOKS):
+    """Whether a module does what its class says: no hooks, no training, no forward of its own."""
+    if module.training or "forward" in module.__dict__ or module._forward_hooks or module._forward_pre_hooks:
         return False
-    if type(module) is nn.Linear:
-        return module.bias is None and "weight" in module._parameters
-    return True
+    return not (module._backward_hooks or module._backward_pre_hooks)
 
 
 def _generates_plainly(model: Any) -> bool:

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, pad, scaled_dot_product_attention
-from transformers.models.t5.modeling_t5 import T5Attention, T5DenseActDense, T5LayerFF, T5Stack
+from torch.nn.functional import pad, scaled_dot_product_attention
+from transformers.models.t5.modeling_t5 import T5Attention, T5DenseActDense, T5LayerFF, T5LayerNorm, T5Stack
 
 from flowrank.inference.packing import Packed
+from flowrank.inference.products import add_product, product
 from flowrank.models.attention import CompressedT5Attention, FactoredLinear, HeadLayout
 
 Matrices = tuple[Tensor, ...]
@@ -121,14 +122,24 @@ def _gathered(layer: nn.Module, layout: HeadLayout) -> Matrices:
 def project(x: Tensor, matrices: Matrices) -> Tensor:
     """Map rows (n, in) to (n, out)."""
     for matrix in matrices:
-        x = linear(x, matrix)
+        x = product(x, matrix)
     return x
 
 
 def add_projection(x: Tensor, update: Tensor, matrices: Matrices) -> None:
     """Add the projection of rows ``update`` (n, in) to ``x`` (n, out), in place."""
     *before, last = matrices
-    x.addmm_(project(update, tuple(before)), last.t())
+    add_product(x, project(update, tuple(before)), last)
+
+
+def normalised(x: Tensor, norm: T5LayerNorm) -> Tensor:
+    """Rows (n, d) over their root mean square, times the layer's weight: T5's norm in two passes over memory."""
+    if x.dtype != torch.float32:  # it computes in fp32
+        return norm(x)
+    size = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    result = x * size.square_().mul_(1.0 / x.shape[1]).add_(norm.variance_epsilon).rsqrt_()
+    result *= norm.weight
+    return result
 
 
 class FeedForward:
@@ -143,19 +154,20 @@ class FeedForward:
         """Update ``x`` (n, d) in place."""
         for rows in x.split(_ROWS):
             if self.plain:
-                hidden = linear(self.norm(rows), self.dense.wi.weight).relu_()
-                add_projection(rows, hidden, (self.dense.wo.weight,))
+                add_product(
+                    rows, product(normalised(rows, self.norm), self.dense.wi.weight, relu=True), self.dense.wo.weight
+                )
             else:
-                rows += self.dense(self.norm(rows))
+                rows += self.dense(normalised(rows, self.norm))
 
 
 @dataclass(frozen=True)
 class DecoderLayer:
     """One layer of a T5 decoder; None where no head is left."""
 
-    own_norm: nn.Module
+    own_norm: T5LayerNorm
     own: Heads | None
-    cross_norm: nn.Module
+    cross_norm: T5LayerNorm
     cross: Heads | None
     feed_forward: FeedForward
 
@@ -202,9 +214,9 @@ class Encoder:
         bias = self.position.compute_bias(packed.span, packed.span, device=x.device).detach().to(x.dtype)
         for norm, heads, feed_forward in self.layers:
             if heads is not None:
-                add_projection(x, _self_attention(norm(x), heads, packed, heads.biased(bias)), heads.output)
+                add_projection(x, _self_attention(normalised(x, norm), heads, packed, heads.biased(bias)), heads.output)
             feed_forward.add(x)
-        return self.final_norm(x)
+        return normalised(x, self.final_norm)
 
 
 def _self_attention(x: Tensor, heads: Heads, packed: Packed, bias: Tensor) -> Tensor:

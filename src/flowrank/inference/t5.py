@@ -16,8 +16,9 @@ from transformers import T5ForConditionalGeneration
 
 from flowrank.inference.chunks import budget_on, even_chunks
 from flowrank.inference.cross import CrossCache, cross_caches
-from flowrank.inference.layers import DecoderLayer, Encoder, Heads, add_projection, project
+from flowrank.inference.layers import DecoderLayer, Encoder, Heads, add_projection, normalised, project
 from flowrank.inference.packing import Packed, by_length
+from flowrank.inference.products import product
 from flowrank.inference.sampling import Sampling, uniforms
 
 
@@ -159,13 +160,17 @@ class Decoder:
         x = model.decoder.embed_tokens(tokens)
         for layer, own, cross in zip(self.engine.layers, self.own, self.cross, strict=True):
             if layer.own is not None and own is not None:
-                add_projection(x, self._look_back(layer.own_norm(x), layer.own, own, paths), layer.own.output)
+                add_projection(
+                    x, self._look_back(normalised(x, layer.own_norm), layer.own, own, paths), layer.own.output
+                )
             if layer.cross is not None and cross is not None:
-                add_projection(x, self._look_across(layer.cross_norm(x), layer.cross, cross, paths), layer.cross.output)
+                add_projection(
+                    x, self._look_across(normalised(x, layer.cross_norm), layer.cross, cross, paths), layer.cross.output
+                )
             layer.feed_forward.add(x)
         self.position += 1
-        x = model.decoder.final_layer_norm(x)
-        return model.lm_head(x * self.engine.scale if self.engine.scale != 1 else x)
+        x = normalised(x, model.decoder.final_layer_norm)
+        return product(x * self.engine.scale if self.engine.scale != 1 else x, model.lm_head.weight)
 
     def _look_back(self, x: Tensor, heads: Heads, cache: tuple[Tensor, Tensor], paths: int) -> Tensor:
         """Self-attention of one token a row over those before it: (rows, h · d_vo)."""

@@ -1,0 +1,44 @@
+"""Products with a weight, by the faster of the two libraries that torch carries.
+
+In fp32 `torch.nn.functional.linear` goes to MKL on x86 CPUs. oneDNN, which torch uses for bfloat16, is faster there: it
+is not held back on processors of other makers, and reads a weight at the memory's rate where there are few rows, as in
+a request for one series. `torch.backends.mkldnn.flags(enabled=False)` switches it off.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+_MANY = 2048  # rows from which on the addition inside MKL's product is worth more
+_ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False) -> Tensor:
+    """Map rows (n, in) by a weight (out, in), as `torch.nn.functional.linear` does; then ReLU, if asked."""
+    if _by_onednn(x, weight):
+        return _ONEDNN(x, weight, bias, "relu" if relu else "none", [], "")  # type: ignore[misc]
+    result = linear(x, weight, bias)
+    return result.relu_() if relu else result
+
+
+def add_product(x: Tensor, update: Tensor, weight: Tensor) -> None:
+    """Add the product of rows ``update`` (n, in) and a weight (out, in) to ``x`` (n, out), in place."""
+    if len(x) < _MANY and _by_onednn(update, weight):
+        x += product(update, weight)
+    else:
+        x.addmm_(update, weight.t())
+
+
+def _by_onednn(x: Tensor, weight: Tensor) -> bool:
+    return (
+        _ONEDNN is not None
+        and x.dtype == weight.dtype == torch.float32
+        and x.device.type == "cpu"
+        and bool(torch.backends.mkldnn.enabled)
+        and x.numel() > 0
+        and weight.numel() > 0
+        and x.is_contiguous()
+        and weight.is_contiguous()
+    )
