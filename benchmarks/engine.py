@@ -3,11 +3,13 @@
 python benchmarks/engine.py t5 --shape base [--batch 8] [--models dense schedule] [--dtypes float32 bfloat16]
 python benchmarks/engine.py bolt --shape base --batch 32 --context 2048 [--ragged]
 python benchmarks/engine.py scaling --shape tiny [--memory-budget 1000000000]
+python benchmarks/engine.py memory --shape base [--models dense schedule]
 
 `t5` and `bolt` time all in one process, in turns, and print the ratios to the dense stock model, peak memory above the
 loaded model, the floor of the cost model, and the share of time in matrix products (torch's profiler; the rate they
 reach beside the rate of a large product). `schedule` narrows the heads to the paper's d_i = 3 (1 + i)^0.27.
-`scaling` times the exact engine alone for 8, 32, 128 and 512 series.
+`scaling` times the exact engine alone for 8, 32, 128 and 512 series. `memory` runs each Chronos-T5 model once in a
+process of its own and prints how far its resident memory rises above that of the loaded model.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
+from multiprocessing import get_context
 from statistics import median
 from typing import Any
 
@@ -27,9 +31,10 @@ from flowrank.cost import Machine, Workload, cost
 from flowrank.models import CompressedT5Config, CompressedT5ForConditionalGeneration
 from flowrank.pipelines import FlowrankT5Pipeline
 from flowrank.pretraining.schedule import attention_shapes, layer_widths
+from memory import PeakMemory
 from shapes import bolt, t5
 
-PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm")
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm", "mkldnn::_linear_pointwise")
 FUSED = ("aten::_scaled_dot_product_flash_attention_for_cpu",)
 
 
@@ -105,6 +110,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
             start = time.perf_counter()
             run(pipeline)
             seconds[name].append(time.perf_counter() - start)
+        print({name: round(times[-1], 4) for name, times in seconds.items()}, file=sys.stderr, flush=True)
     workload = Workload(arguments.batch, arguments.context, arguments.horizon, arguments.samples)
     result: dict[str, Any] = {"what": vars(arguments)}
     for name, pipeline in pipelines.items():
@@ -167,9 +173,34 @@ def scaling(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"what": vars(arguments), "rows": rows, "slope": slope}
 
 
+def memory(arguments: argparse.Namespace) -> dict[str, Any]:
+    result: dict[str, Any] = {"what": vars(arguments)}
+    names = ["stock", *(f"{kind} {dtype}" for kind in arguments.models for dtype in arguments.dtypes)]
+    for name in names:
+        with get_context("spawn").Pool(1) as pool:
+            result[name] = pool.apply(resident_peak, (arguments, name))
+    return result
+
+
+def resident_peak(arguments: argparse.Namespace, name: str) -> dict[str, float]:
+    """MB that the process holds at most while it forecasts, above what it held before."""
+    torch.set_num_threads(arguments.threads)
+    pipeline = t5(arguments.shape)
+    if name == "stock":
+        pipeline.engine = "stock"
+    else:
+        kind, dtype = name.split()
+        pipeline = scheduled(pipeline) if kind == "schedule" else pipeline
+        pipeline.inner_model.to(getattr(torch, dtype))
+    inputs = series_of(arguments.batch, arguments.context, arguments.ragged)
+    with PeakMemory() as peak:
+        pipeline.predict(inputs, prediction_length=arguments.horizon, num_samples=arguments.samples)
+    return {"loaded MB": peak.start / 1e6, "peak MB above": peak.above / 1e6}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("family", choices=["t5", "bolt", "scaling"])
+    parser.add_argument("family", choices=["t5", "bolt", "scaling", "memory"])
     parser.add_argument("--shape", default="tiny")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--context", type=int, default=512)
@@ -184,7 +215,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    result = scaling(arguments) if arguments.family == "scaling" else compare(arguments)
+    result = {"scaling": scaling, "memory": memory}.get(arguments.family, compare)(arguments)
     print(json.dumps(result, indent=1, default=str, ensure_ascii=False))
 
 

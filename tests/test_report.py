@@ -50,6 +50,11 @@ def spectra() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*KEYS, "quantity", "head", "j", "sigma"])
 
 
+def bounds() -> pd.DataFrame:
+    rows = [("encoder", "self", 0, 0, k, math.exp(1 - k), math.exp((1 - k) / 2)) for k in range(1, 17)]
+    return pd.DataFrame(rows, columns=[*KEYS, "k", "sigma", "bound"])
+
+
 def kept() -> pd.DataFrame:
     rows = [
         ("encoder", "self", 0, 0, "QK", 0, 8, 2, 64, 256),
@@ -126,6 +131,7 @@ def history(item: str = "series") -> pd.DataFrame:
 def folder(tmp_path):
     rank_profile().to_parquet(tmp_path / "rank_profile.parquet")
     spectra().to_parquet(tmp_path / "spectra.parquet")
+    bounds().to_parquet(tmp_path / "bounds.parquet")
     kept().to_parquet(tmp_path / "ranks.parquet")
     (tmp_path / "scores.csv").write_text(SCORES)
     (tmp_path / "recipe.json").write_text(json.dumps(RECIPE))

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from flowrank import _registration
 
 if TYPE_CHECKING:
+    from flowrank.advice import Advice as Advice
+    from flowrank.advice import advise as advise
     from flowrank.analysis import RankProfile as RankProfile
     from flowrank.analysis import analyze as analyze
     from flowrank.benchmarking import benchmark as benchmark
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Advice": "advice",
     "Budget": "compression",
     "Epsilon": "compression",
     "FlowOfRanks": "compression",
@@ -53,6 +56,7 @@ _HOMES = {
     "RankProfile": "analysis",
     "Uniform": "compression",
     "WeightSVD": "compression",
+    "advise": "advice",
     "analyze": "analysis",
     "benchmark": "benchmarking",
     "compress": "compression",

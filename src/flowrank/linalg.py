@@ -5,7 +5,9 @@ Pure functions: tensors in, tensors out, float64 inside. Nothing here knows what
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -92,6 +94,46 @@ def epsilon_rank(matrix: Float[Tensor, "rows columns"], epsilon: float) -> int:
     return Spectrum.of(matrix).epsilon_rank(epsilon)
 
 
+@cache
+def _marchenko_pastur_median(aspect: float) -> float:
+    """Median of the Marchenko-Pastur distribution of the given aspect β ≤ 1, unit variance."""
+    low, high = (1 - aspect**0.5) ** 2, (1 + aspect**0.5) ** 2
+    # x = middle + half · cos θ takes the square roots at both ends out of the integral.
+    theta = torch.linspace(math.pi, 0, 20001, dtype=torch.float64)
+    x = (low + high) / 2 + (high - low) / 2 * theta.cos()
+    density = theta.sin().square() / x.clamp_min(1e-30)
+    cumulative = torch.cumulative_trapezoid(density, -theta)
+    cumulative = torch.cat([cumulative.new_zeros(1), cumulative])
+    return float(x[int(torch.searchsorted(cumulative, cumulative[-1] / 2))])
+
+
+def marchenko_pastur_edge(sigma: Float[Tensor, " n"], shape: tuple[int, int]) -> float:
+    """Largest singular value of the noise in a matrix, judged by its median: what is above is signal.
+
+    For entries that are independent with spread s, the singular values of an m × n matrix end at s (√m + √n). The
+    spread is taken from the median singular value, which a few large ones do not move (Gavish and Donoho, The optimal
+    hard threshold for singular values is 4/√3, 2014). A matrix whose median is 0 has edge 0: all of its rank is signal.
+
+    Parameters
+    ----------
+    sigma
+        All min(m, n) singular values.
+    shape
+        (m, n).
+
+    Examples
+    --------
+    >>> noise = torch.randn(200, 100, generator=torch.Generator().manual_seed(0))
+    >>> planted = noise + 8 * torch.outer(torch.ones(200), torch.ones(100))
+    >>> sigma = torch.linalg.svdvals(planted)
+    >>> int((sigma > 1.05 * marchenko_pastur_edge(sigma, (200, 100))).sum())
+    1
+    """
+    long, short = max(shape), min(shape)
+    spread = float(sigma.double().median()) / math.sqrt(long * _marchenko_pastur_median(short / long))
+    return spread * (math.sqrt(long) + math.sqrt(short))
+
+
 class SecondMoment:
     """Streaming E[x xᵀ] of row vectors: O(d²) memory however many rows pass through.
 
@@ -128,6 +170,62 @@ class SecondMoment:
         """E[x xᵀ] per group; zero where nothing was added."""
         safe = torch.where(self.weight > 0, self.weight, 1.0)
         return self.sum / safe[:, None, None]
+
+
+class Moments:
+    """Streaming count, Σ x and Σ x xᵀ of row vectors, of which only the blocks on and above the diagonal are kept.
+
+    That is 9/16 of the memory and of the work of `SecondMoment`.
+
+    Parameters
+    ----------
+    dim
+        d, the length of a row.
+    dtype
+        Type of products and sums. In float32 singular values below about 3 · 10⁻⁴ of the largest are noise.
+
+    Examples
+    --------
+    >>> moments = Moments(2)
+    >>> moments.update(torch.tensor([[1.0, 0.0], [1.0, 2.0]]))
+    >>> moments.count, moments.total.tolist(), moments.gram().tolist()
+    (2, [2.0, 2.0], [[2.0, 2.0], [2.0, 4.0]])
+    """
+
+    def __init__(self, dim: int, dtype: torch.dtype = torch.float64) -> None:
+        width = max(1, -(-dim // 8))
+        self.count = 0
+        self.total = torch.zeros(dim, dtype=torch.float64)
+        self._starts = range(0, dim, width)
+        self._width = width
+        self._dtype = dtype
+        self._blocks = [torch.zeros(min(width, dim - i), dim - i, dtype=dtype) for i in self._starts]
+
+    def update(self, rows: Float[Tensor, "*rows dim"]) -> None:
+        """Add rows, shape (..., d)."""
+        flat = rows.detach().reshape(-1, rows.shape[-1]).to(device="cpu", dtype=self._dtype)
+        self.count += len(flat)
+        self.total += flat.sum(dim=0)
+        for start, block in zip(self._starts, self._blocks, strict=True):
+            block.addmm_(flat[:, start : start + self._width].T, flat[:, start:])
+
+    def gram(self) -> Float[Tensor, "dim dim"]:
+        """Σ x xᵀ, float64."""
+        dim = len(self.total)
+        gram = torch.zeros(dim, dim, dtype=torch.float64)
+        for start, block in zip(self._starts, self._blocks, strict=True):
+            gram[start : start + self._width, start:] = block
+        return gram.triu() + gram.triu(1).T
+
+    def image(
+        self, weight: Float[Tensor, "outputs dim"], bias: Float[Tensor, " outputs"] | None = None
+    ) -> Float[Tensor, "outputs outputs"]:
+        """Σ y yᵀ of y = W x + b, float64."""
+        gram = weight @ self.gram() @ weight.T
+        if bias is None:
+            return gram
+        shift = torch.outer(weight @ self.total, bias)
+        return gram + shift + shift.T + self.count * torch.outer(bias, bias)
 
 
 def moment_root(moment: Float[Tensor, "n n"], ridge: float = RIDGE) -> Float[Tensor, "n n"]:

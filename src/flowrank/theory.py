@@ -346,6 +346,7 @@ def theorem_4(
     value_norm: float = 1.0,
     attention_norm: float = math.e**2,
     kept: float = 0.5,
+    source: Float[Tensor, " m"] | None = None,
 ) -> Float[Tensor, " n"]:
     r"""How much one residual attention layer can lift small singular values: the flow-of-ranks.
 
@@ -359,6 +360,9 @@ def theorem_4(
     e²; and q = ½, which holds where ‖Y‖ / √D ≤ ½ ‖U‖, for instance for √D ≥ 2 e² h. Pass measured constants for a
     given layer: they are far smaller.
 
+    The theorem lets the heads read U itself. In a model they read N = norm(U), or the output of another stack; with
+    its singular values as ``source`` the second term is (a v h / √D) σ_{⌊(j−1)/h⌋+1}(N) / σ_1(U), by the same steps.
+
     Parameters
     ----------
     sigma
@@ -367,6 +371,8 @@ def theorem_4(
         h and D; D = 1 for a layer without the factor 1/√D.
     value_norm, attention_norm, kept
         v, a and q.
+    source
+        σ_1(N) ≥ σ_2(N) ≥ … on the scale of ``sigma``; None: the heads read U.
 
     Returns
     -------
@@ -384,13 +390,16 @@ def theorem_4(
     >>> theorem_4(sigma, heads=1, depth=10**6).round(decimals=3).tolist()
     [1.0, 1.0, 0.515, 0.265, 0.14, 0.077, 0.046, 0.03]
     """
+    read = _normalised(sigma) if source is None else source.double() / sigma[0]
     sigma = _normalised(sigma)
+    if len(read) < len(sigma):  # the rest are zeros
+        read = torch.cat([read, read.new_zeros(len(sigma) - len(read))])
     lift = _lift(heads, depth, value_norm, attention_norm)
     _positive(kept=kept)
     bounds = []
     for k in range(1, len(sigma) + 1):
         j = torch.arange(1, k + 1)
-        bounds.append((sigma[k - j] + lift * sigma[(j - 1) // heads]).min())
+        bounds.append((sigma[k - j] + lift * read[(j - 1) // heads]).min())
     return (torch.stack(bounds) / kept).clamp_max(1.0)
 
 

@@ -368,6 +368,7 @@ class TestAnalyzeAndReport:
         assert about["series"] == {"source": "series.csv", "count": 2, "skipped": {}, "seed": 0}
         assert sorted(tree(Path("results"))) == [
             "analysis.json",
+            "bounds.parquet",
             "rank_profile.parquet",
             "ranks.parquet",
             "spectra.parquet",
@@ -379,6 +380,15 @@ class TestAnalyzeAndReport:
         assert [(line[0].strip(), int(line[3])) for line in lines] == list(
             zip(stream["stack"], stream["rank"], strict=True)
         )
+
+    def test_advice_is_printed_and_kept(self, folder, long_frame, series, capsys):
+        options = ("--series", "series.csv", "--points", "50", "--advise", "--budget", "0.4")
+        assert quietly("analyze", folder, "--output", "results", *options) == 0
+        profile = flowrank.analyze(flowrank.load(folder), series=long_frame, points=50)
+        expected = flowrank.advise(profile, 0.4)
+        assert json.loads(Path("results/advice.json").read_text())["lines"] == expected.to_dict()["lines"]
+        printed = " ".join(capsys.readouterr().out.split())
+        assert all(line.what in printed and line.because in printed for line in expected.lines)
 
     def test_a_compressed_model_brings_its_recipe(self, folder, here):
         assert quietly("compress", folder, "child", "--ratio", "0.3", *SMALL) == 0

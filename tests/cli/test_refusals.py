@@ -202,6 +202,7 @@ class TestBadInput:
             ("compress", ("--target", "sales"), "series: .*'sales'"),
             ("analyze", ("--count", "0"), "count: .*≥ 1"),
             ("analyze", ("--points", "-5"), "points: .*≥ 1"),
+            ("analyze", ("--budget", "2"), r"--budget: .*\(0, 1\]"),
             ("analyze", ("--epsilon", "1"), r"epsilons: .*\[0, 1\)"),
             ("forecast", ("--horizon", "0"), "--horizon: .*≥ 1"),
             ("forecast", ("--horizon", "-3"), "--horizon: .*≥ 1"),

@@ -180,11 +180,11 @@ class Budget(_Share):
 Allocation = Uniform | Epsilon | FlowOfRanks | Budget
 
 
-def check_ratio(ratio: Any) -> None:
+def check_ratio(ratio: Any, argument: str = "ratio") -> None:
     """Refuse a ratio outside (0, 1]."""
     if not _is_number(ratio) or not 0 < ratio <= 1:
         raise FlowrankError(
-            "ratio",
+            argument,
             expected="the kept share of the attention parameters, a number in (0, 1]",
             found=repr(ratio),
             todo="pass e.g. 0.25 to keep a quarter",

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.models.t5.modeling_t5 import T5Attention
 
+from flowrank.families.anatomy import explicit_attention
 from flowrank.models import attention_layers
 
 
@@ -120,25 +121,16 @@ class Family(ABC):
     @contextmanager
     def instrumented(self, *, gradients: bool) -> Iterator[None]:
         """Within the block attention weights are computed explicitly and activations, not weights, carry gradients."""
-        model = self.model
-        attention, training = model.config._attn_implementation, model.training
-        wanted = {name: p.requires_grad for name, p in model.named_parameters()}
-        model.requires_grad_(False).eval()
-        model.set_attn_implementation("eager")
         hooks = [
             module.register_forward_hook(lambda _m, _i, output: output.requires_grad_(gradients))
             for module in (self.embedding, self.decoder_embedding)
         ]
         try:
-            with torch.set_grad_enabled(gradients):
+            with explicit_attention(self.model, gradients=gradients):
                 yield
         finally:
             for hook in hooks:
                 hook.remove()
-            model.set_attn_implementation(attention)
-            model.train(training)
-            for name, p in model.named_parameters():
-                p.requires_grad_(wanted[name])
 
 
 def pad_left(contexts: Sequence[Tensor], device: torch.device) -> Float[Tensor, "batch time"]:

@@ -130,7 +130,7 @@ def _flow(findings: Findings) -> list[Claim | None]:
         if row["quantity"] == "embedded tokens" and row["site"] == "Encoder":
             label = "numerical rank of the embedded tokens"
             found.append(Claim("embedding_rank", row["first"], show(row["first"], "number"), label, of))
-        elif row["quantity"] == "layer input" and row["last"] is not None:
+        elif row["quantity"] == "layer input" and row["last"] is not None and not row["site"].endswith("MLP"):
             where = row["site"][0].lower() + row["site"][1:]
             found.append(
                 Claim(

@@ -26,7 +26,7 @@ def spectra(frame: pd.DataFrame) -> list[Figure]:
     list of Figure
         The signal (layer inputs, one panel a site), and the weights and projections (one panel a quantity).
     """
-    frame = whole(frame)
+    frame = whole(frame[frame["kind"] != "mlp"])
     depths = frame.loc[frame["kind"] != "embedding", "depth"]
     span = (int(depths.min()), int(depths.max())) if len(depths) else (0, 1)
     lowest = max(float(frame.loc[frame["sigma"] > 0, "sigma"].min()), 1e-5)
@@ -111,6 +111,7 @@ def rank_flow(frame: pd.DataFrame) -> list[Figure]:
     frame
         The columns of ``rank_profile.parquet``.
     """
+    frame = frame[frame["kind"] != "mlp"]
     table = profile(frame)
     epsilons = sorted(table["epsilon"].unique(), reverse=True)
     signal = [panel for epsilon in epsilons[:2] for panel in _rank_panels(table, frame, SIGNAL, epsilon)]

@@ -25,6 +25,7 @@ COLUMNS = {
         "stable_rank",
     ),
     "spectra.parquet": (*SITE, "quantity", "head", "j", "sigma"),
+    "bounds.parquet": (*SITE, "k", "sigma", "bound"),
     "ranks.parquet": (*SITE, "part", "head", "full", "kept", "cost", "full_cost"),
     "scores.csv": ("dataset", "model", "MASE", "WQL"),
     "forecasts.parquet": ("item_id", "timestamp", "predictions"),
@@ -45,6 +46,7 @@ class Findings:
 
     rank_profile: pd.DataFrame | None = None
     spectra: pd.DataFrame | None = None
+    bounds: pd.DataFrame | None = None
     ranks: pd.DataFrame | None = None
     scores: pd.DataFrame | None = None
     forecasts: pd.DataFrame | None = None

@@ -10,8 +10,10 @@ SITES = {
     ("encoder", "self"): "Encoder",
     ("decoder", "self"): "Decoder, self-attention",
     ("decoder", "cross"): "Decoder, cross-attention",
+    ("encoder", "mlp"): "Encoder, MLP",
+    ("decoder", "mlp"): "Decoder, MLP",
 }
-"""Where attention sits, in the order of the flow; (stack, kind) → heading."""
+"""Where rows belong, in the order of the flow; (stack, kind) → heading."""
 
 NAMES = {
     "embedding": "embedded tokens",
@@ -20,6 +22,10 @@ NAMES = {
     "head_outputs": "head outputs",
     "queries": "queries",
     "keys": "keys",
+    "values": "values",
+    "attention": "attention matrices",
+    "update": "what the layer adds",
+    "stream": "stream after the layer",
     "W_Q": "W_Q",
     "W_K": "W_K",
     "W_V": "W_V",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from flowrank.report import figures, outcomes
+from flowrank.report import figures, flow, outcomes
 from flowrank.report.accuracy import METRICS, NAIVE, Roles, by_dataset, summary
 from flowrank.report.folder import Findings
 from flowrank.report.ranks import NAMES, flow_rows, kept_by_site, kept_rows, layer_rows, profile
@@ -18,7 +18,7 @@ def sections(findings: Findings, who: Roles) -> list[Section]:
     """Every section that the findings support."""
     parts = [
         _spectra(findings.spectra),
-        _ranks(findings.rank_profile, findings.kept),
+        _ranks(findings.rank_profile, findings.bounds, findings.kept),
         _accuracy(findings.scores, who),
         _cost(findings.bench),
         _forecasts(findings.forecasts, findings.history),
@@ -38,10 +38,12 @@ def _spectra(frame: pd.DataFrame | None) -> Section | None:
     )
 
 
-def _ranks(measured: pd.DataFrame | None, kept: pd.DataFrame | None) -> Section | None:
-    if measured is None and kept is None:
+def _ranks(measured: pd.DataFrame | None, bounds: pd.DataFrame | None, kept: pd.DataFrame | None) -> Section | None:
+    if measured is None and kept is None and bounds is None:
         return None
     drawn = [] if measured is None else figures.rank_flow(measured)
+    more = (None if measured is None else flow.stream(measured), None if bounds is None else flow.bounds(bounds))
+    drawn += [figure for figure in more if figure is not None]
     tables = []
     if kept is not None:
         drawn.append(figures.kept_ranks(kept))
@@ -58,7 +60,7 @@ def _ranks(measured: pd.DataFrame | None, kept: pd.DataFrame | None) -> Section 
 
 
 def _rank_tables(frame: pd.DataFrame) -> list[Table]:
-    flow = Table(
+    ends = Table(
         "flow",
         "Rank of each quantity, first and last layer",
         [
@@ -76,7 +78,8 @@ def _rank_tables(frame: pd.DataFrame) -> list[Table]:
         folded=True,
     )
     table = profile(frame)
-    tables = [flow]
+    parts = flow.parts_table(frame)
+    tables = [ends, *([] if parts is None else [parts])]
     for epsilon in sorted(table["epsilon"].unique(), reverse=True):
         rows = layer_rows(frame, epsilon)
         present = [q for q in NAMES if any(q in row for row in rows)]

@@ -11,7 +11,9 @@ import torch
 
 import flowrank
 from flowrank import FlowrankError, JointHeads, Uniform, WeightSVD
-from flowrank.analysis import KEYS, activation_spectra
+from flowrank.analysis import KEYS, PROFILE_FILES
+from flowrank.analysis.measure import streams_of, through
+from flowrank.analysis.spectra import activation_spectra
 from flowrank.families import family_of
 from flowrank.families.base import pad_left
 from flowrank.models import attention_layers
@@ -63,6 +65,16 @@ def observed_tokens(pipeline, contexts) -> np.ndarray:
     return np.pad(observed, ((0, 0), (0, 1)), constant_values=True)
 
 
+def spectra_of(pipeline, contexts, on_batch=lambda count: None):
+    """By the streamed moments, in float64."""
+    family = family_of(pipeline)
+    streams = streams_of(family.model, smallest=0.0)
+    with streams.watching():
+        for count in through(family, streams, contexts):
+            on_batch(count)
+    return dict(activation_spectra(streams))
+
+
 def normalised(rows: np.ndarray) -> np.ndarray:
     """Singular values of vectors (…, dim), relative to the largest, one a dimension."""
     matrix = rows.reshape(-1, rows.shape[-1])
@@ -96,7 +108,7 @@ def test_activations_against_their_singular_values(pipeline, contexts):
         ("decoder", "residual", 1, 1, "residual", -1): (decoder[1], False),
     }
     seen = collect(pipeline, contexts, modules)
-    found = dict(activation_spectra(family_of(pipeline), contexts))
+    found = spectra_of(pipeline, contexts)
     mask = observed_tokens(pipeline, contexts)
     assert not mask.all()
     for key in modules:
@@ -108,8 +120,7 @@ def test_missing_heads_change_nothing(pipeline):
     """A series alone, and beside itself with three patches of missing values before it: the same spectra."""
     series = torch.randn(40, generator=torch.Generator().manual_seed(0)).cumsum(0)
     longer = torch.cat([torch.full((3 * PATCH,), torch.nan), series])
-    family = family_of(pipeline)
-    alone, batched = (dict(activation_spectra(family, batch)) for batch in ([series], [series, longer]))
+    alone, batched = (spectra_of(pipeline, batch) for batch in ([series], [series, longer]))
     assert alone.keys() == batched.keys()
     for key, spectrum in alone.items():
         assert_same_spectrum(batched[key], spectrum.normalised.numpy())
@@ -119,18 +130,17 @@ def test_series_batched_with_longer_ones_count_as_they_do_alone(pipeline):
     """Second moments add up: what the two series hold together is what each holds alone."""
     generator = torch.Generator().manual_seed(0)
     short, long = (torch.randn(n, generator=generator).cumsum(0) for n in (48, 64))
-    family = family_of(pipeline)
     first = {("encoder", "embedding", 0, 0, "embedding", -1): (pipeline.inner_model.encoder.block[0], True)}
     rows = [
         collect(pipeline, [series], first).popitem()[1][observed_tokens(pipeline, [series])] for series in (short, long)
     ]
-    together = dict(activation_spectra(family, [short, long]))
+    together = spectra_of(pipeline, [short, long])
     assert_same_spectrum(together[next(iter(first))], normalised(np.concatenate(rows)))
 
 
 def test_batches_are_reported_and_hooks_removed(pipeline, contexts):
     counts: list[int] = []
-    activation_spectra(family_of(pipeline), contexts, counts.append)
+    spectra_of(pipeline, contexts, counts.append)
     assert sum(counts) == len(contexts)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in pipeline.inner_model.modules())
 
@@ -141,7 +151,7 @@ def test_small_singular_values_survive_low_precision(bolt_folder, contexts):
     first = pipeline.inner_model.encoder.block[0]
     key = ("encoder", "embedding", 0, 0, "embedding", -1)
     rows = collect(pipeline, contexts, {key: (first, True)})[key][observed_tokens(pipeline, contexts)]
-    found = dict(activation_spectra(family_of(pipeline), contexts))[key]
+    found = spectra_of(pipeline, contexts)[key]
     np.testing.assert_allclose(found.normalised.numpy(), normalised(rows), atol=1e-6)
 
 
@@ -158,7 +168,7 @@ def test_weights_against_numpy(pipeline):
         u, s, v = torch.linalg.svd(weight)
         weight.copy_((u[:, :3] * s[:3]) @ v[:3])
     ranks = profile_of(pipeline, epsilons=(0.4, 1e-4)).ranks
-    low = ranks.query("stack == 'encoder' and layer == 1 and quantity == 'W_K' and epsilon == 1e-4")
+    low = ranks.query("stack == 'encoder' and layer == 1 and quantity == 'W_K' and epsilon == 1e-4 and head == -1")
     assert low["rank"].tolist() == [3]
     for name, layer in layers.items():
         stack, _, index, *_, kind = name.split(".")
@@ -168,7 +178,8 @@ def test_weights_against_numpy(pipeline):
             sigma = np.linalg.svd(matrix, compute_uv=False)
             p = sigma / sigma.sum()
             rows = ranks.query(
-                f"stack == '{stack}' and kind == '{kind}' and layer == {index} and quantity == 'W_{letter.upper()}'"
+                f"stack == '{stack}' and kind == '{kind}' and layer == {index} and head == -1"
+                f" and quantity == 'W_{letter.upper()}'"
             )
             assert rows["epsilon"].tolist() == [0.4, 1e-4]
             assert rows["rank"].tolist() == [int((sigma > e * sigma[0]).sum()) for e in (0.4, 1e-4)]
@@ -180,9 +191,11 @@ def test_weights_against_numpy(pipeline):
 
 def test_profile_is_complete_and_agrees_with_its_own_spectra(pipeline, folder):
     profile = profile_of(pipeline, epsilons=(0.3, 0.01, 0.3))
-    assert list(profile.ranks) == [*KEYS, "dim", "epsilon", "rank", "effective_rank", "stable_rank"]
+    measures = ["dim", "epsilon", "rank", "effective_rank", "stable_rank", "edge", "signal"]
+    assert list(profile.ranks) == [*KEYS, *measures]
     assert list(profile.spectra) == [*KEYS, "j", "sigma"]
-    quantities = {"W_Q", "W_K", "W_V", "W_O", "input", "queries", "keys", "head_outputs"}
+    weights = {"W_Q", "W_K", "W_V", "W_O"}
+    quantities = weights | {"input", "queries", "keys", "values", "head_outputs", "attention", "update", "stream"}
     sites = profile.ranks.query("kind in ('self', 'cross')").groupby(["stack", "kind", "layer", "depth"])
     assert {site: set(rows["quantity"]) for site, rows in sites} == {
         ("encoder", "self", 0, 0): quantities,
@@ -192,7 +205,15 @@ def test_profile_is_complete_and_agrees_with_its_own_spectra(pipeline, folder):
         ("decoder", "cross", 0, 2): quantities,
         ("decoder", "cross", 1, 3): quantities,
     }
-    stream = profile.ranks.query("kind not in ('self', 'cross')")
+    heads = profile.ranks.query("head >= 0").groupby("quantity")["head"].unique().map(sorted).to_dict()
+    per_head = weights | {"queries", "keys", "values", "head_outputs", "attention"}
+    assert heads == {quantity: [0, 1, 2] for quantity in per_head}
+    mlps = profile.ranks.query("kind == 'mlp'").groupby(["stack", "layer"])["quantity"].unique()
+    assert {where: set(names) for where, names in mlps.items()} == {
+        (stack, layer): {"input", "update"} for stack in ("encoder", "decoder") for layer in (0, 1)
+    }
+    assert (profile.ranks["signal"].notna() == profile.ranks["quantity"].isin(weights)).all()
+    stream = profile.ranks.query("kind in ('embedding', 'residual')")
     assert stream.groupby(["stack", "kind"])["layer"].unique().map(list).to_dict() == {
         ("decoder", "embedding"): [0],
         ("decoder", "residual"): [0, 1],
@@ -205,7 +226,7 @@ def test_profile_is_complete_and_agrees_with_its_own_spectra(pipeline, folder):
         sigma = curves.get_group(tuple(getattr(row, key) for key in KEYS)).to_numpy()
         assert row.dim == len(sigma)
         assert sigma[0] in (0, 1)
-        assert (np.diff(sigma) <= 0).all()
+        assert (np.diff(sigma) <= 1e-12).all()
         assert row.rank == (sigma > row.epsilon).sum()
     about = json.loads(json.dumps(profile.about))
     assert about["model"]["name"] == str(folder)
@@ -250,9 +271,9 @@ def test_compressed_models(pipeline, method):
     for name, layer in attention_layers(child.inner_model).items():
         stack, _, index, *_, kind = name.split(".")
         kind = "cross" if kind == "EncDecAttention" else "self"
-        site = profile.ranks.query(f"stack == '{stack}' and kind == '{kind}' and layer == {index}").set_index(
-            "quantity"
-        )
+        site = profile.ranks.query(
+            f"stack == '{stack}' and kind == '{kind}' and layer == {index} and head == -1"
+        ).set_index("quantity")
         for letter in "qkvo":
             projection = getattr(layer, letter)
             if hasattr(projection, "up"):
@@ -297,11 +318,14 @@ def test_what_cannot_be_analyzed_is_refused(bolt_folder):
 def test_saved_profile_reads_back(bolt_folder, tmp_path):
     profile = profile_of(flowrank.load(bolt_folder))
     folder = profile.save(tmp_path / "analysis")
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "analysis.json",
-        "rank_profile.parquet",
-        "spectra.parquet",
-    ]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(PROFILE_FILES)
+    again = flowrank.RankProfile.read(folder)
+    for name in ("ranks", "spectra", "bounds"):
+        pd.testing.assert_frame_equal(getattr(again, name), getattr(profile, name))
+    assert again.about == profile.about
+    profile.to_parquet(tmp_path / "ranks.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "ranks.parquet"), profile.ranks)
+    (tmp_path / "ranks.parquet").unlink()
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "rank_profile.parquet"), profile.ranks)
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "spectra.parquet"), profile.spectra)
     assert json.loads((folder / "analysis.json").read_text()) == profile.about
@@ -311,6 +335,9 @@ def test_saved_profile_reads_back(bolt_folder, tmp_path):
     assert (folder / "mine.txt").exists()
     profile.save(folder, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["analysis"]
+    (folder / "bounds.parquet").unlink()
+    with pytest.raises(FlowrankError, match=r"with bounds\.parquet"):
+        flowrank.RankProfile.read(folder)
     assert (folder / "mine.txt").read_text() == "old"
 
 

@@ -1,0 +1,6 @@
+"""Where a model is low-rank: ranks of weights, embeddings, activations and attention over depth."""
+
+from flowrank.analysis.measure import EPSILONS, analyze
+from flowrank.analysis.profile import KEYS, PROFILE_FILES, RankProfile
+
+__all__ = ["EPSILONS", "KEYS", "PROFILE_FILES", "RankProfile", "analyze"]

@@ -1,0 +1,230 @@
+"""From moments and weights to singular values, of every matrix by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from flowrank.analysis.streams import Streams
+from flowrank.families.anatomy import Attention, Block, Projection
+from flowrank.linalg import Moments, Spectrum
+from flowrank.theory import theorem_4
+
+
+class Key(NamedTuple):
+    """Which matrix: where it is, what it is, and of which head (−1: of all)."""
+
+    stack: str
+    kind: str
+    layer: int
+    depth: int
+    quantity: str
+    head: int = -1
+
+
+@dataclass(frozen=True)
+class Place:
+    """A sublayer and its name in a profile."""
+
+    index: int
+    place: int
+    block: Block
+    depth: int
+
+    @property
+    def kind(self) -> str:
+        """One of "self", "cross" and "mlp"."""
+        return self.block.sublayers[self.place].kind
+
+    @property
+    def attention(self) -> Attention | None:
+        """The attention layer, if it is one."""
+        return self.block.sublayers[self.place].attention
+
+    def key(self, quantity: str, head: int = -1) -> Key:
+        """Name of one of its matrices."""
+        return Key(self.block.stack, self.kind, self.block.layer, self.depth, quantity, head)
+
+
+def places(blocks: Sequence[Block]) -> list[Place]:
+    """Every sublayer, in the order of the blocks.
+
+    Depth is the layer number of the rank schedule: the layer, and for cross-attention (encoder layers + layer).
+    """
+    encoder = sum(block.stack == "encoder" for block in blocks)
+    return [
+        Place(index, place, block, block.layer + (encoder if sublayer.kind == "cross" else 0))
+        for index, block in enumerate(blocks)
+        for place, sublayer in enumerate(block.sublayers)
+    ]
+
+
+@dataclass(frozen=True)
+class WeightMatrix:
+    """A weight's singular values and its shape."""
+
+    spectrum: Spectrum
+    shape: tuple[int, int]
+
+
+def weight_spectra(blocks: Sequence[Block]) -> Iterator[tuple[Key, WeightMatrix]]:
+    """Singular values of W_Q, W_K, W_V and W_O of every layer, all heads together and each alone."""
+    for where in places(blocks):
+        attention = where.attention
+        if attention is None:
+            continue
+        for name, projection, widths in (
+            ("W_Q", attention.query, attention.d_qk),
+            ("W_K", attention.key, attention.d_qk),
+            ("W_V", attention.value, attention.d_vo),
+            ("W_O", attention.output, attention.d_vo),
+        ):
+            weight = projection.weight
+            if not weight.numel():
+                continue
+            yield where.key(name), WeightMatrix(_of_matrix(weight), (weight.shape[0], weight.shape[1]))
+            parts = weight.split(list(widths), dim=1 if name == "W_O" else 0)
+            for head, part in zip(attention.heads, parts, strict=True):
+                if part.numel():
+                    yield where.key(name, head), WeightMatrix(_of_matrix(part), (part.shape[0], part.shape[1]))
+
+
+def _of_matrix(matrix: Tensor) -> Spectrum:
+    """By the Gram matrix of the shorter side: values below about 10⁻⁸ of the largest are noise."""
+    return Spectrum.of_gram(matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix)
+
+
+def activation_spectra(streams: Streams) -> Iterator[tuple[Key, Spectrum]]:
+    """Singular values of everything that flowed through the blocks, a token one row."""
+    for where in places(streams.blocks):
+        block, attention = where.block, where.attention
+        last = where.place == len(block.sublayers) - 1
+        if block.layer == 0 and where.place == 0:
+            embedding = streams.moments.get((where.index, -1, "embedding"))
+            if embedding is not None:
+                yield Key(block.stack, "embedding", 0, 0, "embedding"), Spectrum.of_gram(embedding.gram())
+        for what, quantity in (
+            ("input", "input"),
+            ("heads", "head_outputs"),
+            ("update", "update"),
+            ("summed", "summed"),
+        ):
+            moments = streams.moments.get((where.index, where.place, what))
+            if moments is not None and len(moments.total):
+                yield where.key(quantity), Spectrum.of_gram(moments.gram())
+        if attention is not None:
+            yield from _of_attention(streams, where, attention)
+        stream = streams.moments.get((where.index, where.place, "stream"))
+        if stream is not None:
+            key = where.key("stream")
+            if last:
+                key = Key(block.stack, "residual", block.layer, block.layer, "residual")
+            yield key, Spectrum.of_gram(stream.gram())
+
+
+def _of_attention(streams: Streams, where: Place, attention: Attention) -> Iterator[tuple[Key, Spectrum]]:
+    read = input_of(streams, where)
+    source = streams.source if where.kind == "cross" else read
+    for quantity, projection, moments, widths in (
+        ("queries", attention.query, read, attention.d_qk),
+        ("keys", attention.key, source, attention.d_qk),
+        ("values", attention.value, source, attention.d_vo),
+    ):
+        if moments is not None:
+            yield from _by_head(where, quantity, _image(projection, moments), attention, widths)
+    heads = streams.moments.get((where.index, where.place, "heads"))
+    if heads is not None and len(heads.total):
+        yield where.key("update"), Spectrum.of_gram(_image(attention.output, heads))
+        yield from list(_by_head(where, "head_outputs", heads.gram(), attention, attention.d_vo))[1:]
+    looks = streams.looks.get((where.index, where.place))
+    if looks is not None and looks.series:
+        for head, sigma in zip(attention.heads, looks.sigma / looks.series, strict=True):
+            yield where.key("attention", head), Spectrum(sigma)
+
+
+def input_of(streams: Streams, where: Place) -> Moments | None:
+    """What a sublayer reads of its own stack; where norms come after, that is the stream before it."""
+    own = streams.moments.get((where.index, where.place, "input"))
+    return before(streams, where) if own is None and not where.block.norm_first else own
+
+
+def before(streams: Streams, where: Place) -> Moments | None:
+    """The stream before a sublayer."""
+    if where.place > 0:
+        return streams.moments.get((where.index, where.place - 1, "stream"))
+    if where.block.layer == 0:
+        return streams.moments.get((where.index, -1, "embedding"))
+    last = len(streams.blocks[where.index - 1].sublayers) - 1
+    return streams.moments.get((where.index - 1, last, "stream"))
+
+
+def _image(projection: Projection, moments: Moments) -> Tensor:
+    return moments.image(projection.weight, projection.bias)
+
+
+def _by_head(
+    where: Place, quantity: str, gram: Tensor, attention: Attention, widths: tuple[int, ...]
+) -> Iterator[tuple[Key, Spectrum]]:
+    """All heads together, then each: the blocks on the diagonal of one Gram matrix."""
+    if not len(gram):
+        return
+    yield where.key(quantity), Spectrum.of_gram(gram)
+    start = 0
+    for head, width in zip(attention.heads, widths, strict=True):
+        part = gram[start : start + width, start : start + width]
+        start += width
+        if width:
+            yield where.key(quantity, head), Spectrum.of_gram(part)
+
+
+@dataclass(frozen=True)
+class Lift:
+    """Theorem 4 beside what was measured: σ_k of the stream after an attention layer, over σ_1."""
+
+    key: Key
+    actual: Tensor
+    bound: Tensor
+
+
+def lifts(streams: Streams) -> Iterator[Lift]:
+    """How far each attention layer may lift the singular values of the stream, and how far it did.
+
+    Theorem 4 with the layer's own constants: for each head the norm of W_O W_V and a bound on the norm of its attention
+    matrices over all series. For layers without biases, whose update is linear in what they read.
+    """
+    for where in places(streams.blocks):
+        attention, looks = where.attention, streams.looks.get((where.index, where.place))
+        if attention is None or looks is None:
+            continue
+        after_what = "stream" if where.block.norm_first else "summed"
+        stream = before(streams, where)
+        after = streams.moments.get((where.index, where.place, after_what))
+        read = streams.source if where.kind == "cross" else input_of(streams, where)
+        if stream is None or after is None or read is None:
+            continue
+        if attention.value.bias is not None or attention.output.bias is not None:
+            continue
+        widths = list(attention.d_vo)
+        outputs, values = attention.output.weight.split(widths, dim=1), attention.value.weight.split(widths)
+        gains = [
+            float(torch.linalg.matrix_norm(o @ v, 2)) * float(norm)
+            for o, v, norm in zip(outputs, values, looks.norm, strict=True)
+        ]
+        gain = max(sum(gains) / len(gains), 1e-300)
+        sigma, result, source = (Spectrum.of_gram(m.gram()).sigma for m in (stream, after, read))
+        if not sigma[0] > 0 or not result[0] > 0:
+            continue
+        bound = theorem_4(
+            sigma,
+            heads=len(gains),
+            depth=1,
+            value_norm=gain,
+            kept=float(result[0] / sigma[0]),
+            attention_norm=1.0,
+            source=source,
+        )
+        yield Lift(where.key("stream"), result / result[0], bound)

@@ -1,0 +1,123 @@
+"""The flow-of-ranks, sublayer by sublayer, and theorem 4 beside it."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from flowrank.analysis.flow import flow_of
+from flowrank.report.svg import Axis, Panel, swatch
+from flowrank.report.tables import Column, Figure, Legend, Table
+
+HUES = {"self": "blue", "cross": "green", "mlp": "vermillion"}
+MOVERS = {"self": "self-attention", "cross": "cross-attention", "mlp": "MLP"}
+LOWEST = 1e-5
+
+
+def stream(ranks: pd.DataFrame) -> Figure | None:
+    """Rank of the stream from sublayer to sublayer, one panel a stack and ε; None where sublayers were not measured.
+
+    Parameters
+    ----------
+    ranks
+        The columns of ``rank_profile.parquet``.
+    """
+    panels, seen = [], set()
+    for epsilon in sorted(ranks["epsilon"].unique(), reverse=True)[:2]:
+        table = flow_of(ranks, epsilon)
+        if table.empty:
+            return None
+        seen |= set(table["kind"])
+        y = Axis.over([*table["before"], *table["after"]], zero=True)
+        for stack, part in table.groupby("stack", sort=False):
+            panels.append(_stream_panel(str(stack), part, epsilon, y))
+    keys = [Legend(swatch(HUES[kind]), MOVERS[kind]) for kind in HUES if kind in seen]
+    return Figure(
+        "flow-parts",
+        "What moves the rank",
+        "Numerical rank of the residual stream, followed through every sublayer: each piece is one sublayer, coloured "
+        "by its kind, and goes from the rank before it to the rank after. Look for the kind whose pieces rise.",
+        panels,
+        keys,
+    )
+
+
+def _stream_panel(stack: str, part: pd.DataFrame, epsilon: float, y: Axis) -> str:
+    ends = [(place + 1, str(row.layer)) for place, row in enumerate(part.itertuples()) if row.kind == "mlp"]
+    step = max(1, len(ends) // 6)
+    axis = Axis(0, len(part), [float(where) for where, _ in ends[::step]], labels=[name for _, name in ends[::step]])
+    panel = Panel(
+        f"{stack.title()}, ε = {epsilon:g}",
+        f"Rank of the residual stream of the {stack} at ε = {epsilon:g}, sublayer by sublayer.",
+        x=axis,
+        y=y,
+        x_label="after layer",
+        y_label="rank of the stream",
+    )
+    for place, row in enumerate(part.itertuples()):
+        panel.line([place, place + 1], [float(row.before), float(row.after)], HUES[str(row.kind)], width=2.2)  # type: ignore[arg-type]
+    panel.marks([0], [float(part["before"].iloc[0])], "ink", "circle")
+    return panel.svg()
+
+
+def parts_table(ranks: pd.DataFrame) -> Table | None:
+    """The same as a table, with what each step inside a sublayer changes, at the smallest ε."""
+    table = flow_of(ranks)
+    if table.empty:
+        return None
+    epsilon = float(ranks["epsilon"].min())
+    rows = [
+        {name: None if pd.isna(value) else value for name, value in row.items()} for row in table.to_dict("records")
+    ]
+    changes = [Column(name, name, "number") for name in ("normalisation", "mixing", "residual", "total")]
+    return Table(
+        "flow_parts",
+        f"What moves the rank, at ε = {epsilon:g}: the stream before and after, and what each step changes",
+        [
+            Column("stack", "where"),
+            Column("layer", "layer", "count"),
+            Column("kind", "sublayer"),
+            Column("before", "before", "number"),
+            Column("update", "what it adds", "number"),
+            Column("after", "after", "number"),
+            *changes,
+        ],
+        rows,
+        folded=True,
+    )
+
+
+def bounds(frame: pd.DataFrame) -> Figure | None:
+    """Theorem 4 over the measured singular values, first and last attention layer of each kind.
+
+    Parameters
+    ----------
+    frame
+        The columns of ``bounds.parquet``.
+    """
+    panels = []
+    for (stack, kind), part in frame.groupby(["stack", "kind"], sort=False):
+        layers = sorted(part["layer"].unique())
+        for layer in dict.fromkeys((layers[0], layers[-1])):
+            curve = part[part["layer"] == layer]
+            panel = Panel(
+                f"{str(stack).title()}, {MOVERS.get(str(kind), str(kind))}, layer {layer}",
+                "Normalised singular values after the layer, and theorem 4's bound on them, log scale.",
+                x=Axis.over([0, len(curve)], zero=True),
+                y=Axis.over([LOWEST, 1.0], log=True),
+                x_label="index k",
+                y_label="σₖ / σ₁ of the stream after the layer",
+            )
+            for name, hue, dash in (("bound", "vermillion", "5 3"), ("sigma", "blue", "")):
+                shown = curve[curve[name] >= LOWEST]
+                panel.line(shown["k"].to_list(), shown[name].to_list(), hue, dash=dash)
+            panels.append(panel.svg())
+    if not panels:
+        return None
+    return Figure(
+        "theorem-4",
+        "How much an attention layer may lift the small singular values",
+        "Theorem 4 with the layer's own constants: the norms of its W_O W_V and of its attention matrices, over all "
+        "series. The measured curve lies below the bound; where the bound is 1 it says nothing.",
+        panels,
+        [Legend(swatch("blue"), "measured"), Legend(swatch("vermillion", dash="5 3"), "theorem 4")],
+    )
