@@ -280,7 +280,7 @@ def test_every_figure_is_described(folder):
     html = (folder / "report.html").read_text(encoding="utf-8")
     assert page.tags.count("figcaption") == page.tags.count("figure") >= 8
     panels = re.findall(r'<svg [^>]*role="img"[^>]*>(.{40})', html)
-    assert len(panels) == 14
+    assert len(panels) == 15
     assert all(start.startswith("<title>") for start in panels)
 
 

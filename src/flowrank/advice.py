@@ -48,9 +48,9 @@ class Advice:
         Head width at each layer number of the schedule; cross-attention goes on after the encoder.
     layers
         A row an attention layer, in the order in which to compress them: stack, kind, layer, depth, d_kv, need_qk and
-        need_vo (components a head uses at ε, mean over heads; 0 for queries and keys of a layer that sees one key),
-        used (their mean over d_kv), heads and heads_needed (how many heads of its own mean rank hold all of the
-        layer's values), verdict ("first", "next" or "keep").
+        need_vo (components a head uses at ε, mean over heads), single_key (every query sees one key, so that queries
+        and keys do nothing: need_qk is 0), used (the mean of both needs over d_kv), heads and heads_needed (how many
+        heads of its own mean rank hold all of the layer's values), verdict ("first", "next" or "keep").
     d_model
         Width that holds the stream of every layer at the smallest ε measured, up to a multiple of 32.
     savings
@@ -169,10 +169,9 @@ def _needs(ranks: pd.DataFrame, epsilon: float) -> pd.DataFrame:
         widths = site[site["head"] >= 0].groupby("quantity")["dim"].max()
         d_kv = max(int(widths["queries"]), int(widths["values"]))
         # A score is a product of query and key: no more components count than the poorer of the two has.
-        need_qk = float(np.minimum(heads["queries"], heads["keys"]).mean())
+        single_key = _sees_one_key(site)
+        need_qk = 0.0 if single_key else float(np.minimum(heads["queries"], heads["keys"]).mean())
         need_vo = float(np.minimum(heads["values"], heads["head_outputs"]).mean())
-        if _sees_one_key(site):
-            need_qk = 0.0
         together = site[(site["head"] == -1) & (site["quantity"] == "values")]["rank"]
         each = float(heads["values"].mean())
         needed = min(len(heads), math.ceil(float(together.iloc[0]) / each - 1e-9)) if each else 0
@@ -186,6 +185,7 @@ def _needs(ranks: pd.DataFrame, epsilon: float) -> pd.DataFrame:
                 "d_kv": d_kv,
                 "need_qk": need_qk,
                 "need_vo": need_vo,
+                "single_key": single_key,
                 "used": used,
                 "heads": len(heads),
                 "heads_needed": needed,
@@ -197,16 +197,24 @@ def _needs(ranks: pd.DataFrame, epsilon: float) -> pd.DataFrame:
 
 
 def _sees_one_key(site: pd.DataFrame) -> bool:
-    """Attention matrices of one entry: the softmax is 1 whatever queries and keys say."""
+    """Attention matrices of one column: the softmax is 1 whatever queries and keys say."""
     attention = site[site["quantity"] == "attention"]
     return bool(len(attention)) and bool((attention["dim"] == 1).all())
 
 
+def _fitted(layers: pd.DataFrame) -> pd.DataFrame:
+    """The layers that a schedule is fitted to, by depth, with ``need``: what the wider of their two products uses.
+
+    A layer that sees one key is a linear map of single tokens; what it uses says nothing about depth.
+    """
+    part = layers if layers["single_key"].all() else layers[~layers["single_key"]]
+    return part.assign(need=part[["need_qk", "need_vo"]].max(axis=1)).sort_values("depth")
+
+
 def _fit(layers: pd.DataFrame) -> tuple[float, float, float]:
     """α, d̃_0 and R² of log need = log d̃_0 + α log(1 + depth)."""
-    # Idle queries and keys say nothing about width.
-    need = np.where(layers["need_qk"] > 0, (layers["need_qk"] + layers["need_vo"]) / 2, layers["need_vo"])
-    x, y = np.log1p(layers["depth"].to_numpy(float)), np.log(np.maximum(need, 1.0))
+    part = _fitted(layers)
+    x, y = np.log1p(part["depth"].to_numpy(float)), np.log(np.maximum(part["need"].to_numpy(), 1.0))
     if np.ptp(x) == 0:
         return 0.0, float(np.exp(y.mean())), 0.0
     alpha, intercept = np.polyfit(x, y, 1)
@@ -238,16 +246,16 @@ def _widest_stream(ranks: pd.DataFrame) -> tuple[int, str]:
 def _lines(advice: Advice, profile: RankProfile, stream: int, where: str) -> list[Line]:
     model, at = profile.about["model"], f"at ε = {advice.epsilon:g}"
     layers = advice.layers
-    by_depth = layers.sort_values("depth")
-    first, last = by_depth.iloc[0], by_depth.iloc[-1]
+    fitted = _fitted(layers)
+    first, last = fitted.iloc[0], fitted.iloc[-1]
     trend = 0 if abs(advice.alpha) < 0.05 else math.copysign(1, advice.alpha)
     grows = {1: "grow with depth", -1: "fall with depth", 0: "do not depend on depth"}[int(trend)]
     lines = [
         Line(
             f"Rank schedule: d̃(i) = {advice.d0:.3g} (1 + i)^{advice.alpha:.2f}, head widths {list(advice.widths)}",
             f"widths in use {at} {grows}: fitted α = {advice.alpha:.2f}, R² = {advice.r_squared:.2f}; "
-            f"{(first['need_qk'] + first['need_vo']) / 2:.1f} components a head in the first layer, "
-            f"{(last['need_qk'] + last['need_vo']) / 2:.1f} in the last, of {model['d_kv']}",
+            f"a head of the first layer uses {first['need']:.1f} components, of the last {last['need']:.1f}, of "
+            f"{model['d_kv']}",
         ),
         Line(
             f"That keeps {advice.savings['attention_parameters']:.1%} of the attention parameters"
@@ -263,12 +271,13 @@ def _lines(advice: Advice, profile: RankProfile, stream: int, where: str) -> lis
             more = f" and {len(part) - 6} more" if len(part) > 6 else ""
             uses = f"{part['used'].min():.0%} to {part['used'].max():.0%} of their width in use {at}"
             lines.append(Line(f"{what}: {names}{more}", uses))
-    spare = layers[layers["heads_needed"] < layers["heads"]]
+    many = layers[~layers["single_key"]]
+    spare = many[many["heads_needed"] < many["heads"]]
     if len(spare):
         fewest = spare.sort_values("heads_needed").iloc[0]
         lines.append(
             Line(
-                f"Fewer heads would do in {len(spare)} of {len(layers)} attention layers, down to "
+                f"Fewer heads would do in {len(spare)} of {len(many)} attention layers, down to "
                 f"{fewest['heads_needed']} of {fewest['heads']} in "
                 f"{fewest['stack']} {fewest['kind']} {fewest['layer']}",
                 f"rank of the values of all heads together over the mean rank of one head's, {at}",

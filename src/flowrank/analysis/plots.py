@@ -115,7 +115,7 @@ def weights(profile: RankProfile, ax: Axes | None, stack: str, kind: str) -> Axe
     for index, (name, line) in enumerate(part.groupby("quantity")):
         line = line.sort_values("layer")
         style: dict[str, Any] = {"color": LINES[index], "marker": MARKS[index], "linewidth": 2}
-        ax.plot(line["layer"], line["signal"], label=str(name).replace("_", ""), **style)
+        ax.plot(line["layer"], line["signal"], label=str(name), **style)
     ax.axhline(part["dim"].max(), color="grey", linewidth=1, linestyle=":")
     ax.locator_params(axis="x", integer=True)
     ax.set_ylim(bottom=0)

@@ -28,7 +28,7 @@ class Looks:
     Attributes
     ----------
     sigma
-        Sum over the series of σ_j / σ_1 of each head, shape (h, longest), zeros after a shorter series.
+        Sum over the series of σ_j / σ_1 of each head, one entry a key, shape (h, longest), zeros after shorter ones.
     series
         How many went in.
     norm
@@ -148,7 +148,8 @@ class Streams:
             if keys is not None:
                 one = one[:, :, keys[row]]
             sigma = torch.linalg.svdvals(one)
-            looks.add((sigma / sigma[:, :1].clamp_min(torch.finfo(torch.float32).tiny)).double())
+            sigma = sigma / sigma[:, :1].clamp_min(torch.finfo(torch.float32).tiny)
+            looks.add(nn.functional.pad(sigma.double(), (0, one.shape[2] - sigma.shape[1])))
 
     def _mask(self, stack: str, series: int, tokens: int) -> Tensor | None:
         mask = self._valid.get(stack)

@@ -54,7 +54,7 @@ def _stream_panel(stack: str, part: pd.DataFrame, epsilon: float, y: Axis) -> st
         y_label="rank of the stream",
     )
     for place, row in enumerate(part.itertuples()):
-        panel.line([place, place + 1], [float(row.before), float(row.after)], HUES[str(row.kind)], width=2.2)  # type: ignore[arg-type]
+        panel.line([place, place + 1], [float(row.before), float(row.after)], HUES[str(row.kind)], width=2.2)
     panel.marks([0], [float(part["before"].iloc[0])], "ink", "circle")
     return panel.svg()
 
