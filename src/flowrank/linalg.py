@@ -43,10 +43,13 @@ class Spectrum:
         return cls(torch.linalg.svdvals(matrix.double()))
 
     @classmethod
-    def of_gram(cls, gram: Float[Tensor, "n n"]) -> Spectrum:
-        """Spectrum of A from its Gram matrix AᵀA (singular values below about 1e-8 of the largest are noise)."""
-        eigenvalues = torch.linalg.eigvalsh(gram.double()).flip(0)
-        return cls(eigenvalues.clamp_min(0).sqrt())
+    def of_gram(cls, gram: Float[Tensor, "n n"], dtype: torch.dtype = torch.float64) -> Spectrum:
+        """Spectrum of A from its Gram matrix AᵀA.
+
+        Singular values below about 1e-8 of the largest are noise; in float32, which is faster, below about 3e-4.
+        """
+        eigenvalues = torch.linalg.eigvalsh(gram.to(dtype)).flip(0)
+        return cls(eigenvalues.clamp_min(0).sqrt().double())
 
     @property
     def normalised(self) -> Float[Tensor, " n"]:
@@ -198,21 +201,21 @@ class Moments:
         self.total = torch.zeros(dim, dtype=torch.float64)
         self._starts = range(0, dim, width)
         self._width = width
-        self._dtype = dtype
+        self.dtype = dtype
         self._blocks = [torch.zeros(min(width, dim - i), dim - i, dtype=dtype) for i in self._starts]
 
     def update(self, rows: Float[Tensor, "*rows dim"]) -> None:
         """Add rows, shape (..., d)."""
-        flat = rows.detach().reshape(-1, rows.shape[-1]).to(device="cpu", dtype=self._dtype)
+        flat = rows.detach().reshape(-1, rows.shape[-1]).to(device="cpu", dtype=self.dtype)
         self.count += len(flat)
         self.total += flat.sum(dim=0)
         for start, block in zip(self._starts, self._blocks, strict=True):
             block.addmm_(flat[:, start : start + self._width].T, flat[:, start:])
 
     def gram(self) -> Float[Tensor, "dim dim"]:
-        """Σ x xᵀ, float64."""
+        """Σ x xᵀ, in the type of the sums."""
         dim = len(self.total)
-        gram = torch.zeros(dim, dim, dtype=torch.float64)
+        gram = torch.zeros(dim, dim, dtype=self.dtype)
         for start, block in zip(self._starts, self._blocks, strict=True):
             gram[start : start + self._width, start:] = block
         return gram.triu() + gram.triu(1).T
@@ -220,11 +223,13 @@ class Moments:
     def image(
         self, weight: Float[Tensor, "outputs dim"], bias: Float[Tensor, " outputs"] | None = None
     ) -> Float[Tensor, "outputs outputs"]:
-        """Σ y yᵀ of y = W x + b, float64."""
+        """Σ y yᵀ of y = W x + b, in the type of the sums."""
+        weight = weight.to(self.dtype)
         gram = weight @ self.gram() @ weight.T
         if bias is None:
             return gram
-        shift = torch.outer(weight @ self.total, bias)
+        bias = bias.to(self.dtype)
+        shift = torch.outer(weight @ self.total.to(self.dtype), bias)
         return gram + shift + shift.T + self.count * torch.outer(bias, bias)
 
 

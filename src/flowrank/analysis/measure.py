@@ -167,7 +167,7 @@ def profile_of(streams: Streams, tolerances: list[float], about: dict[str, Any])
     """Turn moments and weights into a profile."""
     ranks: list[dict[str, Any]] = []
     curves: list[pd.DataFrame] = []
-    for key, weight in weight_spectra(streams.blocks):
+    for key, weight in weight_spectra(streams.blocks, streams.dtype):
         _add(ranks, curves, key, weight.spectrum, tolerances, weight)
     for key, spectrum in activation_spectra(streams):
         _add(ranks, curves, key, spectrum, tolerances)

@@ -71,7 +71,7 @@ class WeightMatrix:
     shape: tuple[int, int]
 
 
-def weight_spectra(blocks: Sequence[Block]) -> Iterator[tuple[Key, WeightMatrix]]:
+def weight_spectra(blocks: Sequence[Block], dtype: torch.dtype = torch.float64) -> Iterator[tuple[Key, WeightMatrix]]:
     """Singular values of W_Q, W_K, W_V and W_O of every layer, all heads together and each alone."""
     for where in places(blocks):
         attention = where.attention
@@ -83,7 +83,7 @@ def weight_spectra(blocks: Sequence[Block]) -> Iterator[tuple[Key, WeightMatrix]
             ("W_V", attention.value, attention.d_vo),
             ("W_O", attention.output, attention.d_vo),
         ):
-            weight = projection.weight
+            weight = projection.weight.to(dtype)
             if not weight.numel():
                 continue
             yield where.key(name), WeightMatrix(_of_matrix(weight), (weight.shape[0], weight.shape[1]))
@@ -94,8 +94,9 @@ def weight_spectra(blocks: Sequence[Block]) -> Iterator[tuple[Key, WeightMatrix]
 
 
 def _of_matrix(matrix: Tensor) -> Spectrum:
-    """By the Gram matrix of the shorter side: values below about 10⁻⁸ of the largest are noise."""
-    return Spectrum.of_gram(matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix)
+    """By the Gram matrix of the shorter side, in the matrix' own type."""
+    gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+    return Spectrum.of_gram(gram, gram.dtype)
 
 
 def activation_spectra(streams: Streams) -> Iterator[tuple[Key, Spectrum]]:
@@ -106,7 +107,7 @@ def activation_spectra(streams: Streams) -> Iterator[tuple[Key, Spectrum]]:
         if block.layer == 0 and where.place == 0:
             embedding = streams.moments.get((where.index, -1, "embedding"))
             if embedding is not None:
-                yield Key(block.stack, "embedding", 0, 0, "embedding"), Spectrum.of_gram(embedding.gram())
+                yield Key(block.stack, "embedding", 0, 0, "embedding"), streams.spectrum(embedding)
         for what, quantity in (
             ("input", "input"),
             ("heads", "head_outputs"),
@@ -115,7 +116,7 @@ def activation_spectra(streams: Streams) -> Iterator[tuple[Key, Spectrum]]:
         ):
             moments = streams.moments.get((where.index, where.place, what))
             if moments is not None and len(moments.total):
-                yield where.key(quantity), Spectrum.of_gram(moments.gram())
+                yield where.key(quantity), streams.spectrum(moments)
         if attention is not None:
             yield from _of_attention(streams, where, attention)
         stream = streams.moments.get((where.index, where.place, "stream"))
@@ -123,7 +124,7 @@ def activation_spectra(streams: Streams) -> Iterator[tuple[Key, Spectrum]]:
             key = where.key("stream")
             if last:
                 key = Key(block.stack, "residual", block.layer, block.layer, "residual")
-            yield key, Spectrum.of_gram(stream.gram())
+            yield key, streams.spectrum(stream)
 
 
 def _of_attention(streams: Streams, where: Place, attention: Attention) -> Iterator[tuple[Key, Spectrum]]:
@@ -138,7 +139,7 @@ def _of_attention(streams: Streams, where: Place, attention: Attention) -> Itera
             yield from _by_head(where, quantity, _image(projection, moments), attention, widths)
     heads = streams.moments.get((where.index, where.place, "heads"))
     if heads is not None and len(heads.total):
-        yield where.key("update"), Spectrum.of_gram(_image(attention.output, heads))
+        yield where.key("update"), Spectrum.of_gram(_image(attention.output, heads), streams.dtype)
         yield from list(_by_head(where, "head_outputs", heads.gram(), attention, attention.d_vo))[1:]
     looks = streams.looks.get((where.index, where.place))
     if looks is not None and looks.series:
@@ -172,13 +173,13 @@ def _by_head(
     """All heads together, then each: the blocks on the diagonal of one Gram matrix."""
     if not len(gram):
         return
-    yield where.key(quantity), Spectrum.of_gram(gram)
+    yield where.key(quantity), Spectrum.of_gram(gram, gram.dtype)
     start = 0
     for head, width in zip(attention.heads, widths, strict=True):
         part = gram[start : start + width, start : start + width]
         start += width
         if width:
-            yield where.key(quantity, head), Spectrum.of_gram(part)
+            yield where.key(quantity, head), Spectrum.of_gram(part, gram.dtype)
 
 
 @dataclass(frozen=True)
@@ -210,12 +211,9 @@ def lifts(streams: Streams) -> Iterator[Lift]:
             continue
         widths = list(attention.d_vo)
         outputs, values = attention.output.weight.split(widths, dim=1), attention.value.weight.split(widths)
-        gains = [
-            float(torch.linalg.matrix_norm(o @ v, 2)) * float(norm)
-            for o, v, norm in zip(outputs, values, looks.norm, strict=True)
-        ]
+        gains = [product_norm(o, v) * float(norm) for o, v, norm in zip(outputs, values, looks.norm, strict=True)]
         gain = max(sum(gains) / len(gains), 1e-300)
-        sigma, result, source = (Spectrum.of_gram(m.gram()).sigma for m in (stream, after, read))
+        sigma, result, source = (streams.spectrum(m).sigma for m in (stream, after, read))
         if not sigma[0] > 0 or not result[0] > 0:
             continue
         bound = theorem_4(
@@ -228,3 +226,16 @@ def lifts(streams: Streams) -> Iterator[Lift]:
             source=source,
         )
         yield Lift(where.key("stream"), result / result[0], bound)
+
+
+def product_norm(left: Tensor, right: Tensor) -> float:
+    """Spectral norm of A B by the Gram matrices of the short side between them: A is (m, r), B is (r, n), r small.
+
+    Examples
+    --------
+    >>> round(product_norm(torch.tensor([[3.0], [4.0]]), torch.tensor([[2.0]])), 6)
+    10.0
+    """
+    values, vectors = torch.linalg.eigh(left.double().T @ left.double())
+    root = vectors * values.clamp_min(0).sqrt()
+    return float(torch.linalg.eigvalsh(root.T @ (right.double() @ right.double().T) @ root)[-1].clamp_min(0).sqrt())

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from flowrank.families.anatomy import Attention, Block, Sublayer
-from flowrank.linalg import Moments
+from flowrank.linalg import Moments, Spectrum
 
 ATTENTION_SERIES = 32
 """Series at most whose attention matrices are decomposed; fewer where they are long."""
@@ -70,6 +70,7 @@ class Streams:
     source: Moments | None = None
     looks: dict[tuple[int, int], Looks] = field(default_factory=dict)
     _valid: dict[str, Tensor | None] = field(default_factory=dict)
+    _spectra: dict[int, tuple[int, Spectrum]] = field(default_factory=dict)
 
     def see(self, stack: str, mask: Tensor | None) -> None:
         """Say which tokens (B, L) of a stack count in what comes; None: all."""
@@ -96,6 +97,14 @@ class Streams:
         finally:
             for handle in handles:
                 handle.remove()
+
+    def spectrum(self, moments: Moments) -> Spectrum:
+        """Singular values of the rows that went into a moment; computed once."""
+        count, spectrum = self._spectra.get(id(moments), (-1, None))
+        if spectrum is None or count != moments.count:
+            spectrum = Spectrum.of_gram(moments.gram(), self.dtype)
+            self._spectra[id(moments)] = moments.count, spectrum
+        return spectrum
 
     def add(self, key: tuple[int, int, str], rows: Tensor, stack: str) -> None:
         """Add tokens (B, L, n) of a stack to a moment."""

@@ -82,8 +82,8 @@ def _spectrum_panel(title: str, part: pd.DataFrame, y: Axis, span: tuple[int, in
             panel.level(level, f"ε = {level:g}")
     keys = ["quantity", "kind", "site", "depth"]
     for (quantity, kind, _, depth), curve in part.groupby(keys, sort=True):
-        visible = curve[curve["sigma"] >= y.low]
-        sigma = np.log(visible["sigma"]).groupby(visible["j"]).median()
+        sigma = np.log(curve["sigma"].clip(lower=1e-300)).groupby(curve["j"]).median()
+        sigma = sigma[sigma >= np.log(y.low)]
         keep = _spread(len(sigma))
         places, values = sigma.index.to_numpy()[keep].tolist(), np.exp(sigma.to_numpy()[keep]).tolist()
         if quantity == "embedding":
