@@ -1,6 +1,6 @@
 """Five modalities, one architecture, one budget: how low-rank each embedding is before and after training.
 
-python examples/modality/experiment.py --output FOLDER [--steps 800] [--seeds 0 1 2]
+python examples/modality/experiment.py --output FOLDER [--steps 500] [--seeds 0 1 2]
 
 Models go to FOLDER/models and are not trained twice. The ranks go to FOLDER/embedding_ranks.csv (with spectra.csv) and
 FOLDER/stream_ranks.csv, the losses to FOLDER/losses.csv. Afterwards: tables.py FOLDER, figures.py FOLDER.
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiment from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder for models and results")
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)

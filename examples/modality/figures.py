@@ -25,8 +25,8 @@ BLUE, SKY, VERMILION, GREEN, ORANGE, PURPLE = "#0072B2", "#56B4E9", "#D55E00", "
 GREY = "#5A5A5A"
 COLOURS = dict(zip(MODALITIES, (BLUE, SKY, VERMILION, GREEN, ORANGE), strict=True))
 STYLE = {
-    "font.size": 14,
-    "axes.titlesize": 14,
+    "font.size": 16,
+    "axes.titlesize": 16,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "lines.linewidth": 2.2,
@@ -66,7 +66,7 @@ def spectra(results: dict[str, pd.DataFrame]) -> Figure:
         seeds = curves[curves["modality"] == name].pivot_table(index="j", columns="seed", values="sigma")
         axes.plot(seeds.index, seeds, color=COLOURS[name], lw=1.6)
         ends[name] = float(seeds.iloc[-1].median())
-    _thresholds(axes, at=width)
+    _thresholds(axes, at=2)
     axes.set(yscale="log", ylim=(1e-4, 1.3), xlim=(1, width), xlabel="j", ylabel="σⱼ / σ₁, after training")
     _labels_at_right(axes, ends, COLOURS)
     return figure
@@ -125,22 +125,7 @@ def patch_sweep(results: dict[str, pd.DataFrame]) -> Figure:
     axes.text(k[-1], width * 1.06, "theorem 2, both ε", color=GREY, ha="right")
     axes.plot(k, np.minimum(k, width), color=GREY, ls=":", lw=1.6)
     axes.text(k[-1], k[-1] * 0.72, "k", color=GREY, ha="right")
-    for epsilon, colour in zip(EPSILONS, (BLUE, VERMILION), strict=True):
-        for state, style in (("initial", "o--"), ("trained", "o-")):
-            chosen = rows(sweeps, epsilon=epsilon, state=state)
-            axes.plot(
-                chosen["value"], chosen["rank"], style, color=colour, mfc="white" if state == "initial" else colour
-            )
-        slope = power(chosen["value"], chosen["rank"])
-        middle = chosen.iloc[len(chosen) // 2 - 1]
-        axes.annotate(
-            f"ε = {epsilon}: ∝ k$^{{{slope:.2f}}}$",
-            (middle["value"], middle["rank"]),
-            (0, 12),
-            color=colour,
-            ha="right",
-            textcoords="offset points",
-        )
+    _growth(axes, sweeps, "k", top=0.86)
     _powers_of_two(axes, sweeps["value"])
     axes.set(yscale="log", ylim=(0.9, width * 1.4), xlabel="patch size k\n○ before training   ● after")
     axes.set_yticks([1, 2, 4, 8, 16, 32, 64, 128], ["1", "2", "4", "8", "16", "32", "64", "128"])
@@ -182,28 +167,23 @@ def width_sweep(results: dict[str, pd.DataFrame]) -> Figure:
     figure, axes = plt.subplots(figsize=(5.4, 4.8))
     d = np.array(sorted(sweeps["value"].unique()))
     axes.plot(d, [theorem_2_bound(patch, value, 0.1) for value in d], color=GREY, ls="--")
-    axes.text(d[-2], d[-2] * 1.12, "theorem 2", color=GREY, ha="right")
-    for epsilon, colour in zip(EPSILONS, (BLUE, VERMILION), strict=True):
-        for state, style in (("initial", "o--"), ("trained", "o-")):
-            chosen = rows(sweeps, epsilon=epsilon, state=state)
-            axes.plot(
-                chosen["value"], chosen["rank"], style, color=colour, mfc="white" if state == "initial" else colour
-            )
-        slope = power(chosen["value"], chosen["rank"])
-        last = chosen.iloc[-1]
-        axes.annotate(
-            f"ε = {epsilon}: ∝ d$^{{{slope:.2f}}}$",
-            (last["value"], last["rank"]),
-            (0, 10),
-            color=colour,
-            ha="right",
-            textcoords="offset points",
-        )
+    axes.text(d[2] * 1.08, d[2] * 0.78, "theorem 2", color=GREY)
+    _growth(axes, sweeps, "d", top=0.97)
     _powers_of_two(axes, sweeps["value"])
     axes.set(yscale="log", ylim=(2, 300), xlabel="width d\n○ before training   ● after", ylabel="rank of the embedding")
     axes.set_yticks([2, 4, 8, 16, 32, 64, 128, 256], ["2", "4", "8", "16", "32", "64", "128", "256"])
     axes.minorticks_off()
     return figure
+
+
+def _growth(axes: Axes, sweeps: pd.DataFrame, symbol: str, top: float) -> None:
+    """Ranks before and after training at both ε, and the exponents of the latter from ``top`` of the axes down."""
+    for line, (epsilon, colour) in enumerate(zip(reversed(EPSILONS), (VERMILION, BLUE), strict=True)):
+        for state, style, inside in (("initial", "o--", "white"), ("trained", "o-", colour)):
+            chosen = rows(sweeps, epsilon=epsilon, state=state)
+            axes.plot(chosen["value"], chosen["rank"], style, color=colour, mfc=inside)
+        note = f"ε = {epsilon}: ∝ {symbol}$^{{{power(chosen['value'], chosen['rank']):.2f}}}$"
+        axes.text(0.03, top - 0.09 * line, note, color=colour, transform=axes.transAxes, va="top")
 
 
 def _powers_of_two(axes: Axes, values: pd.Series) -> None:
@@ -215,7 +195,7 @@ def _powers_of_two(axes: Axes, values: pd.Series) -> None:
 def _thresholds(axes: Axes, at: float) -> None:
     for epsilon in EPSILONS:
         axes.axhline(epsilon, color=GREY, lw=1, ls=":")
-        axes.text(at, epsilon * 1.08, f"ε = {epsilon}", color=GREY, ha="right", va="bottom", fontsize=12)
+        axes.text(at, epsilon * 0.9, f"ε = {epsilon}", color=GREY, va="top", fontsize=14)
 
 
 def _labels_at_right(axes: Axes, ends: dict[str, float], colours: dict[str, str]) -> None:

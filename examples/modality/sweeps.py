@@ -1,6 +1,6 @@
 """What a design choice does to the rank: patch size, number of heads, width. Series in patches, one seed.
 
-python examples/modality/sweeps.py --output FOLDER [--steps 400] [--seed 0]
+python examples/modality/sweeps.py --output FOLDER [--steps 250] [--seed 0]
 
 Results go to FOLDER/sweeps.csv and FOLDER/sweep_losses.csv; models as in experiment.py. Afterwards: tables.py FOLDER,
 figures.py FOLDER.
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the sweeps from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder for models and results")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)

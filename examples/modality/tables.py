@@ -109,6 +109,15 @@ def sweep_table(sweeps: pd.DataFrame, name: str) -> pd.DataFrame:
     return table.rename_axis(name)
 
 
+def theorem_table(sweeps: pd.DataFrame) -> pd.DataFrame:
+    """Both sides of theorem 2 for each patch size: singular values above its threshold, and its bound."""
+    chosen = rows(sweeps, sweep="patch", quantity="theorem 2")
+    sides = chosen["rank"].astype(str) + " ≤ " + chosen["bound"].round().astype(int).astype(str)
+    table = chosen.assign(sides=sides).pivot(index=["state", "epsilon"], columns="value", values="sides")
+    table.index = [f"{state}, ε = {epsilon}" for state, epsilon in table.index]
+    return table.rename_axis("theorem 2, patch")
+
+
 def heads_table(sweeps: pd.DataFrame, epsilon: float) -> pd.DataFrame:
     """rank_ε of W_Q, W_K, W_V and of their updates for each number of heads, the mean over layers."""
     chosen = rows(sweeps, sweep="heads", epsilon=epsilon)
@@ -132,9 +141,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(markdown(hard_table(ranks)), "\n")
         print(markdown(loss_table(pd.read_csv(folder / "losses.csv"))), "\n")
     if (folder / "sweeps.csv").exists():
+        print(pd.read_csv(folder / "sweep_losses.csv")[["sweep", "value", "heldout_end"]].to_string(index=False), "\n")
         sweeps = pd.read_csv(folder / "sweeps.csv")
         for name in ("patch", "width"):
             print(markdown(sweep_table(sweeps, name)), "\n")
+        print(markdown(theorem_table(sweeps)), "\n")
         for epsilon in EPSILONS:
             print(markdown(heads_table(sweeps, epsilon)), "\n")
 

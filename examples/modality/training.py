@@ -24,7 +24,7 @@ CURVE = 10  # steps averaged into the loss at the start, five times as many at t
 
 @dataclass(frozen=True)
 class Run:
-    """All that decides what a training run gives.
+    """All that decides what a training run gives; ``patch`` counts for patches of series only.
 
     Examples
     --------
