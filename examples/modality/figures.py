@@ -66,7 +66,7 @@ def spectra(results: dict[str, pd.DataFrame]) -> Figure:
         seeds = curves[curves["modality"] == name].pivot_table(index="j", columns="seed", values="sigma")
         axes.plot(seeds.index, seeds, color=COLOURS[name], lw=1.6)
         ends[name] = float(seeds.iloc[-1].median())
-    _thresholds(axes, at=2)
+    _thresholds(axes, at=width)
     axes.set(yscale="log", ylim=(1e-4, 1.3), xlim=(1, width), xlabel="j", ylabel="σⱼ / σ₁, after training")
     _labels_at_right(axes, ends, COLOURS)
     return figure
@@ -95,22 +95,23 @@ def depth(results: dict[str, pd.DataFrame]) -> Figure:
 
 
 def hard_series(results: dict[str, pd.DataFrame]) -> Figure:
-    """Where low rank ends: patches and their trained embedding on series that are not smooth."""
-    ranks = rows(results["embedding_ranks"], modality="series patches", state="trained", epsilon=0.1)
+    """Where low rank ends: patches and their trained embedding on series that the model has not seen."""
+    ranks = rows(results["embedding_ranks"], modality="series patches", state="trained")
     names = [HELDOUT, *HARD_SERIES]
-    figure, axes = plt.subplots(figsize=(5.4, 4.2))
-    for quantity, colour, shift, title in (
-        ("patches", GREY, 0.17, "values"),
-        ("tokens", BLUE, -0.17, "embedding"),
+    figure, axes = plt.subplots(figsize=(4.2, 6.4))
+    for quantity, epsilon, colour, shift, title in (
+        ("patches", 0.1, GREY, 0.27, "values, 0.1"),
+        ("tokens", 0.1, BLUE, 0.0, "embedding, 0.1"),
+        ("tokens", 0.01, VERMILION, -0.27, "embedding, 0.01"),
     ):
         for row, name in enumerate(reversed(names)):
-            found = rows(ranks, data=name, quantity=quantity)["rank"]
-            axes.barh(row + shift, found.median(), height=0.32, color=colour)
-            note = f"{found.median():.0f} {title}" if row == len(names) - 1 else f"{found.median():.0f}"
-            axes.text(found.median() + 0.3, row + shift, note, va="center", color=colour)
-    axes.set_yticks(range(len(names)), [name.replace("sinusoids near", "sinusoids\nnear") for name in reversed(names)])
-    axes.set_xlabel("rank of patches of 16, ε = 0.1")
-    axes.margins(x=0.12)
+            found = rows(ranks, data=name, quantity=quantity, epsilon=epsilon)["rank"]
+            axes.barh(row + shift, found.median(), height=0.25, color=colour)
+            note = f"{found.median():.0f}" + (f" {title}" if row == len(names) - 1 else "")
+            axes.text(found.median() + 1, row + shift, note, va="center", color=colour, fontsize=14)
+    axes.set_yticks(range(len(names)), [name.replace(" near", "\nnear") for name in reversed(names)])
+    axes.set_xlabel("rank of patches of 16, by ε")
+    axes.margins(x=0.1)
     return figure
 
 
@@ -195,7 +196,7 @@ def _powers_of_two(axes: Axes, values: pd.Series) -> None:
 def _thresholds(axes: Axes, at: float) -> None:
     for epsilon in EPSILONS:
         axes.axhline(epsilon, color=GREY, lw=1, ls=":")
-        axes.text(at, epsilon * 0.9, f"ε = {epsilon}", color=GREY, va="top", fontsize=14)
+        axes.text(at, epsilon * 1.08, f"ε = {epsilon}", color=GREY, ha="right", va="bottom", fontsize=14)
 
 
 def _labels_at_right(axes: Axes, ends: dict[str, float], colours: dict[str, str]) -> None:
