@@ -125,7 +125,7 @@ def patch_sweep(results: dict[str, pd.DataFrame]) -> Figure:
     axes.plot(k, bound, color=GREY, ls="--")
     axes.text(k[-1], width * 1.06, "theorem 2, both ε", color=GREY, ha="right")
     axes.plot(k, np.minimum(k, width), color=GREY, ls=":", lw=1.6)
-    axes.text(k[-1], k[-1] * 0.72, "k", color=GREY, ha="right")
+    axes.text(4.4, 3.1, "k", color=GREY)
     _growth(axes, sweeps, "k", top=0.86)
     _powers_of_two(axes, sweeps["value"])
     axes.set(yscale="log", ylim=(0.9, width * 1.4), xlabel="patch size k\n○ before training   ● after")
@@ -139,12 +139,14 @@ def heads_sweep(results: dict[str, pd.DataFrame]) -> Figure:
     """Rank of what training added to W_Q, W_K, W_V against the number of heads, mean over layers."""
     sweeps = rows(results["sweeps"], sweep="heads", state="trained")
     width = int(sweeps["dim"].max())
-    figure, panels = plt.subplots(2, 1, figsize=(5.4, 7.0), sharex=True)
-    for axes, suffix, title in zip(panels, ("", " update"), ("weights", "what training added"), strict=True):
+    added = "what training added"
+    parts = (("", "weights", 0.1), (" update", added, 0.1), (" update", added, 0.01))
+    figure, panels = plt.subplots(3, 1, figsize=(5.4, 9.5), sharex=True)
+    for axes, (suffix, title, epsilon) in zip(panels, parts, strict=True):
         ends = {}
         colours = {"W_Q": BLUE, "W_K": GREEN, "W_V": VERMILION}
         for name, colour in colours.items():
-            chosen = rows(sweeps, quantity=name + suffix, epsilon=0.1)
+            chosen = rows(sweeps, quantity=name + suffix, epsilon=epsilon)
             mean = chosen.groupby("value")["rank"].mean()
             axes.plot(mean.index, mean, "o-", color=colour)
             ends[name] = float(mean.iloc[-1])
@@ -152,12 +154,12 @@ def heads_sweep(results: dict[str, pd.DataFrame]) -> Figure:
                 apart = np.minimum(mean.index * mean.iloc[0], width)
                 axes.plot(mean.index, apart, color=GREY, ls="--")
                 axes.text(mean.index[1], width * 1.02, "h × rank at one head", color=GREY)
-        axes.set_title(f"{title}, ε = 0.1", loc="left")
+        axes.set_title(f"{title}, ε = {epsilon}", loc="left")
         axes.set_ylim(0, width * 1.12)
-        axes.set_ylabel(f"rank, of {width}")
+        axes.set_ylabel(f"of {width}")
         _labels_at_right(axes, ends, colours)
-    _powers_of_two(panels[1], sweeps["value"])
-    panels[1].set_xlabel("heads h")
+    _powers_of_two(panels[-1], sweeps["value"])
+    panels[-1].set_xlabel("heads h")
     return figure
 
 
@@ -168,10 +170,10 @@ def width_sweep(results: dict[str, pd.DataFrame]) -> Figure:
     figure, axes = plt.subplots(figsize=(5.4, 4.8))
     d = np.array(sorted(sweeps["value"].unique()))
     axes.plot(d, [theorem_2_bound(patch, value, 0.1) for value in d], color=GREY, ls="--")
-    axes.text(d[2] * 1.08, d[2] * 0.78, "theorem 2", color=GREY)
+    axes.text(d[-1], d[-1] * 1.15, "theorem 2", color=GREY, ha="right")
     _growth(axes, sweeps, "d", top=0.97)
     _powers_of_two(axes, sweeps["value"])
-    axes.set(yscale="log", ylim=(2, 300), xlabel="width d\n○ before training   ● after", ylabel="rank of the embedding")
+    axes.set(yscale="log", ylim=(2, 450), xlabel="width d\n○ before training   ● after", ylabel="rank of the embedding")
     axes.set_yticks([2, 4, 8, 16, 32, 64, 128, 256], ["2", "4", "8", "16", "32", "64", "128", "256"])
     axes.minorticks_off()
     return figure
