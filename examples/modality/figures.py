@@ -136,7 +136,7 @@ def patch_sweep(results: dict[str, pd.DataFrame]) -> Figure:
 
 
 def heads_sweep(results: dict[str, pd.DataFrame]) -> Figure:
-    """Rank of what training added to W_Q, W_K, W_V against the number of heads, mean over layers."""
+    """Rank of W_Q, W_K, W_V, and of what training added to them, against the number of heads."""
     sweeps = rows(results["sweeps"], sweep="heads", state="trained")
     width = int(sweeps["dim"].max())
     added = "what training added"
@@ -156,7 +156,7 @@ def heads_sweep(results: dict[str, pd.DataFrame]) -> Figure:
                 axes.text(mean.index[1], width * 1.02, "h × rank at one head", color=GREY)
         axes.set_title(f"{title}, ε = {epsilon}", loc="left")
         axes.set_ylim(0, width * 1.12)
-        axes.set_ylabel(f"of {width}")
+        axes.set_ylabel("rank")
         _labels_at_right(axes, ends, colours)
     _powers_of_two(panels[-1], sweeps["value"])
     panels[-1].set_xlabel("heads h")
