@@ -78,7 +78,7 @@ def test_experiment_and_sweeps_end_to_end(example, tmp_path, capsys):
 
     tiny = Run("", steps=2, width=16, heads=2, layers=1, rows=2, tokens=8)
     experiment.compare(tiny, [0], tmp_path, rows=4)
-    files = sorted(tmp_path.glob("models/*.pt"))
+    files = sorted(tmp_path.glob("models/*.safetensors"))
     written = [path.stat().st_mtime_ns for path in files]
     experiment.compare(tiny, [0], tmp_path, rows=4)
     assert [path.stat().st_mtime_ns for path in files] == written, "finished runs are not repeated"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from dataclasses import asdict, dataclass
@@ -10,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from modalities import TOKENS, Modality
@@ -68,19 +71,19 @@ def heldout(modality: Modality, tokens: int = TOKENS, rows: int = HELDOUT_ROWS) 
 
 def trained(run: Run, modality: Modality, folder: Path) -> tuple[SequenceModel, dict[str, Any]]:
     """Train, or open what was trained before: the model, and a record of the run with its losses."""
-    path = folder / "models" / f"{run.label}.pt"
+    path = folder / "models" / f"{run.label}.safetensors"
     model = run.new_model(modality)
     if not path.exists():
         record = {**asdict(run), **train(model, run, modality)}
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")
-        torch.save({"record": record, "state": model.state_dict()}, unfinished)
+        save_file(model.state_dict(), unfinished, metadata={"record": json.dumps(record)})
         os.replace(unfinished, path)
         summary = f"{record['loss_start']:.3f} → {record['loss_end']:.3f}, held out {record['heldout_end']:.3f}"
         print(f"{run.label}: {summary}, {record['seconds']:.0f} s", flush=True)
-    kept = torch.load(path, weights_only=True)
-    model.load_state_dict(kept["state"])
-    return model.eval(), kept["record"]
+    with safe_open(path, framework="pt") as kept:
+        model.load_state_dict({name: kept.get_tensor(name) for name in kept.keys()})  # noqa: SIM118
+        return model.eval(), json.loads(kept.metadata()["record"])
 
 
 def train(model: SequenceModel, run: Run, modality: Modality) -> dict[str, float]:
