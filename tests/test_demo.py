@@ -92,7 +92,15 @@ def test_everything_lies_in_the_folder_and_is_named(demo):
     folder, log = demo
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        *("analysis.json", "bench.json", "forecasts.parquet", "history.parquet", "model", "rank_profile.parquet"),
+        *(
+            "analysis.json",
+            "bench.json",
+            "bounds.parquet",
+            "forecasts.parquet",
+            "history.parquet",
+            "model",
+            "rank_profile.parquet",
+        ),
         *("ranks.parquet", "recipe.json", "report.html", "report.json", "report.md", "scores.csv", "series.csv"),
         "spectra.parquet",
     }

@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowrank.errors import FlowrankError
-from flowrank.linalg import SecondMoment, Spectrum, balanced_basis, epsilon_rank, input_svd, moment_root
+from flowrank.linalg import (
+    Moments,
+    SecondMoment,
+    Spectrum,
+    balanced_basis,
+    epsilon_rank,
+    input_svd,
+    marchenko_pastur_edge,
+    moment_root,
+)
 
 
 def gaussian(seed: int, *shape: int) -> torch.Tensor:
@@ -115,3 +124,40 @@ def test_balanced_basis_is_the_optimal_joint_truncation(seed, width, rank):
     assert torch.allclose(sigma, values[:width], rtol=1e-6, atol=1e-8)
     assert torch.allclose(ours, best, atol=1e-6 * float(values[0]))
     assert float((full - ours).square().sum()) == pytest.approx(float(sigma[rank:].square().sum()), rel=1e-6, abs=1e-8)
+
+
+@given(st.integers(1, 30), st.integers(0, 40), st.integers(1, 6), st.booleans())
+def test_moments_are_those_of_all_rows(dim, count, outputs, biased):
+    """In blocks above the diagonal, in two parts; and of a linear image of the rows."""
+    generator = torch.Generator().manual_seed(dim * 100 + count)
+    rows = torch.randn(count, dim, generator=generator, dtype=torch.float64) + 1
+    weight = torch.randn(outputs, dim, generator=generator, dtype=torch.float64)
+    bias = torch.randn(outputs, generator=generator, dtype=torch.float64) if biased else None
+    moments = Moments(dim)
+    moments.update(rows[: count // 3])
+    moments.update(rows[count // 3 :].reshape(-1, 1, dim))
+    assert moments.count == count
+    torch.testing.assert_close(moments.total, rows.sum(dim=0))
+    torch.testing.assert_close(moments.gram(), rows.T @ rows)
+    image = rows @ weight.T if bias is None else rows @ weight.T + bias
+    torch.testing.assert_close(moments.image(weight, bias), image.T @ image)
+
+
+@pytest.mark.parametrize("shape", [(300, 300), (400, 100), (64, 768)])
+@pytest.mark.parametrize("planted", [0, 1, 5])
+def test_what_was_planted_in_noise_stands_above_its_edge(shape, planted):
+    generator = torch.Generator().manual_seed(planted)
+    noise = 0.3 * torch.randn(shape, generator=generator, dtype=torch.float64)
+    left, _ = torch.linalg.qr(torch.randn(shape[0], 5, generator=generator, dtype=torch.float64))
+    right, _ = torch.linalg.qr(torch.randn(shape[1], 5, generator=generator, dtype=torch.float64))
+    strength = 3 * 0.3 * (shape[0] ** 0.5 + shape[1] ** 0.5)
+    sigma = torch.linalg.svdvals(noise + strength * left[:, :planted] @ right[:, :planted].T)
+    edge = marchenko_pastur_edge(sigma, shape)
+    assert edge == pytest.approx(0.3 * (shape[0] ** 0.5 + shape[1] ** 0.5), rel=0.03)
+    assert int((sigma > 1.05 * edge).sum()) == planted
+
+
+def test_a_matrix_of_low_rank_is_all_signal():
+    sigma = torch.cat([torch.arange(3.0, 0.0, -1.0), torch.zeros(7)])
+    edge = marchenko_pastur_edge(sigma, (10, 20))
+    assert int((sigma > edge).sum()) == 3

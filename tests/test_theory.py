@@ -137,6 +137,25 @@ def test_theorem_4_and_its_corollary(seed, heads, depth, rate, scale):
     assert (corollary >= bound - 1e-12).all()
 
 
+@given(seeds, st.integers(1, 3), st.floats(0.3, 0.95), st.integers(3, 20))
+def test_theorem_4_when_the_heads_read_something_else(seed, heads, rate, width):
+    """Cross-attention, or a norm before: Z = U + Σ W_V N A with N of another size and spectrum."""
+    u, n = decaying(seed, 12, 30, rate), decaying(seed + 1, width, 40, 0.9)
+    y, gains = torch.zeros_like(u), []
+    for head in range(heads):
+        scores, w_v = normal(seed + 10 * head, (40, 30), (12, width))
+        mixing = scores.softmax(dim=0)
+        y += w_v @ n @ mixing
+        gains.append(float(torch.linalg.matrix_norm(w_v, 2) * torch.linalg.matrix_norm(mixing, 2)))
+    before, after = torch.linalg.svdvals(u), torch.linalg.svdvals(u + y)
+    constants = {"value_norm": max(gains), "attention_norm": 1.0, "kept": float(after[0] / before[0])}
+    bound = theory.theorem_4(before, heads=heads, depth=1, source=torch.linalg.svdvals(n), **constants)
+    assert theory.Inequality(after / after[0], bound).holds
+    if after[0] > before[0]:
+        reads_nothing = theory.theorem_4(before, heads=heads, depth=1, source=torch.zeros(1), **constants)
+        torch.testing.assert_close(reads_nothing, (before / after[0]).clamp_max(1.0))
+
+
 @given(seeds, st.floats(0.3, 0.9))
 def test_the_papers_constants_hold_under_its_assumptions(seed, rate):
     """Scores in [−1, 1], ‖W_V‖ ≤ 1 and a deep model: e² bounds ‖A‖ and ½ what is kept."""
