@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -155,7 +155,7 @@ def advise(profile: RankProfile, budget: float = 0.25, *, epsilon: float | None 
         savings=savings,
         lines=(),
     )
-    return Advice(**{**vars(advice), "lines": tuple(_lines(advice, profile, stream, where))})
+    return replace(advice, lines=tuple(_lines(advice, profile, stream, where)))
 
 
 def _needs(ranks: pd.DataFrame, epsilon: float) -> pd.DataFrame:
@@ -246,19 +246,20 @@ def _widest_stream(ranks: pd.DataFrame) -> tuple[int, str]:
 def _lines(advice: Advice, profile: RankProfile, stream: int, where: str) -> list[Line]:
     model, at = profile.about["model"], f"at ε = {advice.epsilon:g}"
     layers = advice.layers
+    alpha = f"{round(advice.alpha, 2) + 0.0:.2f}"  # no minus before a zero
     fitted = _fitted(layers)
     first, last = fitted.iloc[0], fitted.iloc[-1]
     trend = 0 if abs(advice.alpha) < 0.05 else math.copysign(1, advice.alpha)
     grows = {1: "grow with depth", -1: "fall with depth", 0: "do not depend on depth"}[int(trend)]
     lines = [
         Line(
-            f"Rank schedule: d̃(i) = {advice.d0:.3g} (1 + i)^{advice.alpha:.2f}, head widths {list(advice.widths)}",
-            f"widths in use {at} {grows}: fitted α = {advice.alpha:.2f}, R² = {advice.r_squared:.2f}; "
+            f"Rank schedule: d̃(i) = {advice.d0:.3g} (1 + i)^{alpha}, head widths {list(advice.widths)}",
+            f"widths in use {at} {grows}: fitted α = {alpha}, R² = {advice.r_squared:.2f}; "
             f"a head of the first layer uses {first['need']:.1f} components, of the last {last['need']:.1f}, of "
             f"{model['d_kv']}",
         ),
         Line(
-            f"That keeps {advice.savings['attention_parameters']:.1%} of the attention parameters"
+            f"That keeps {advice.savings['attention_parameters']:.1%} of the parameters and operations of attention"
             + (f" and {advice.savings['cache']:.1%} of the decoder's cache" if "cache" in advice.savings else ""),
             f"mean width over d_kv = {model['d_kv']}; the schedule that keeps all components {at} would need "
             f"{advice.natural:.1%} (d̃_0 = {advice.fitted_d0:.3g})",

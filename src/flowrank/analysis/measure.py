@@ -86,7 +86,7 @@ def analyze(
     check_count(count, "count")
     check_count(points, "points")
     if isinstance(pipeline, PreTrainedModel):
-        return _of_model(pipeline, batches, tolerances, seed, progress)
+        return _of_model(pipeline, batches, tolerances, progress)
     family = family_of(pipeline)
     if batches is not None:
         raise FlowrankError("batches", expected="None for a Chronos pipeline", found="batches", todo="pass series=...")
@@ -133,7 +133,6 @@ def _of_model(
     model: PreTrainedModel,
     batches: Iterable[Mapping[str, Any]] | None,
     tolerances: list[float],
-    seed: int,
     progress: bool,
 ) -> RankProfile:
     if batches is None:
@@ -147,7 +146,8 @@ def _of_model(
     stacks = [name for name in ("encoder", "decoder") if any(block.stack == name for block in streams.blocks)]
     masks = ("attention_mask", "decoder_attention_mask")
     number = 0
-    with progress_bar("analyzing", total=None, show=progress) as advance, explicit_attention(model), streams.watching():
+    bar = progress_bar("analyzing", unit="batches", show=progress)
+    with bar as advance, explicit_attention(model), streams.watching():
         for batch in batches:
             if not isinstance(batch, Mapping):
                 raise FlowrankError("batches", expected="dicts of keyword arguments", found=type(batch).__name__)
