@@ -36,8 +36,11 @@ def benchmark(
     import json
 
     from flowrank.files import atomic_file
+    from flowrank.inference.engines import check_engine
 
     refuse_existing(output, overwrite=overwrite, argument="--output", kind="file")
+    check_engine(engine, "--engine")
+    check_engine(parent_engine or engine, "--parent-engine")
     result = flowrank.benchmark(
         opened(child, device, dtype, engine),
         opened(against, device, dtype, parent_engine or engine),

@@ -99,10 +99,10 @@ class Inference(Generic[_Engine]):
         return "exact" if self._name == "exact" and knows(model) else "stock"
 
 
-def check_engine(name: str) -> str:
+def check_engine(name: str, argument: str = "engine") -> str:
     """Return the name of an engine, or refuse it."""
     if name not in ENGINES:
-        raise FlowrankError("engine", expected=f"one of {', '.join(ENGINES)}", found=repr(name))
+        raise FlowrankError(argument, expected=f"one of {', '.join(ENGINES)}", found=repr(name))
     return name
 
 
