@@ -43,7 +43,7 @@ class Advice:
     natural
         Share of attention parameters that the fitted schedule keeps.
     d0
-        d̃_0 that meets the budget with the same α.
+        d̃_0 that the widths below have in the mean.
     widths
         Head width at each layer number of the schedule; cross-attention goes on after the encoder.
     layers
@@ -75,7 +75,7 @@ class Advice:
     @property
     def schedule(self) -> FlowOfRanks:
         """The schedule that meets the budget, as `compress` and `pretrain` take it."""
-        return FlowOfRanks(ratio=self.budget, alpha=round(self.alpha, 4))
+        return FlowOfRanks(ratio=self.budget, alpha=self.alpha)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
@@ -134,13 +134,11 @@ def advise(profile: RankProfile, budget: float = 0.25, *, epsilon: float | None 
     natural = float(np.mean([natural_widths[depth] for depth in sites]) / model["d_kv"])
     kept = float(np.mean([widths[depth] for depth in sites]) / model["d_kv"])
     decoder = layers[layers["stack"] == "decoder"]["depth"].to_list()
-    cache = float(np.mean([widths[depth] for depth in decoder]) / model["d_kv"]) if decoder else math.nan
     savings = {"attention_parameters": kept, "attention_operations": kept}
     if decoder:
-        savings["cache"] = cache
+        savings["cache"] = float(np.mean([widths[depth] for depth in decoder]) / model["d_kv"])
     stream, where = _widest_stream(profile.ranks)
     d_model = min(model["d_model"], 32 * -(-stream // 32))
-    d0 = float(_d0_of(widths, alpha))
     advice = Advice(
         epsilon=chosen,
         budget=float(budget),
@@ -148,7 +146,7 @@ def advise(profile: RankProfile, budget: float = 0.25, *, epsilon: float | None 
         fitted_d0=fitted_d0,
         r_squared=r_squared,
         natural=natural,
-        d0=d0,
+        d0=_d0_of(widths, alpha),
         widths=widths,
         layers=layers,
         d_model=d_model,
@@ -220,7 +218,7 @@ def _fit(layers: pd.DataFrame) -> tuple[float, float, float]:
     alpha, intercept = np.polyfit(x, y, 1)
     spread = float(((y - y.mean()) ** 2).sum())
     left = float(((y - intercept - alpha * x) ** 2).sum())
-    return float(alpha), float(np.exp(intercept)), 1 - left / spread if spread > 1e-12 else 0.0
+    return round(float(alpha), 4), float(np.exp(intercept)), 1 - left / spread if spread > 1e-12 else 0.0
 
 
 def _depths(layers: dict[str, int]) -> dict[str, int]:

@@ -8,17 +8,16 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
-from flowrank.analysis.profile import KEYS, RankProfile
+from flowrank.analysis.profile import RankProfile
 from flowrank.analysis.spectra import Key, Lift, WeightMatrix, activation_spectra, lifts, weight_spectra
 from flowrank.analysis.streams import Streams
 from flowrank.calibration import POINTS, Calibration
 from flowrank.capture import batches as batches_of
 from flowrank.errors import FlowrankError, check_count
 from flowrank.families import Family, family_of
-from flowrank.families.anatomy import blocks_of, explicit_attention
+from flowrank.families.anatomy import Block, blocks_of, explicit_attention
 from flowrank.linalg import Spectrum, marchenko_pastur_edge
 from flowrank.models import attention_parameters
 from flowrank.progress import progress_bar
@@ -101,18 +100,18 @@ def analyze(
         "skipped": calibration.skipped,
         "seed": seed,
     }
-    about = _about(family.model, str(getattr(pipeline, "name", "in memory")), tolerances)
+    about = _about(family.model, streams.blocks, str(getattr(pipeline, "name", "in memory")), tolerances)
     about["model"]["attention_parameters"] = attention_parameters(family.model)
     return profile_of(
         streams, tolerances, {**about, "series": source, "settings": {**about["settings"], "points": points}}
     )
 
 
-def streams_of(model: nn.Module, smallest: float) -> Streams:
+def streams_of(model: PreTrainedModel, smallest: float) -> Streams:
     """What will measure a model, in the number type that its width and the smallest ε call for."""
     blocks = blocks_of(model)
-    width = max(p.weight.shape[1] for b in blocks for s in b.sublayers if s.attention for p in [s.attention.query])
-    return Streams(blocks, torch.float32 if width >= WIDE and smallest >= SINGLE_FROM else torch.float64)
+    single = model.config.hidden_size >= WIDE and smallest >= SINGLE_FROM
+    return Streams(blocks, torch.float32 if single else torch.float64)
 
 
 def through(family: Family, streams: Streams, contexts: Sequence[torch.Tensor]) -> Iterable[int]:
@@ -159,7 +158,7 @@ def _of_model(
             advance(1)
     if not number:
         raise FlowrankError("batches", expected="at least one batch", found="none")
-    about = _about(model, str(getattr(model, "name_or_path", "") or "in memory"), tolerances)
+    about = _about(model, streams.blocks, str(getattr(model, "name_or_path", "") or "in memory"), tolerances)
     return profile_of(streams, tolerances, {**about, "batches": number})
 
 
@@ -191,7 +190,7 @@ def _add(
     tolerances: list[float],
     weight: WeightMatrix | None = None,
 ) -> None:
-    where: dict[str, Any] = dict(zip(KEYS, key, strict=True))
+    where = key._asdict()
     measures = {"effective_rank": spectrum.effective_rank, "stable_rank": spectrum.stable_rank}
     signal: dict[str, Any] = {"edge": float("nan"), "signal": float("nan")}
     if weight is not None and spectrum.sigma[0] > 0:
@@ -210,9 +209,8 @@ def _bound(lift: Lift) -> pd.DataFrame:
     return pd.DataFrame({**where, "k": k, "sigma": lift.actual.tolist(), "bound": lift.bound.tolist()})
 
 
-def _about(model: PreTrainedModel, name: str, tolerances: list[float]) -> dict[str, Any]:
+def _about(model: PreTrainedModel, blocks: list[Block], name: str, tolerances: list[float]) -> dict[str, Any]:
     config = model.config
-    blocks = blocks_of(model)
     return {
         "model": {
             "name": name,

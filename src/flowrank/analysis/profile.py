@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 PROFILE_FILES = ("rank_profile.parquet", "spectra.parquet", "bounds.parquet", "analysis.json")
 """What a saved profile consists of."""
 
-KEYS = ["stack", "kind", "layer", "depth", "quantity", "head"]
-
 
 @dataclass(frozen=True)
 class RankProfile:

@@ -26,6 +26,9 @@ class Key(NamedTuple):
     head: int = -1
 
 
+KEYS = list(Key._fields)
+
+
 @dataclass(frozen=True)
 class Place:
     """A sublayer and its name in a profile."""
@@ -108,13 +111,8 @@ def activation_spectra(streams: Streams) -> Iterator[tuple[Key, Spectrum]]:
             embedding = streams.moments.get((where.index, -1, "embedding"))
             if embedding is not None:
                 yield Key(block.stack, "embedding", 0, 0, "embedding"), streams.spectrum(embedding)
-        for what, quantity in (
-            ("input", "input"),
-            ("heads", "head_outputs"),
-            ("update", "update"),
-            ("summed", "summed"),
-        ):
-            moments = streams.moments.get((where.index, where.place, what))
+        for quantity in ("input", "head_outputs", "update", "summed"):
+            moments = streams.moments.get((where.index, where.place, quantity))
             if moments is not None and len(moments.total):
                 yield where.key(quantity), streams.spectrum(moments)
         if attention is not None:
@@ -135,12 +133,14 @@ def _of_attention(streams: Streams, where: Place, attention: Attention) -> Itera
         ("keys", attention.key, source, attention.d_qk),
         ("values", attention.value, source, attention.d_vo),
     ):
-        if moments is not None:
-            yield from _by_head(where, quantity, _image(projection, moments), attention, widths)
-    heads = streams.moments.get((where.index, where.place, "heads"))
+        if moments is not None and any(widths):
+            gram = _image(projection, moments)
+            yield where.key(quantity), Spectrum.of_gram(gram, gram.dtype)
+            yield from _by_head(where, quantity, gram, attention, widths)
+    heads = streams.moments.get((where.index, where.place, "head_outputs"))
     if heads is not None and len(heads.total):
         yield where.key("update"), Spectrum.of_gram(_image(attention.output, heads), streams.dtype)
-        yield from list(_by_head(where, "head_outputs", heads.gram(), attention, attention.d_vo))[1:]
+        yield from _by_head(where, "head_outputs", heads.gram(), attention, attention.d_vo)
     looks = streams.looks.get((where.index, where.place))
     if looks is not None and looks.series:
         for head, sigma in zip(attention.heads, looks.sigma / looks.series, strict=True):
@@ -170,10 +170,7 @@ def _image(projection: Projection, moments: Moments) -> Tensor:
 def _by_head(
     where: Place, quantity: str, gram: Tensor, attention: Attention, widths: tuple[int, ...]
 ) -> Iterator[tuple[Key, Spectrum]]:
-    """All heads together, then each: the blocks on the diagonal of one Gram matrix."""
-    if not len(gram):
-        return
-    yield where.key(quantity), Spectrum.of_gram(gram, gram.dtype)
+    """Each head alone: the blocks on the diagonal of the Gram matrix of all."""
     start = 0
     for head, width in zip(attention.heads, widths, strict=True):
         part = gram[start : start + width, start : start + width]

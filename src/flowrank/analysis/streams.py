@@ -55,9 +55,9 @@ class Streams:
     Attributes
     ----------
     moments
-        By (block, sublayer, what): "input" (as the sublayer sees it, after a norm), "heads" (their outputs), "update"
-        (what an MLP adds), "summed" (stream plus update, where the norm comes after), "stream" (after the sublayer);
-        by (block, −1, "embedding") the stream before the first block of a stack.
+        By (block, sublayer, what): "input" (as the sublayer sees it, after a norm), "head_outputs", "update" (what an
+        MLP adds), "summed" (stream plus update, where the norm comes after), "stream" (after the sublayer); by (block,
+        −1, "embedding") the stream before the first block of a stack.
     source
         Of the encoder's output, as cross-attention reads it.
     looks
@@ -125,7 +125,7 @@ class Streams:
         source = "encoder" if block.sublayers[place].kind == "cross" else block.stack
 
         def heads(_module: Any, inputs: tuple[Tensor, ...]) -> None:
-            self.add((index, place, "heads"), inputs[0], block.stack)
+            self.add((index, place, "head_outputs"), inputs[0], block.stack)
 
         def weights(_module: Any, _inputs: Any, output: Any) -> None:
             if isinstance(output, tuple) and isinstance(output[-1], Tensor) and output[-1].ndim == 4:
