@@ -157,3 +157,37 @@ def outputs(pipeline, contexts):
 def relative_gap(a: torch.Tensor, b: torch.Tensor) -> float:
     """Largest difference over the scale of the reference."""
     return float((a - b).abs().max() / b.abs().max())
+
+
+def with_own_widths(model, seed: int = 1, **fields):
+    """A compressed model of the config of another, but for these fields, with random weights and biases."""
+    from flowrank.models import CompressedChronosBolt, CompressedT5Config, CompressedT5ForConditionalGeneration
+
+    raw = {k: v for k, v in model.config.to_dict().items() if k not in ("model_type", "architectures")}
+    bolt = hasattr(model, "input_patch_embedding")
+    torch.manual_seed(seed)
+    made = (CompressedChronosBolt if bolt else CompressedT5ForConditionalGeneration)(
+        CompressedT5Config(**raw, **fields)
+    )
+    for name, parameter in made.named_parameters():
+        if parameter.numel() and (name.endswith("bias") or "relative_attention_bias" in name):
+            torch.nn.init.normal_(parameter, std=0.5)
+    return made.eval()
+
+
+def small_mlps(model):
+    """Shapes of a model's feed-forward layers and blocks: narrow, factored, gone and dense ones."""
+    from flowrank.models import mlp_layers
+
+    gated = bool(model.config.is_gated_act)
+    first = "wi_0" if gated else "wi"
+    shapes = {}
+    for number, name in enumerate(mlp_layers(model)):
+        if "DenseReluDense" in name:
+            kinds = [{"width": 5}, {"width": 0, "ranks": {}}, {"width": 9, "ranks": {first: 3, "wo": 2}}, None]
+        else:
+            kinds = [{"width": 7, "ranks": {"hidden_layer": 2, "output_layer": 3, "residual_layer": 4}}]
+        kind = kinds[number % len(kinds)]
+        if kind is not None:
+            shapes[name] = kind
+    return shapes

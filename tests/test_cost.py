@@ -12,7 +12,9 @@ from transformers import GenerationConfig
 import flowrank
 from flowrank import Budget, FlowrankError, JointHeads, Uniform, WeightSVD
 from flowrank.cost import Cost, Machine, Part, Workload, cost
-from tests.conftest import make_bolt, make_t5
+from flowrank.models import CompressedT5Config
+from flowrank.pipelines import FlowrankBoltPipeline, FlowrankT5Pipeline
+from tests.conftest import make_bolt, make_t5, small_mlps, with_own_widths
 
 CONTEXT, HORIZON = 24, 6
 ADDMM = {torch.ops.aten.addmm_: lambda _x, a, b, **_: 2 * math.prod(a) * b[-1]}
@@ -85,6 +87,12 @@ def _child(folder, method):
     return flowrank.compress(flowrank.load(folder), method, calibration_series=8, calibration_points=64)
 
 
+def _small(folder, ranks=None):
+    model = flowrank.load(folder).inner_model
+    child = with_own_widths(model, mlp_shapes=small_mlps(model), vocabulary_ranks=ranks)
+    return FlowrankBoltPipeline(child) if hasattr(child, "patch") else FlowrankT5Pipeline.around(child)
+
+
 MODELS = {
     "t5": lambda folder: flowrank.load(make_t5(folder)),
     "t5 gated": lambda folder: flowrank.load(make_t5(folder, feed_forward_proj="gated-gelu")),
@@ -93,6 +101,9 @@ MODELS = {
     "t5 factors": lambda folder: _child(make_t5(folder), WeightSVD(Uniform(0.4))),
     "bolt": lambda folder: flowrank.load(make_bolt(folder)),
     "bolt narrow": lambda folder: flowrank.load(make_bolt(folder, d_kv=2, num_layers=3, num_decoder_layers=1)),
+    "t5 small": lambda folder: _small(make_t5(folder), {"head": 5, "embedding": 3}),
+    "t5 small gated": lambda folder: _small(make_t5(folder, feed_forward_proj="gated-gelu", num_layers=4)),
+    "bolt small": lambda folder: _small(make_bolt(folder)),
     "bolt joint": lambda folder: _child(make_bolt(folder), JointHeads(Uniform(0.4))),
 }
 
@@ -114,6 +125,36 @@ def test_operations_are_those_that_torch_counts(make, engine, workload, tmp_path
     with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False, custom_mapping=ADDMM) as counter:
         pipeline.predict(series, prediction_length=workload.horizon, **samples)
     assert cost(pipeline, workload, engine=engine).flops == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def test_small_parts_cost_what_their_parameters_say(t5_folder, bolt_folder):
+    """Every token of a context passes through the encoder's feed-forward layers, two operations a parameter."""
+    workload = Workload(4, 64, 16, 20)
+
+    def parts(folder, **fields):
+        config = flowrank.load(folder).inner_model.config
+        raw = {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures")}
+        whole, compressed = cost(config, workload), cost(CompressedT5Config(**raw, **fields), workload)
+        return {
+            a.name: (a.flops - b.flops, a.moved - b.moved) for a, b in zip(whole.parts, compressed.parts, strict=True)
+        }
+
+    assert not any(map(any, parts(t5_folder).values()))
+    shapes = {
+        "encoder.block.0.layer.1.DenseReluDense": {"width": 10, "ranks": {"wo": 2}},
+        "decoder.block.1.layer.2.DenseReluDense": {"width": 0},
+    }
+    saved = parts(t5_folder, mlp_shapes=shapes, vocabulary_ranks={"head": 5, "embedding": 3})
+    gone, basis, tokens, rows = 2 * 24 * 32 - 24 * 10 - 2 * (10 + 24), 3 * 24, 4 * 65, 4 + 4 * 20 * 15
+    assert saved["encoder"] == (2 * tokens * (gone - basis), 4 * (gone - basis))
+    assert saved["cross keys and values"] == (0, 0)
+    assert saved["decoder"] == (2 * rows * (2 * 24 * 32 - basis), 4 * 16 * (2 * 24 * 32 - basis))
+    head = 64 * 24 - 5 * (64 + 24)
+    assert saved["head"] == (2 * rows * head, 4 * 16 * head)
+    ranks = {"residual_layer": 4}
+    saved = parts(bolt_folder, mlp_shapes={"output_patch_embedding": {"width": 3, "ranks": ranks}})
+    head = 29 * (24 + 144) + 24 * 144 - 4 * (24 + 144)
+    assert saved == {"encoder": (0, 0), "decoder": (0, 0), "head": (2 * 4 * head, 4 * head)}
 
 
 def test_a_config_alone_is_enough_and_the_exact_engine_needs_less(t5_folder):

@@ -292,11 +292,11 @@ class _Stacks:
     def __init__(self, config: Any, even: bool) -> None:
         self.config, self.raw, self.even = config, config.chronos_config, even
         self.d = int(config.d_model)
-        gated = bool(config.is_gated_act)
-        self.feed_forward = (3 if gated else 2) * self.d * int(config.d_ff)
         names = [f"encoder.block.{i}.layer.0.SelfAttention" for i in range(config.num_layers)]
         self.encoder = [self._layer(name) for name in names]
         depth = range(config.num_decoder_layers)
+        self.encoder_mlps = [self.mlp(f"encoder.block.{i}.layer.1.DenseReluDense") for i in range(config.num_layers)]
+        self.decoder_mlps = [self.mlp(f"decoder.block.{i}.layer.2.DenseReluDense") for i in depth]
         self.own = [self._layer(f"decoder.block.{i}.layer.0.SelfAttention") for i in depth]
         self.cross = [self._layer(f"decoder.block.{i}.layer.1.EncDecAttention") for i in depth]
 
@@ -320,10 +320,27 @@ class _Stacks:
         }
         return _Layer(**sizes, keys=keys, values=values, heads=len(alive), attended=attended)
 
+    def mlp(self, name: str, inputs: int | None = None, outputs: int | None = None) -> int:
+        """Parameters of a feed-forward layer or residual block of so many features in and out (default: d)."""
+        from flowrank.models.config import CompressedT5Config, MlpShape, mlp_linears
+
+        config, layers = self.config, mlp_linears(name, gated=self.config.is_gated_act)
+        shape = MlpShape.dense(int(config.d_ff))
+        if isinstance(config, CompressedT5Config):
+            shape = config.mlp_shape_of(name, shape.width)
+        return sum(shape.parameters(inputs or self.d, outputs or self.d, layers).values())
+
+    def vocabulary_rank(self, part: str) -> int | None:
+        """Inner rank of the "embedding" or the "head"; None where it is one matrix."""
+        from flowrank.models.config import CompressedT5Config
+
+        config = self.config
+        return config.vocabulary_rank_of(part) if isinstance(config, CompressedT5Config) else None
+
     def encode(self, rows: int, tokens: int, itemsize: int) -> Part:
         """The encoder on ``rows`` series of ``tokens`` tokens."""
         seen = rows * tokens
-        parameters = sum(layer.parameters + self.feed_forward for layer in self.encoder)
+        parameters = sum(layer.parameters for layer in self.encoder) + sum(self.encoder_mlps)
         attention = 2 * rows * tokens**2 * sum(layer.attended for layer in self.encoder)
         moved = parameters + 2 * seen * self.d * len(self.encoder)
         return Part("encoder", 2 * seen * parameters + attention, itemsize * moved)
@@ -341,8 +358,12 @@ def _t5(stacks: _Stacks, workload: Workload, exact: bool, itemsize: int, cross_c
     end = int(stacks.raw["use_eos_token"] and stacks.raw["model_type"] == "seq2seq")
     own = sum(layer.features for layer in stacks.own)
     decoding = sum(layer.parameters for layer in stacks.own) + sum(layer.q + layer.o for layer in stacks.cross)
-    decoding += stacks.feed_forward * len(stacks.own)
-    head = int(stacks.config.vocab_size) * stacks.d
+    decoding += sum(stacks.decoder_mlps)
+    vocabulary = int(stacks.config.vocab_size)
+    rank = stacks.vocabulary_rank("head")
+    head = vocabulary * d if rank is None else rank * (d + vocabulary)
+    embedding = (stacks.vocabulary_rank("embedding") or 0) * d
+    decoding += embedding
     parts, caches = [], []
     for seen, steps in stacks.blocks(workload):
         tokens = seen + end
@@ -357,7 +378,9 @@ def _t5(stacks: _Stacks, workload: Workload, exact: bool, itemsize: int, cross_c
                     latent.append(layer)
         cross = sum(layer.features for layer in keyed)
         making = sum(layer.k + layer.v for layer in keyed)
-        parts.append(stacks.encode(series, tokens, itemsize))
+        encoder = stacks.encode(series, tokens, itemsize)
+        embedded = 2 * series * tokens * embedding
+        parts.append(Part("encoder", encoder.flops + embedded, encoder.moved + itemsize * embedding))
         made = series * (1 if exact else paths) * tokens
         parts.append(Part("cross keys and values", 2 * made * making, itemsize * (making + made * cross)))
         flops = 2 * rows * decoding + 2 * rows * tokens * sum(layer.attended for layer in keyed)
@@ -368,7 +391,7 @@ def _t5(stacks: _Stacks, workload: Workload, exact: bool, itemsize: int, cross_c
             flops += 2 * series * paths * sum(layer.attended for layer in stacks.own)
             moved += 2 * looked * own
         parts.append(Part("decoder", flops, itemsize * moved))
-        parts.append(Part("head", 2 * rows * head, itemsize * steps * head + 4 * rows * stacks.config.vocab_size))
+        parts.append(Part("head", 2 * rows * head, itemsize * steps * head + 4 * rows * vocabulary))
         held = made * (cross + (d if latent else 0))
         caches.append((itemsize * held, itemsize * series * paths * steps * own))
     largest = max(caches)
@@ -376,11 +399,11 @@ def _t5(stacks: _Stacks, workload: Workload, exact: bool, itemsize: int, cross_c
 
 
 def _bolt(stacks: _Stacks, workload: Workload, exact: bool, itemsize: int) -> Cost:
-    raw, d, d_ff = stacks.raw, stacks.d, int(stacks.config.d_ff)
+    raw, d = stacks.raw, stacks.d
     size, stride, levels = raw["input_patch_size"], raw["input_patch_stride"], len(raw["quantiles"])
     outputs = levels * raw["prediction_length"]
-    embedding = 2 * size * d_ff + d_ff * d + 2 * size * d
-    head = d * d_ff + d_ff * outputs + d * outputs
+    embedding = stacks.mlp("input_patch_embedding", inputs=2 * size)
+    head = stacks.mlp("output_patch_embedding", outputs=outputs)
     parts, caches = [], []
     for block, (seen, _) in enumerate(stacks.blocks(workload)):
         rows = workload.batch_size * (levels if block else 1)
@@ -390,12 +413,13 @@ def _bolt(stacks: _Stacks, workload: Workload, exact: bool, itemsize: int) -> Co
         embedded = 2 * rows * patches * embedding
         parts.append(Part("encoder", encoder.flops + embedded, encoder.moved + itemsize * embedding))
         flops = parameters = 0
-        for index, (own, cross) in enumerate(zip(stacks.own, stacks.cross, strict=True)):
+        layers = zip(stacks.own, stacks.cross, stacks.decoder_mlps, strict=True)
+        for index, (own, cross, feed_forward) in enumerate(layers):
             first = exact and index == 0  # the same token for every series, until it has looked across
             mapped = own.v + own.o if exact else own.parameters
             flops += 2 * (1 if first else rows) * (mapped + cross.q)
-            flops += 2 * rows * (cross.o + stacks.feed_forward)
-            parameters += mapped + cross.parameters + stacks.feed_forward
+            flops += 2 * rows * (cross.o + feed_forward)
+            parameters += mapped + cross.parameters + feed_forward
             if exact:
                 flops += 2 * (1 if first else rows) * cross.keys * d + 2 * rows * cross.values * d
                 flops += 4 * rows * cross.heads * tokens * d

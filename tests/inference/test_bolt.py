@@ -10,8 +10,10 @@ from torch import nn
 import flowrank
 from flowrank import Budget, FlowrankError, JointHeads, Uniform, WeightSVD
 from flowrank.benchmarking import peak_memory
+from flowrank.models import mlp_layers
+from flowrank.models.layers import FactoredLinear
 from flowrank.pipelines import FlowrankBoltPipeline
-from tests.conftest import BOLT_PATCHES, relative_gap, tiny_config
+from tests.conftest import BOLT_PATCHES, relative_gap, small_mlps, tiny_config, with_own_widths
 
 
 @pytest.fixture
@@ -40,6 +42,16 @@ def compressed(method):
     return flowrank.compress(random_bolt(), method, calibration_series=8, calibration_points=64)
 
 
+def with_small_mlps(**changes):
+    model = random_bolt(**changes).inner_model
+    return FlowrankBoltPipeline(with_own_widths(model, mlp_shapes=small_mlps(model)))
+
+
+def without_neurons():
+    model = random_bolt().inner_model
+    return FlowrankBoltPipeline(with_own_widths(model, mlp_shapes={key: {"width": 0} for key in mlp_layers(model)}))
+
+
 MODELS = {
     "dense": random_bolt,
     "gated": lambda: random_bolt(feed_forward_proj="gated-gelu"),
@@ -51,6 +63,9 @@ MODELS = {
     "unequal heads": lambda: compressed(JointHeads(Budget(0.25), per_head=True)),
     "heads that are gone": lambda: compressed(JointHeads(Budget(0.02), per_head=True)),
     "factors": lambda: compressed(WeightSVD(Uniform(0.4))),
+    "small feed-forward layers and blocks": with_small_mlps,
+    "small gated feed-forward layers": lambda: with_small_mlps(feed_forward_proj="gated-gelu", num_layers=4),
+    "no neurons": without_neurons,
 }
 
 
@@ -79,6 +94,7 @@ def test_quantiles_are_the_stock_models(make, series):
     pipeline = make()
     if pipeline.inner_model.chronos_config.input_patch_stride != 8:
         series = [one for one in series if len(one) >= 8]
+    assert pipeline.path == "exact"
     found, expected = both(pipeline, series)
     for context, ours, theirs in zip(series, found, expected, strict=True):
         assert normalised_gap(context, ours, theirs) <= 1e-5
@@ -133,6 +149,7 @@ def test_a_changed_weight_changes_the_forecast(series):
     [
         lambda layer: setattr(layer, "q", nn.Sequential(layer.q)),
         lambda layer: setattr(layer, "q", nn.Linear(24, 18, bias=True)),
+        lambda layer: setattr(layer, "q", FactoredLinear(24, 18, 2, bias=True)),
         lambda layer: layer.k.register_forward_hook(lambda _m, _i, output: 0 * output),
         lambda layer: setattr(layer, "forward", layer.forward),
         lambda layer: layer.train(),

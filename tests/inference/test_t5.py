@@ -12,8 +12,9 @@ from flowrank import Budget, FlowrankError, JointHeads, Uniform, WeightSVD
 from flowrank.benchmarking import peak_memory
 from flowrank.families.base import pad_left
 from flowrank.inference import Sampling, T5Engine
+from flowrank.models import mlp_layers
 from flowrank.pipelines import FlowrankT5Pipeline
-from tests.conftest import T5_TOKENS, make_t5, relative_gap, tiny_config
+from tests.conftest import T5_TOKENS, make_t5, relative_gap, small_mlps, tiny_config, with_own_widths
 
 STEPS = 12
 
@@ -44,6 +45,17 @@ def compressed(method):
     return flowrank.compress(random_t5(), method, calibration_series=8, calibration_points=64)
 
 
+def with_small_parts(ranks=None, **changes):
+    model = random_t5(**changes).inner_model
+    return FlowrankT5Pipeline.around(with_own_widths(model, mlp_shapes=small_mlps(model), vocabulary_ranks=ranks))
+
+
+def without_neurons():
+    model = random_t5().inner_model
+    shapes = {key: {"width": 0} for key in mlp_layers(model)}
+    return FlowrankT5Pipeline.around(with_own_widths(model, mlp_shapes=shapes))
+
+
 MODELS = {
     "dense": random_t5,
     "own output matrix": lambda: random_t5(tie_word_embeddings=False),
@@ -54,6 +66,12 @@ MODELS = {
     "unequal heads": lambda: compressed(JointHeads(Budget(0.25), per_head=True)),
     "heads that are gone": lambda: compressed(JointHeads(Budget(0.03), per_head=True)),
     "factors": lambda: compressed(WeightSVD(Uniform(0.4))),
+    "small feed-forward layers": with_small_parts,
+    "small gated feed-forward layers": lambda: with_small_parts(feed_forward_proj="gated-gelu", num_layers=4),
+    "factored head": lambda: with_small_parts({"head": 3}),
+    "factored embedding": lambda: with_small_parts({"embedding": 5}),
+    "factored vocabulary": lambda: with_small_parts({"head": 3, "embedding": 5}),
+    "no neurons": without_neurons,
 }
 
 
@@ -61,6 +79,7 @@ MODELS = {
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
 def test_logits_are_the_stock_models_at_every_step(make, cross_cache, series):
     pipeline = make()
+    assert pipeline.path == "exact"
     if not pipeline.model.config.use_eos_token:
         series = series[:-1]  # nothing to look at
     model = pipeline.inner_model

@@ -12,7 +12,8 @@ from flowrank.models import (
     CompressedT5ForConditionalGeneration,
     attention_layers,
 )
-from flowrank.models.attention import FactoredLinear, HeadLayout
+from flowrank.models.attention import HeadLayout
+from flowrank.models.layers import FactoredLinear
 from tests.conftest import T5_TOKENS, outputs, relative_gap, tiny_config
 
 

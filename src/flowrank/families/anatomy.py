@@ -18,7 +18,8 @@ from transformers.models.t5.modeling_t5 import T5Attention, T5Block
 from transformers.pytorch_utils import Conv1D
 
 from flowrank.errors import FlowrankError
-from flowrank.models.attention import CompressedT5Attention, FactoredLinear
+from flowrank.models.attention import CompressedT5Attention
+from flowrank.models.layers import FactoredLinear
 
 Kind = Literal["self", "cross", "mlp"]
 

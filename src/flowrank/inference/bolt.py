@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import torch
 from chronos.chronos_bolt import ChronosBoltModelForForecasting, ResidualBlock
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowrank.inference.chunks import budget_on, even_chunks
 from flowrank.inference.cross import look
-from flowrank.inference.layers import DecoderLayer, Encoder, add_projection, normalised, project
+from flowrank.inference.layers import DecoderLayer, Encoder, add_projection, normalised, project, width_of
 from flowrank.inference.packing import Packed, by_length
 from flowrank.inference.products import product
+from flowrank.models.layers import FactoredLinear
 
 
 class BoltEngine:
@@ -123,18 +124,25 @@ class BoltEngine:
     def _bytes_a_series(self, tokens: int) -> int:
         """Peak bytes of one series: its context, its tokens in the encoder, or its one token in the decoder."""
         config, patching = self.model.config, self.model.chronos_config
-        embedded = 2 * config.d_ff + 2 * config.d_model + 4 * patching.input_patch_size
+        embedded = 2 * width_of(self.model.input_patch_embedding) + 2 * config.d_model + 4 * patching.input_patch_size
         in_encoder = tokens * max(embedded, self.encoder.numbers_a_token(tokens))
         outputs = len(patching.quantiles) * patching.prediction_length
         heads = max((layer.cross.count for layer in self.layers if layer.cross is not None), default=0)
-        in_decoder = tokens * config.d_model + (4 * heads + 3) * config.d_model + 2 * config.d_ff + 3 * outputs
+        widest = max(width_of(self.model.output_patch_embedding), *(layer.feed_forward.width for layer in self.layers))
+        in_decoder = tokens * config.d_model + (4 * heads + 3) * config.d_model + 2 * widest + 3 * outputs
         context = 20 * tokens * patching.input_patch_size
         return context + self.model.dtype.itemsize * max(in_encoder, in_decoder)
 
 
 def through(block: ResidualBlock, x: Tensor) -> Tensor:
     """What a residual block makes of rows (n, in): (n, out)."""
-    hidden, last, beside = block.hidden_layer, block.output_layer, block.residual_layer
-    result = product(block.act(product(x, hidden.weight, hidden.bias)), last.weight, last.bias)
-    result += product(x, beside.weight, beside.bias)
+    result = _affine(block.act(_affine(x, block.hidden_layer)), block.output_layer)
+    result += _affine(x, block.residual_layer)
     return block.layer_norm(result) if block.use_layer_norm else result
+
+
+def _affine(x: Tensor, layer: nn.Module) -> Tensor:
+    """Map rows (n, in) to (n, out) by a linear layer, dense or of two factors, with a bias."""
+    if isinstance(layer, FactoredLinear):
+        x, layer = product(x, layer.down.weight), layer.up
+    return product(x, layer.weight, layer.bias)  # type: ignore[arg-type]

@@ -23,16 +23,20 @@ from transformers.models.t5.modeling_t5 import (
 
 from flowrank.errors import FlowrankError, check_count
 from flowrank.inference.cross import CROSS_CACHES
-from flowrank.models.attention import CompressedT5Attention, FactoredLinear
+from flowrank.models.attention import CompressedT5Attention
+from flowrank.models.layers import FactoredEmbedding, FactoredLinear
+from flowrank.models.mlp import CompressedResidualBlock, CompressedT5DenseActDense, CompressedT5DenseGatedActDense
 
 ENGINES = ("exact", "stock")
 _Engine = TypeVar("_Engine")
 
+_BLOCKS = (ResidualBlock, CompressedResidualBlock)
 _KNOWN = (
-    *(T5Attention, CompressedT5Attention, FactoredLinear),
+    *(T5Attention, CompressedT5Attention, FactoredLinear, FactoredEmbedding),
     *(T5Stack, T5Block, T5LayerSelfAttention, T5LayerCrossAttention, T5LayerFF),
     *(T5DenseActDense, T5DenseGatedActDense, T5LayerNorm),
-    *(ResidualBlock, Patch, InstanceNorm),
+    *(CompressedT5DenseActDense, CompressedT5DenseGatedActDense),
+    *(*_BLOCKS, Patch, InstanceNorm),
     *(nn.Linear, nn.Embedding, nn.Dropout, nn.ModuleList, nn.ReLU),
 )
 _PLAIN_GENERATION = frozenset(  # settings that change no draw, or that every forecast sets itself
@@ -125,9 +129,9 @@ def knows(model: PreTrainedModel) -> bool:
         if not (_is_plain(module) and (module is model or type(module) in _KNOWN or name == "act")):
             return False
         weights = module._parameters
-        if type(module) is nn.Linear and (
-            "weight" not in weights or (weights["bias"] is not None and type(parent) is not ResidualBlock)
-        ):
+        if type(module) is nn.Linear and "weight" not in weights:
+            return False
+        if _has_bias(module) and type(parent) not in _BLOCKS and not (type(parent) is FactoredLinear and name == "up"):
             return False
         kinds.update((one.device, one.dtype) for one in weights.values() if one is not None)
     if len(kinds) != 1:
@@ -147,6 +151,12 @@ def _below(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Module]]:
                 yield name, module, parent
                 if module._modules:
                     parents.append(module)
+
+
+def _has_bias(module: nn.Module) -> bool:
+    """Whether a linear layer, dense or of two factors, adds something."""
+    last = module._modules.get("up") if type(module) is FactoredLinear else module
+    return type(last) is nn.Linear and last._parameters.get("bias") is not None
 
 
 def _is_plain(module: nn.Module) -> bool:

@@ -6,6 +6,7 @@ one row a token, and residuals are added inside the matrix product. Nothing is k
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,8 @@ from transformers.models.t5.modeling_t5 import T5Attention, T5DenseActDense, T5L
 
 from flowrank.inference.packing import Packed
 from flowrank.inference.products import add_product, product
-from flowrank.models.attention import CompressedT5Attention, FactoredLinear, HeadLayout
+from flowrank.models.attention import CompressedT5Attention, HeadLayout
+from flowrank.models.layers import FactoredEmbedding, FactoredLinear
 
 Matrices = tuple[Tensor, ...]
 """One weight (out, in), or the two factors of one, applied from the left to the right."""
@@ -55,7 +57,7 @@ class Heads:
         """Weights of a layer, stock or compressed; None if no head is left."""
         if not isinstance(layer, CompressedT5Attention):
             width = layer.key_value_proj_dim
-            query, key, value, output = (_matrices(getattr(layer, name)) for name in "qkvo")
+            query, key, value, output = (matrices_of(getattr(layer, name)) for name in "qkvo")
             return cls(query, key, value, output, layer.n_heads, width, width, None)
         if not layer.value_layout.widths:
             return None
@@ -95,7 +97,8 @@ class Heads:
         return bias if self.alive is None else bias[:, list(self.alive)]
 
 
-def _matrices(layer: nn.Module) -> Matrices:
+def matrices_of(layer: nn.Module) -> Matrices:
+    """Weights of a linear layer without a bias."""
     if isinstance(layer, FactoredLinear):
         return layer.down.weight.detach(), layer.up.weight.detach()
     return (layer.weight.detach(),)  # type: ignore[operator]
@@ -103,7 +106,7 @@ def _matrices(layer: nn.Module) -> Matrices:
 
 def _spread(layer: nn.Module, layout: HeadLayout) -> Matrices:
     """Weights whose output features lie on an even grid of heads."""
-    *before, last = _matrices(layer)
+    *before, last = matrices_of(layer)
     if not layout.even:
         grid = last.new_zeros(len(layout.widths) * layout.widest, last.shape[1])
         last = grid.index_copy_(0, layout.slots(last.device), last)
@@ -112,14 +115,14 @@ def _spread(layer: nn.Module, layout: HeadLayout) -> Matrices:
 
 def _gathered(layer: nn.Module, layout: HeadLayout) -> Matrices:
     """Weights whose input features lie on an even grid of heads."""
-    first, *after = _matrices(layer)
+    first, *after = matrices_of(layer)
     if not layout.even:
         grid = first.new_zeros(first.shape[0], len(layout.widths) * layout.widest)
         first = grid.index_copy_(1, layout.slots(first.device), first)
     return (first, *after)
 
 
-def project(x: Tensor, matrices: Matrices) -> Tensor:
+def project(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
     """Map rows (n, in) to (n, out)."""
     for matrix in matrices:
         x = product(x, matrix)
@@ -132,6 +135,13 @@ def add_projection(x: Tensor, update: Tensor, matrices: Matrices) -> None:
     add_product(x, project(update, tuple(before)), last)
 
 
+def embedded(tokens: Tensor, layer: nn.Module) -> Tensor:
+    """Embed token ids (n,) as rows (n, d)."""
+    if isinstance(layer, FactoredEmbedding):
+        return product(layer.codes(tokens), layer.basis.weight)
+    return layer(tokens)
+
+
 def normalised(x: Tensor, norm: T5LayerNorm) -> Tensor:
     """Rows (n, d) over their root mean square, times the layer's weight: T5's norm in two passes over memory."""
     if x.dtype != torch.float32:  # it computes in fp32
@@ -142,21 +152,33 @@ def normalised(x: Tensor, norm: T5LayerNorm) -> Tensor:
     return result
 
 
+def width_of(mlp: Any) -> int:
+    """Activations of a row within a feed-forward layer or residual block: hidden neurons, and those between factors."""
+    ranks = mlp.shape.ranks.values() if hasattr(mlp, "shape") else ()
+    return (mlp.wo if hasattr(mlp, "wo") else mlp.output_layer).in_features + max(ranks, default=0)
+
+
 class FeedForward:
     """A feed-forward layer: x ← x + W_O ReLU(W_I norm(x)), or whatever its module computes."""
 
     def __init__(self, layer: T5LayerFF) -> None:
         dense: Any = layer.DenseReluDense
         self.norm, self.dense = layer.layer_norm, dense
+        self.width = width_of(dense)
+        self.gone = dense.wo.in_features == 0
         self.plain = isinstance(dense, T5DenseActDense) and isinstance(dense.act, nn.ReLU)
+        if self.plain:
+            *self.before, self.inner = matrices_of(dense.wi)
+            self.outer = matrices_of(dense.wo)
 
     def add(self, x: Tensor) -> None:
         """Update ``x`` (n, d) in place."""
+        if self.gone:
+            return
         for rows in x.split(_ROWS):
             if self.plain:
-                add_product(
-                    rows, product(normalised(rows, self.norm), self.dense.wi.weight, relu=True), self.dense.wo.weight
-                )
+                hidden = project(normalised(rows, self.norm), self.before)
+                add_projection(rows, product(hidden, self.inner, relu=True), self.outer)
             else:
                 rows += self.dense(normalised(rows, self.norm))
 

@@ -16,9 +16,17 @@ from transformers import T5ForConditionalGeneration
 
 from flowrank.inference.chunks import budget_on, even_chunks
 from flowrank.inference.cross import CrossCache, cross_caches
-from flowrank.inference.layers import DecoderLayer, Encoder, Heads, add_projection, normalised, project
+from flowrank.inference.layers import (
+    DecoderLayer,
+    Encoder,
+    Heads,
+    add_projection,
+    embedded,
+    matrices_of,
+    normalised,
+    project,
+)
 from flowrank.inference.packing import Packed, by_length
-from flowrank.inference.products import product
 from flowrank.inference.sampling import Sampling, uniforms
 
 
@@ -33,6 +41,7 @@ class T5Engine:
         self.position = first.layer[0].SelfAttention
         start = model.generation_config.decoder_start_token_id if model.generation_config is not None else None
         self.start_token = int(model.config.decoder_start_token_id if start is None else start)
+        self.head = matrices_of(model.lm_head)
         self.scale = model.model_dim**-0.5 if model.config.scale_decoder_outputs else 1.0
 
     @torch.inference_mode()
@@ -95,7 +104,7 @@ class T5Engine:
     def decoder(self, tokens: Tensor, mask: Tensor, *, paths: int, steps: int, cross_cache: str = "auto") -> Decoder:
         """Encode series and return a decoder for ``steps`` tokens of ``paths`` paths each."""
         packed = Packed.of(mask)
-        encoded = self.encoder(self.model.encoder.embed_tokens(tokens[packed.rows, packed.positions]), packed)
+        encoded = self.encoder(embedded(tokens[packed.rows, packed.positions], self.model.encoder.embed_tokens), packed)
         return Decoder(self, encoded, packed, paths, steps, cross_cache)
 
     def _bytes_a_series(self, tokens: int, paths: int, steps: int, everywhere: bool) -> int:
@@ -107,8 +116,9 @@ class T5Engine:
         own = sum(layer.own.features for layer in self.layers if layer.own is not None)
         cross = sum(layer.cross.features for layer in self.layers if layer.cross is not None)
         heads = max((layer.cross.count for layer in self.layers if layer.cross is not None), default=0)
+        widest = max(layer.feed_forward.width for layer in self.layers)
         in_encoder = tokens * self.encoder.numbers_a_token(tokens)
-        a_path = steps * own + 2 * heads * max(tokens, steps) + 3 * config.d_model + config.d_ff
+        a_path = steps * own + 2 * heads * max(tokens, steps) + 3 * config.d_model + widest
         in_decoder = tokens * (cross + config.d_model) + paths * a_path
         vocabulary = paths * config.vocab_size * (48 if everywhere else 12)
         return self.model.dtype.itemsize * max(in_encoder, in_decoder) + vocabulary
@@ -157,7 +167,7 @@ class Decoder:
 
     def _decode(self, tokens: Tensor, paths: int) -> Tensor:
         model = self.engine.model
-        x = model.decoder.embed_tokens(tokens)
+        x = embedded(tokens, model.decoder.embed_tokens)
         for layer, own, cross in zip(self.engine.layers, self.own, self.cross, strict=True):
             if layer.own is not None and own is not None:
                 add_projection(
@@ -170,7 +180,7 @@ class Decoder:
             layer.feed_forward.add(x)
         self.position += 1
         x = normalised(x, model.decoder.final_layer_norm)
-        return product(x * self.engine.scale if self.engine.scale != 1 else x, model.lm_head.weight)
+        return project(x * self.engine.scale if self.engine.scale != 1 else x, self.engine.head)
 
     def _look_back(self, x: Tensor, heads: Heads, cache: tuple[Tensor, Tensor], paths: int) -> Tensor:
         """Self-attention of one token a row over those before it: (rows, h · d_vo)."""

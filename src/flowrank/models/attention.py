@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,28 +14,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.t5.modeling_t5 import T5Attention, eager_attention_forward
 
 from flowrank.models.config import AttentionShape, CompressedT5Config
-
-
-class FactoredLinear(nn.Module):
-    """A bias-free linear layer kept as two factors: x → (x A) B, with r (m + n) instead of m n parameters.
-
-    Parameters
-    ----------
-    in_features, out_features
-        m and n.
-    rank
-        r, the inner width.
-    """
-
-    def __init__(self, in_features: int, out_features: int, rank: int) -> None:
-        super().__init__()
-        self.in_features, self.out_features, self.rank = in_features, out_features, rank
-        self.down = nn.Linear(in_features, rank, bias=False)
-        self.up = nn.Linear(rank, out_features, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., m) to (..., n)."""
-        return self.up(self.down(x))
+from flowrank.models.layers import draw, linear
 
 
 class HeadLayout:
@@ -112,11 +90,7 @@ class CompressedT5Attention(T5Attention):
     def _projection(self, name: str) -> nn.Module:
         width = (self.query_layout if name in "qk" else self.value_layout).total
         size = (width, self.d_model) if name == "o" else (self.d_model, width)
-        with warnings.catch_warnings():  # a width of 0 is what we mean
-            warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
-            if name in self.shape.ranks:
-                return FactoredLinear(*size, self.shape.ranks[name])
-            return nn.Linear(*size, bias=False)
+        return linear(*size, self.shape.ranks.get(name))
 
     def key_value_widths(self) -> tuple[int, int]:
         """Features cached a token, over all heads: of keys, of values."""
@@ -124,10 +98,7 @@ class CompressedT5Attention(T5Attention):
 
     @torch.no_grad()
     def initialise(self, factor: float) -> None:
-        """Random weights as T5 draws them, at this layer's own widths.
-
-        The spread of a product of two factors equals that of the dense matrix it stands for.
-        """
+        """Random weights as T5 draws them, at this layer's own widths."""
         d_qk, inner = self.query_layout.widest, max(1, self.value_layout.total)
         spread = {
             "q": (self.d_model * d_qk) ** -0.5,
@@ -137,14 +108,8 @@ class CompressedT5Attention(T5Attention):
         }
         for name, std in spread.items():
             projection = getattr(self, name)
-            if 0 in (projection.in_features, projection.out_features):
-                continue
-            if isinstance(projection, FactoredLinear):
-                side = (std / max(1, projection.rank) ** 0.5) ** 0.5
-                init.normal_(projection.down.weight, mean=0.0, std=factor * side)
-                init.normal_(projection.up.weight, mean=0.0, std=factor * side)
-            else:
-                init.normal_(projection.weight, mean=0.0, std=factor * std)
+            if 0 not in (projection.in_features, projection.out_features):
+                draw(projection, factor * std)
         if self.has_relative_attention_bias:
             init.normal_(self.relative_attention_bias.weight, mean=0.0, std=factor * self.d_model**-0.5)
 

@@ -1,4 +1,4 @@
-"""The config of a compressed T5: one shape for each attention layer."""
+"""The config of a compressed T5: one shape for each attention and feed-forward layer, and ranks of the vocabulary."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from transformers import T5Config
 from flowrank.errors import FlowrankError
 
 PROJECTIONS = ("q", "k", "v", "o")
+FEED_FORWARD = ("wi", "wo")
+GATED_FEED_FORWARD = ("wi_0", "wi_1", "wo")
+RESIDUAL_BLOCK = ("hidden_layer", "output_layer", "residual_layer")
+VOCABULARY = ("embedding", "head")
+
+_RESTORE = "restore config.json from the machine that compressed the model"
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class AttentionShape:
                 f"config.json attention_shapes[{where!r}]",
                 expected=expected,
                 found=raw,
-                todo="restore config.json from the machine that compressed the model",
+                todo=_RESTORE,
             ) from None
         return cls(widths["d_qk"], widths["d_vo"], ranks)
 
@@ -80,18 +86,112 @@ class AttentionShape:
         return counts
 
 
+@dataclass(frozen=True)
+class MlpShape:
+    """Width of one feed-forward layer, or of one residual block of Chronos-Bolt.
+
+    Attributes
+    ----------
+    width
+        Hidden neurons. Without any, a feed-forward layer does nothing, and of a residual block the residual path and
+        the output's bias remain.
+    ranks
+        Inner rank of each of its linear layers that is stored as two factors.
+
+    Examples
+    --------
+    >>> MlpShape(width=10, ranks={"wo": 3}).parameters(16, 16, FEED_FORWARD)
+    {'wi': 160, 'wo': 78}
+    """
+
+    width: int
+    ranks: dict[str, int]
+
+    @classmethod
+    def dense(cls, width: int) -> MlpShape:
+        """Shape of a stock layer: every linear layer one matrix."""
+        return cls(width, {})
+
+    @classmethod
+    def from_dict(cls, raw: Any, *, where: str, layers: tuple[str, ...]) -> MlpShape:
+        """Read a shape from a config, refusing what cannot be one.
+
+        Parameters
+        ----------
+        raw
+            What the config holds.
+        where
+            Name of the module.
+        layers
+            Names of its linear layers.
+
+        Raises
+        ------
+        FlowrankError
+            If the width is missing, or a number is negative or not an integer, or a rank is of another layer.
+        """
+        try:
+            width, ranks = raw["width"], dict(raw.get("ranks", {}))
+            if not all(_is_size(n) for n in (width, *ranks.values())) or not set(ranks) <= set(layers):
+                raise ValueError
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise FlowrankError(
+                f"config.json mlp_shapes[{where!r}]",
+                expected=f"width and ranks of {layers}, non-negative integers",
+                found=raw,
+                todo=_RESTORE,
+            ) from None
+        return cls(width, ranks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form, read back by :meth:`from_dict`."""
+        return asdict(self)
+
+    def sizes(self, inputs: int, outputs: int, layers: tuple[str, ...]) -> dict[str, tuple[int, int]]:
+        """Features in and out of each linear layer of a module that maps ``inputs`` to ``outputs`` features."""
+        ends = {"wo": (self.width, outputs), "output_layer": (self.width, outputs), "residual_layer": (inputs, outputs)}
+        return {name: ends.get(name, (inputs, self.width)) for name in layers}
+
+    def parameters(self, inputs: int, outputs: int, layers: tuple[str, ...]) -> dict[str, int]:
+        """Parameters of each linear layer, biases apart."""
+        return {
+            name: (m + n) * self.ranks[name] if name in self.ranks else m * n
+            for name, (m, n) in self.sizes(inputs, outputs, layers).items()
+        }
+
+
+def mlp_linears(layer: str, *, gated: bool) -> tuple[str, ...]:
+    """Names of the linear layers of the feed-forward layer or residual block of that name."""
+    if layer.rpartition(".")[2] != "DenseReluDense":
+        return RESIDUAL_BLOCK
+    return GATED_FEED_FORWARD if gated else FEED_FORWARD
+
+
+def _is_size(number: Any) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 0
+
+
 @strict
 class CompressedT5Config(T5Config):
-    r"""T5 config in which every attention layer has its own widths.
+    r"""T5 config in which every layer has its own widths.
 
     attention_shapes (`dict`, *optional*):
         Maps the name of an attention layer, e.g. ``"encoder.block.0.layer.0.SelfAttention"``, to its
         ``d_qk``, ``d_vo`` and ``ranks`` (see `AttentionShape`). Layers not named are dense.
+    mlp_shapes (`dict`, *optional*):
+        Maps the name of a feed-forward layer, e.g. ``"encoder.block.0.layer.1.DenseReluDense"``, or of a residual
+        block, ``"input_patch_embedding"`` or ``"output_patch_embedding"``, to its ``width`` and ``ranks`` (see
+        `MlpShape`). Layers not named are dense.
+    vocabulary_ranks (`dict`, *optional*):
+        Inner ranks of ``"embedding"`` and ``"head"``, where they are two factors (Chronos-T5 only). If either is
+        given, the two share nothing.
     """
 
     model_type = "flowrank_t5"
 
     attention_shapes: dict[str, Any] | None = None
+    mlp_shapes: Any = None
+    vocabulary_ranks: Any = None
 
     def shape_of(self, layer: str) -> AttentionShape:
         """Shape of the attention layer of that name.
@@ -105,3 +205,47 @@ class CompressedT5Config(T5Config):
         if raw is None:
             return AttentionShape.dense(self.num_heads, self.d_kv)
         return AttentionShape.from_dict(raw, heads=self.num_heads, where=layer)
+
+    def mlp_shape_of(self, layer: str, width: int) -> MlpShape:
+        """Shape of the feed-forward layer or residual block of that name; ``width`` wide if the config has none.
+
+        Raises
+        ------
+        FlowrankError
+            If the config holds something for it that is not a shape.
+        """
+        raw = self.entries("mlp_shapes").get(layer)
+        if raw is None:
+            return MlpShape.dense(width)
+        return MlpShape.from_dict(raw, where=layer, layers=mlp_linears(layer, gated=self.is_gated_act))
+
+    def vocabulary_rank_of(self, part: str) -> int | None:
+        """Inner rank of the "embedding" or the "head"; None where it is one matrix.
+
+        Raises
+        ------
+        FlowrankError
+            If the config holds something else than positive integers for these two.
+        """
+        ranks = self.entries("vocabulary_ranks")
+        if not set(ranks) <= set(VOCABULARY) or not all(_is_size(rank) and rank > 0 for rank in ranks.values()):
+            raise FlowrankError(
+                "config.json vocabulary_ranks",
+                expected=f"positive integers for any of {VOCABULARY}",
+                found=ranks,
+                todo=_RESTORE,
+            )
+        return ranks.get(part)
+
+    def entries(self, key: str) -> dict[str, Any]:
+        """What ``mlp_shapes`` or ``vocabulary_ranks`` holds, by name.
+
+        Raises
+        ------
+        FlowrankError
+            If it is no mapping.
+        """
+        raw = getattr(self, key)
+        if raw is not None and not isinstance(raw, dict):
+            raise FlowrankError(f"config.json {key}", expected="a mapping by name", found=repr(raw), todo=_RESTORE)
+        return raw or {}

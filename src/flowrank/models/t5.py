@@ -1,16 +1,19 @@
-"""Compressed Chronos models: the stock classes with attention layers of their own widths."""
+"""Compressed Chronos models: the stock classes with layers of their own widths."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from chronos.chronos_bolt import ChronosBoltModelForForecasting
+from chronos.chronos_bolt import ChronosBoltModelForForecasting, ResidualBlock
 from torch import nn
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, T5ForConditionalGeneration, T5PreTrainedModel
-from transformers.models.t5.modeling_t5 import T5Attention
+from transformers.models.t5.modeling_t5 import T5Attention, T5DenseActDense, T5DenseGatedActDense
 
+from flowrank.errors import FlowrankError
 from flowrank.models.attention import CompressedT5Attention
 from flowrank.models.config import PROJECTIONS, CompressedT5Config
+from flowrank.models.layers import FactoredEmbedding, draw, linear
+from flowrank.models.mlp import compressed_mlp
 
 
 def attention_layers(model: nn.Module) -> dict[str, T5Attention]:
@@ -44,15 +47,28 @@ def attention_parameters(model: nn.Module) -> int:
     )
 
 
+def mlp_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Every T5 feed-forward layer and residual block by its dotted name, in the order of computation.
+
+    Examples
+    --------
+    >>> from transformers import T5Config, T5ForConditionalGeneration
+    >>> config = T5Config(d_model=8, d_kv=4, num_heads=2, d_ff=8, num_layers=1, vocab_size=8)
+    >>> list(mlp_layers(T5ForConditionalGeneration(config)))
+    ['encoder.block.0.layer.1.DenseReluDense', 'decoder.block.0.layer.2.DenseReluDense']
+    """
+    kinds = (T5DenseActDense, T5DenseGatedActDense, ResidualBlock)
+    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
+
+
 class _CompressedMixin(T5PreTrainedModel):
-    """Replaces the attention layers of a stock model by compressed ones, as its config says."""
+    """Replaces the layers of a stock model by compressed ones, as its config says."""
 
     config_class = CompressedT5Config
 
     def __init__(self, config: CompressedT5Config, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         for name, layer in attention_layers(self).items():
-            parent, _, attribute = name.rpartition(".")
             assert isinstance(layer.config, CompressedT5Config)  # its stack's copy of ours
             compressed = CompressedT5Attention(
                 layer.config,
@@ -61,21 +77,84 @@ class _CompressedMixin(T5PreTrainedModel):
                 layer_idx=layer.layer_idx,
                 is_causal=layer.is_causal,
             )
-            setattr(self.get_submodule(parent), attribute, compressed)
-            if next(compressed.parameters()).device.type != "meta":
-                # Here, because transformers lets the T5 stack initialise its layers, at the config's one width.
+            if _is_real(compressed):
                 compressed.initialise(config.initializer_factor)
-                for module in compressed.modules():
-                    vars(module)["_is_hf_initialized"] = True
+            self._put(name, compressed)
+        self._compress_mlps(config)
+        self._compress_vocabulary(config)
         self.post_init()
+
+    def _compress_mlps(self, config: CompressedT5Config) -> None:
+        stock = mlp_layers(self)
+        for name in config.entries("mlp_shapes"):
+            shape = config.mlp_shape_of(name, 0)
+            if name not in stock:
+                raise FlowrankError(
+                    f"config.json mlp_shapes[{name!r}]",
+                    expected="a feed-forward layer or residual block of the model",
+                    found=f"{type(self).__name__} without one of that name",
+                    todo="restore config.json from the machine that compressed the model",
+                )
+            compressed = compressed_mlp(stock[name], config, shape)
+            if _is_real(compressed):
+                compressed.initialise(config)
+            self._put(name, compressed)
+
+    def _compress_vocabulary(self, config: CompressedT5Config) -> None:
+        if config.vocabulary_ranks:
+            raise FlowrankError(
+                "config.json vocabulary_ranks",
+                expected=f"none, as {type(self).__name__} has no vocabulary",
+                found=repr(config.vocabulary_ranks),
+            )
+
+    def _put(self, name: str, layer: nn.Module) -> None:
+        """Put a layer in its place, where transformers shall not draw its weights again.
+
+        It lets the T5 stack do so, at the config's one width.
+        """
+        parent, _, attribute = name.rpartition(".")
+        setattr(self.get_submodule(parent), attribute, layer)
+        if _is_real(layer):
+            for module in layer.modules():
+                vars(module)["_is_hf_initialized"] = True
+
+
+def _is_real(layer: nn.Module) -> bool:
+    return next(layer.parameters()).device.type != "meta"
 
 
 class CompressedT5ForConditionalGeneration(_CompressedMixin, T5ForConditionalGeneration):
-    """Chronos-T5's language model with per-layer attention widths."""
+    """Chronos-T5's language model with per-layer widths, and a vocabulary that may be two factors."""
+
+    def _compress_vocabulary(self, config: CompressedT5Config) -> None:
+        embedding, head = (config.vocabulary_rank_of(part) for part in ("embedding", "head"))
+        if embedding is None and head is None:
+            return
+        lm_head = linear(config.d_model, config.vocab_size, head)
+        if embedding is not None:
+            shared = FactoredEmbedding(config.vocab_size, config.d_model, embedding)
+            if _is_real(shared):
+                draw(shared, config.initializer_factor)
+            for name in ("shared", "encoder.embed_tokens", "decoder.embed_tokens"):
+                self._put(name, shared)
+        if _is_real(lm_head):
+            draw(lm_head, config.initializer_factor)
+        self._put("lm_head", lm_head)
+        weights = ("weight",) if embedding is None else ("codes.weight", "basis.weight")
+        self._tied_weights_keys = {
+            f"{stack}.embed_tokens.{weight}": f"shared.{weight}"
+            for stack in ("encoder", "decoder")
+            for weight in weights
+        }
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if module is not self or not isinstance(self.shared, FactoredEmbedding):
+            super()._init_weights(module)
 
 
 class CompressedChronosBolt(_CompressedMixin, ChronosBoltModelForForecasting):
-    """Chronos-Bolt with per-layer attention widths."""
+    """Chronos-Bolt with per-layer widths."""
 
 
 AutoConfig.register(CompressedT5Config.model_type, CompressedT5Config)
