@@ -41,7 +41,7 @@ def test_head_moments_equal_explicit_sums(bolt_folder, contexts):
     """Against sums over all pairs of tokens, written out."""
     family = family_of(flowrank.load(bolt_folder))
     moments = head_moments(family, contexts, seed=3)
-    from flowrank.capture import sweep
+    from flowrank.capture import head_taps, sweep
 
     site = family.sites[1]
     expected = {"queries": 0.0, "keys": 0.0, "outputs": 0.0, "gradients": 0.0}
@@ -66,7 +66,7 @@ def test_head_moments_equal_explicit_sums(bolt_folder, contexts):
                     expected[name] += torch.outer(v, v)
                 rows += 1
 
-    sweep(family, contexts, observe, seed=3)
+    sweep(family, contexts, head_taps(family, observe), seed=3)
     mine = moments[site.name]
     for name in ("queries", "keys"):
         assert torch.allclose(getattr(mine, name).mean()[0], expected[name] / weight, rtol=1e-3, atol=1e-7)
@@ -82,19 +82,20 @@ def test_rank_losses_predict_what_truncation_does(bolt_folder, contexts, part, s
     family = family_of(pipeline)
     one = contexts[:1]
     factorization = JointFactorization(family, contexts, 0, None, measured=False, per_head=True)
-    losses = rank_losses(family, one, factorization.bases, seed=9)
+    losses = rank_losses(family, one, factorization.heads.bases, seed=9)
     site = family.sites[site_index]
-    rank = site.d_kv - 1
+    rank = site.d_vo - 1
     kept = [
         torch.arange(rank)
-        if (group.site.name, group.part, group.head) == (site.name, part, 0)
+        if (group.site.name, group.part, group.members) == (site.name, part, (0,))
         else torch.arange(group.size)
         for group in factorization.groups
     ]
     from flowrank.compression.apply import child_of
+    from flowrank.compression.shapes import Weights
     from flowrank.families.chronos_bolt import _curvature
 
-    child = child_of(family.model, factorization.layers(kept))
+    child = child_of(family.model, Weights.of_attention(factorization.layers(kept)))
     batch = pad_left(one, torch.device("cpu"))
     normalised = []
     with torch.no_grad():
@@ -112,7 +113,7 @@ def test_rank_losses_predict_what_truncation_does(bolt_folder, contexts, part, s
 def test_losses_shrink_to_nothing_at_full_rank(pipeline, contexts):
     family = family_of(pipeline)
     factorization = JointFactorization(family, contexts, 0, None, measured=False, per_head=True)
-    for site in rank_losses(family, contexts, factorization.bases).values():
+    for site in rank_losses(family, contexts, factorization.heads.bases).values():
         for loss in site.values():
             assert not loss[:, -1].any()
             assert (loss[:, 0] >= 0).all()
@@ -139,11 +140,11 @@ def test_batches_keep_order_and_bounds(pipeline, monkeypatch):
     family = family_of(pipeline)
     series = [torch.arange(float(n)) for n in (5, 60, 7, 64, 9, 10)]
     assert [len(group) for group in batches(family, series)] == [6]
-    monkeypatch.setattr("flowrank.capture.BATCH_BYTES", 2 * 64 * 4 * len(family.sites) * 8 * 24)
+    monkeypatch.setattr("flowrank.capture.sweeping.BATCH_BYTES", 2 * 64 * 4 * len(family.sites) * 8 * 24)
     groups = list(batches(family, series))
     assert [len(s) for group in groups for s in group] == [len(s) for s in series]
     assert max(map(len, groups)) < len(series) or family.context_tokens(64) < 64
-    monkeypatch.setattr("flowrank.capture.BATCH_SERIES", 1)
+    monkeypatch.setattr("flowrank.capture.sweeping.BATCH_SERIES", 1)
     assert all(len(group) == 1 for group in batches(family, series))
 
 

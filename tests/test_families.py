@@ -27,7 +27,7 @@ def test_only_bolts_decoder_sees_a_single_key(t5_folder, bolt_folder):
     assert not any(site.single_key for site in family_of(flowrank.load(t5_folder)).sites)
     bolt = family_of(flowrank.load(bolt_folder)).sites
     assert [site.single_key for site in bolt] == [False, False, True, False, True, False]
-    assert (bolt[2].heads, bolt[2].d_kv) == (1, 18)
+    assert (bolt[2].heads, bolt[2].d_vo) == (1, 18)
 
 
 def test_context_tokens_are_what_the_model_sees(pipeline):

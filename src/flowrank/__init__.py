@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from flowrank.compression import JointHeads as JointHeads
     from flowrank.compression import Uniform as Uniform
     from flowrank.compression import WeightSVD as WeightSVD
+    from flowrank.compression import WholeModel as WholeModel
     from flowrank.compression import compress as compress
     from flowrank.compression import rank_table as rank_table
     from flowrank.errors import FlowrankError as FlowrankError
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from flowrank.models import embedded_models as embedded_models
     from flowrank.pipelines import load as load
     from flowrank.report import write_report as write_report
+    from flowrank.search import Tolerance as Tolerance
+    from flowrank.search import smallest as smallest
     from flowrank.series import read_series as read_series
 
 __version__ = "0.1.0"
@@ -54,8 +57,10 @@ _HOMES = {
     "InputSVD": "compression",
     "JointHeads": "compression",
     "RankProfile": "analysis",
+    "Tolerance": "search",
     "Uniform": "compression",
     "WeightSVD": "compression",
+    "WholeModel": "compression",
     "advise": "advice",
     "analyze": "analysis",
     "benchmark": "benchmarking",
@@ -67,6 +72,7 @@ _HOMES = {
     "rank_table": "compression",
     "read_series": "series",
     "relative_scores": "evaluation",
+    "smallest": "search",
     "write_report": "report",
 }
 

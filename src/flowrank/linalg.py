@@ -331,3 +331,76 @@ def balanced_basis(
     u, sigma, vt = torch.linalg.svd(r1 @ r2.T)
     inverse = sigma.clamp_min(torch.finfo(torch.float64).tiny).rsqrt()
     return r2.T @ vt.T * inverse, r1.T @ u * inverse, sigma
+
+
+def removal_order(
+    gram: Float[Tensor, "n n"],
+    readout: Float[Tensor, "n outputs"],
+    *,
+    fixed: int = 0,
+    ridge: float = RIDGE,
+) -> list[int]:
+    """Order in which to remove the inputs of y = a W, the cheapest first, when those left make up for each by least squares.
+
+    With H = E[a aᵀ], removing input j costs ‖w_j‖² / [H⁻¹]_jj, w_j being its row of W, and the best repair of the other
+    rows subtracts H⁻¹ e_j w_j / [H⁻¹]_jj (optimal brain surgeon, Hassibi and Stork 1993, for whole rows). From 1024
+    inputs on several are removed between two updates.
+
+    Parameters
+    ----------
+    gram
+        H, positive semi-definite.
+    readout
+        W, in coordinates in which errors of y are to be small.
+    fixed
+        The last so many inputs stay.
+    ridge
+        Relative ridge on H.
+
+    Returns
+    -------
+    list of int
+        All inputs but the fixed ones.
+
+    Examples
+    --------
+    >>> a = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.01], [0.0, 2.0, 0.0]], dtype=torch.float64)
+    >>> removal_order(a.T @ a, torch.tensor([[1.0], [1.0], [1.0]]))  # the first and the last are nearly the same
+    [0, 2, 1]
+    """
+    n = len(gram) - fixed
+    root = moment_root(gram, ridge)
+    inverse = torch.cholesky_inverse(root)
+    rows = readout.double().clone()
+    left = torch.arange(n)
+    at_once = max(1, n // 512)
+    order: list[int] = []
+    while len(left):
+        costs = rows[left].square().sum(dim=1) / inverse.diagonal()[left]
+        gone = left[costs.argsort(stable=True)[:at_once]]
+        order += gone.tolist()
+        left = left[~torch.isin(left, gone)]
+        correction = torch.linalg.solve(inverse[gone][:, gone], torch.cat([rows[gone], inverse[gone]], dim=1))
+        update = inverse[:, gone] @ correction
+        rows -= update[:, : rows.shape[1]]
+        inverse -= update[:, rows.shape[1] :]
+    return order
+
+
+def refit(
+    gram: Float[Tensor, "n n"], readout: Float[Tensor, "n outputs"], kept: Tensor, ridge: float = RIDGE
+) -> Float[Tensor, "kept outputs"]:
+    """Rows for the ``kept`` inputs that minimise E‖a W − a_S W̃‖² with E[a aᵀ] = H: W̃ = H_SS⁻¹ H_S: W.
+
+    Examples
+    --------
+    >>> gram = torch.tensor([[1.0, 1.0], [1.0, 1.0]])  # two equal inputs: either stands for both
+    >>> refit(gram, torch.tensor([[2.0], [3.0]]), torch.tensor([0])).round(decimals=3).tolist()
+    [[5.0]]
+    """
+    gram = gram.double()
+    ridged = gram + ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
+    if not len(kept) or not ridged.diagonal().any():
+        return readout.double()[kept]
+    root = torch.linalg.cholesky(ridged[kept][:, kept])
+    return torch.cholesky_solve(ridged[kept] @ readout.double(), root)

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowrank import Budget, Epsilon, FlowOfRanks, FlowrankError, InputSVD, JointHeads, Uniform, WeightSVD
-from flowrank.compression.allocation import Group, allocate
-from flowrank.compression.factorize import marginal_losses
+from flowrank.compression.allocation import Group, allocate, marginal_losses
 
 
 def joint_groups(seed: int = 0, layers: int = 3, heads: int = 2, width: int = 8) -> list[Group]:
@@ -20,7 +19,7 @@ def joint_groups(seed: int = 0, layers: int = 3, heads: int = 2, width: int = 8)
         for part in ("QK", "VO"):
             for head in range(heads):
                 sigma = torch.rand(width, generator=generator, dtype=torch.float64).sort(descending=True).values
-                groups.append(Group(site, part, head, sigma, sigma.square(), cost=32))
+                groups.append(Group(site, part, (head,), sigma, sigma.square(), cost=32))
     return groups
 
 
@@ -31,7 +30,7 @@ def matrix_groups(seed: int = 0, layers: int = 3, width: int = 16) -> list[Group
         site = SimpleNamespace(name=f"site{layer}", depth=layer, heads=2, module=SimpleNamespace(n_heads=2))
         for part in ("q", "k", "v", "o"):
             sigma = torch.rand(width, generator=generator, dtype=torch.float64).sort(descending=True).values
-            groups.append(Group(site, part, -1, sigma, sigma.square(), cost=2 * width, dense_cost=width**2))
+            groups.append(Group(site, part, (), sigma, sigma.square(), cost=2 * width, dense_cost=width**2))
     return groups
 
 
@@ -91,13 +90,13 @@ def test_queries_of_a_dead_head_are_dropped_and_their_budget_spent_elsewhere():
     groups = joint_groups(layers=1)
     low = torch.full((8,), 1e-9, dtype=torch.float64)
     groups = [
-        Group(g.site, g.part, g.head, g.sigma, low if (g.part, g.head) == ("VO", 0) else g.value, g.cost)
+        Group(g.site, g.part, g.members, g.sigma, low if (g.part, g.members) == ("VO", (0,)) else g.value, g.cost)
         for g in groups
     ]
     kept = allocate(Budget(0.5), groups, whole(groups))
-    ranks = {(g.part, g.head): len(k) for g, k in zip(groups, kept, strict=True)}
-    assert ranks["VO", 0] == ranks["QK", 0] == 0
-    assert ranks["VO", 1] == ranks["QK", 1] == 8
+    ranks = {(g.part, g.members): len(k) for g, k in zip(groups, kept, strict=True)}
+    assert ranks["VO", (0,)] == ranks["QK", (0,)] == 0
+    assert ranks["VO", (1,)] == ranks["QK", (1,)] == 8
 
 
 def test_epsilon_keeps_what_its_definition_says():
@@ -137,7 +136,7 @@ def test_epsilon_cannot_go_below_one_component_a_head():
 @pytest.mark.parametrize("ratio", [0.5, 0.25, 0.1])
 def test_uniform_keeps_within_its_ratio_where_matrices_are_not_square(ratio):
     """24 × 15: factors cost 39 a rank, so the dense matrix is taken before they reach its price."""
-    groups = [Group(g.site, g.part, -1, g.sigma[:15], g.value[:15], cost=39, dense_cost=360) for g in matrix_groups()]
+    groups = [Group(g.site, g.part, (), g.sigma[:15], g.value[:15], cost=39, dense_cost=360) for g in matrix_groups()]
     assert price(groups, allocate(Uniform(ratio), groups, whole(groups))) <= ratio * whole(groups)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flowrank.compression.allocation import Allocation, Budget, Epsilon, FlowOfRanks, Uniform
 from flowrank.compression.apply import compress
-from flowrank.compression.methods import InputSVD, JointHeads, Method, WeightSVD
+from flowrank.compression.methods import InputSVD, JointHeads, Method, WeightSVD, WholeModel
 from flowrank.compression.ranks import rank_table
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Method",
     "Uniform",
     "WeightSVD",
+    "WholeModel",
     "compress",
     "rank_table",
 ]

@@ -7,31 +7,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from flowrank.errors import FlowrankError
-from flowrank.families import AttentionSite
+from flowrank.families import Site
 from flowrank.linalg import Spectrum
 
-Part = Literal["QK", "VO", "q", "k", "v", "o"]
+Unit = Literal["parameters", "flops", "cache", "latency"]
+"""What a budget counts."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Components that compete for parameters: those of one head's QK or VO product, or of one matrix.
+    """Components that compete: those of one head's QK or VO product, of one matrix, or the neurons of one layer.
 
     Attributes
     ----------
     site
-        The attention layer.
+        The layer.
     part
-        "QK" or "VO" for joint factorisation, "q", "k", "v" or "o" for one matrix.
-    head
-        Head index, or -1 for all heads together.
+        "QK" or "VO" for joint factorisation, "neurons", or the name of one matrix.
+    members
+        The heads whose components they are, by index among those of the site; none for other layers.
     heads
         Heads whose widths add up to the group's rank.
     sigma
@@ -39,18 +40,18 @@ class Group:
     value
         Shape (n,): what removing the component costs, in units of the model's loss, the same for all groups.
     cost
-        Parameters a kept component takes.
+        Parameters that a kept component takes, or whatever else the budget counts.
     dense_cost
-        Parameters of the dense matrix that is kept instead where factors would not be smaller; None if there is none.
+        The same of the dense matrix that is kept instead where factors would not be smaller; None if there is none.
     """
 
-    site: AttentionSite
-    part: Part
-    head: int
+    site: Site
+    part: str
+    members: tuple[int, ...]
     sigma: Float[Tensor, " n"]
     value: Float[Tensor, " n"]
-    cost: int
-    dense_cost: int | None = None
+    cost: float
+    dense_cost: float | None = None
     heads: int = 1
 
     @property
@@ -61,10 +62,12 @@ class Group:
     @property
     def capacity(self) -> int:
         """Smallest rank at which the group is kept whole."""
-        return self.size if self.dense_cost is None else min(self.size, -(-self.dense_cost // self.cost))
+        if self.dense_cost is None or self.cost <= 0:
+            return self.size
+        return min(self.size, math.ceil(self.dense_cost / self.cost))
 
-    def price(self, rank: int) -> int:
-        """Parameters at that rank."""
+    def price(self, rank: int) -> float:
+        """Parameters, or whatever else is counted, at that rank."""
         if self.dense_cost is not None and rank >= self.capacity:
             return self.dense_cost
         return rank * self.cost
@@ -168,13 +171,24 @@ class FlowOfRanks:
 
 @dataclass(frozen=True)
 class Budget(_Share):
-    """One budget for the whole model: components are kept by measured loss per parameter, wherever they are.
+    """One budget for the whole model: components are kept by measured loss per unit of it, wherever they are.
 
     Parameters
     ----------
     ratio
-        Kept attention parameters over dense ones, in (0, 1].
+        Kept share of what is counted, in (0, 1]: of the attention layers with a method that compresses those, of the
+        whole model with `WholeModel`.
+    unit
+        What is counted, with `WholeModel`: ``"parameters"``, ``"flops"`` of a forecast, bytes of the key and value
+        ``"cache"``, or ``"latency"`` as predicted for this machine, after a short measurement on it.
     """
+
+    unit: Unit = "parameters"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.unit not in get_args(Unit):
+            raise FlowrankError("unit", expected=f"one of {', '.join(get_args(Unit))}", found=repr(self.unit))
 
 
 Allocation = Uniform | Epsilon | FlowOfRanks | Budget
@@ -262,7 +276,7 @@ def _refuse_below(least: float, allocation: Epsilon | FlowOfRanks) -> None:
         )
 
 
-def _price(groups: Sequence[Group], ranks: Sequence[int]) -> int:
+def _price(groups: Sequence[Group], ranks: Sequence[int]) -> float:
     return sum(group.price(rank) for group, rank in zip(groups, ranks, strict=True))
 
 
@@ -303,7 +317,11 @@ def _(allocation: Uniform, groups: Sequence[Group], dense_parameters: int) -> Ke
 
 @allocate.register
 def _(allocation: Budget, groups: Sequence[Group], dense_parameters: int) -> Kept:
-    budget = allocation.ratio * dense_parameters
+    return spend(allocation.ratio * dense_parameters, groups)
+
+
+def spend(budget: float, groups: Sequence[Group]) -> Kept:
+    """Components that are worth most within an absolute budget; what costs nothing is kept."""
     values = [group.value.clone() for group in groups]
     while True:
         kept = _most_valuable(groups, values, budget)
@@ -316,7 +334,7 @@ def _(allocation: Budget, groups: Sequence[Group], dense_parameters: int) -> Kep
 
 def _most_valuable(groups: Sequence[Group], values: Sequence[Tensor], budget: float) -> Kept:
     offers = [
-        (-float(value) / group.cost, index, int(component))
+        (-float(value) / group.cost if group.cost > 0 else -math.inf, index, int(component))
         for index, (group, all_values) in enumerate(zip(groups, values, strict=True))
         for component, value in enumerate(all_values)
         if value >= 0
@@ -338,16 +356,37 @@ def _most_valuable(groups: Sequence[Group], values: Sequence[Tensor], budget: fl
 
 def _queries_of_dead_heads(groups: Sequence[Group], kept: Kept) -> list[int]:
     dead = {
-        (group.site.name, group.head)
+        (group.site.name, group.members)
         for group, components in zip(groups, kept, strict=True)
-        if group.part == "VO" and group.head >= 0 and not len(components)
+        if group.part == "VO" and not len(components)
     }
     return [
         i
         for i, (group, components) in enumerate(zip(groups, kept, strict=True))
-        if group.part == "QK" and (group.site.name, group.head) in dead and len(components)
+        if group.part == "QK" and (group.site.name, group.members) in dead and len(components)
     ]
 
 
 def _leading(groups: Sequence[Group], ranks: Sequence[int]) -> Kept:
     return [torch.arange(g.size if r >= g.capacity else r) for g, r in zip(groups, ranks, strict=True)]
+
+
+def marginal_losses(losses: Float[Tensor, " ranks"]) -> Float[Tensor, " n"]:
+    """What each further component saves, from the loss at ranks 0 … n: slopes of the lower convex hull, descending.
+
+    On the hull a greedy choice over all groups is optimal, and a component is never worth more than the one before.
+
+    Examples
+    --------
+    >>> marginal_losses(torch.tensor([10.0, 9.0, 2.0, 0.0])).tolist()
+    [4.0, 4.0, 2.0]
+    """
+    runs: list[tuple[float, int]] = []
+    for saved in (losses[:-1] - losses[1:]).tolist():
+        total, length = saved, 1
+        while runs and runs[-1][0] / runs[-1][1] < total / length:
+            before, more = runs.pop()
+            total, length = total + before, length + more
+        runs.append((total, length))
+    slopes = [total / length for total, length in runs for _ in range(length)]
+    return torch.tensor(slopes, dtype=torch.float64).clamp_min(0.0)

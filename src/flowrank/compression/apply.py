@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from chronos import ChronosBoltPipeline
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from flowrank.calibration import POINTS, Calibration
-from flowrank.compression.allocation import allocate
-from flowrank.compression.factorize import Layer, factorization_of
-from flowrank.compression.methods import Method, describe, passes
+from flowrank.compression.allocation import Budget, allocate
+from flowrank.compression.factorize import factorization_of
+from flowrank.compression.methods import Method, WholeModel, describe, passes
+from flowrank.compression.prices import Latency, Price, price_in
+from flowrank.compression.shapes import Weights
+from flowrank.compression.whole import WholeFactorization
 from flowrank.errors import FlowrankError
 from flowrank.families import family_of
-from flowrank.models import (
-    CompressedChronosBolt,
-    CompressedT5Config,
-    CompressedT5ForConditionalGeneration,
-    attention_layers,
-    attention_parameters,
-    tensor_digest,
-)
+from flowrank.models import CompressedT5Config, attention_parameters, model_class_of, tensor_digest
 from flowrank.pipelines import FlowrankBoltPipeline, FlowrankT5Pipeline, Pipeline
 from flowrank.progress import progress_bar
 from flowrank.versions import versions
+
+_EMBEDDINGS = ("shared", "encoder.embed_tokens", "decoder.embed_tokens")
+_VOCABULARY = (*_EMBEDDINGS, "lm_head")
 
 
 def compress(
@@ -43,9 +43,9 @@ def compress(
     Parameters
     ----------
     pipeline
-        A dense Chronos-T5 or Chronos-Bolt pipeline.
+        A dense Chronos-T5 or Chronos-Bolt pipeline; for `WholeModel` also one that it made.
     method
-        `WeightSVD`, `InputSVD` or `JointHeads`, with its allocation.
+        `WeightSVD`, `InputSVD`, `JointHeads` or `WholeModel`, with its allocation.
     series
         Calibration series, anything that `flowrank.series.read_series` reads; None for the built-in synthetic ones.
     calibration_series, calibration_points
@@ -60,8 +60,8 @@ def compress(
     Returns
     -------
     FlowrankBoltPipeline or FlowrankT5Pipeline
-        The child, with its recipe; ``save_pretrained`` writes it. Feed-forward layers and embeddings share memory
-        with the parent's.
+        The child, with its recipe; ``save_pretrained`` writes it. What was not compressed shares memory with the
+        parent's.
 
     Raises
     ------
@@ -78,13 +78,8 @@ def compress(
     """
     family = family_of(pipeline)
     parent = family.model
-    if isinstance(parent.config, CompressedT5Config):
-        raise FlowrankError(
-            "pipeline",
-            expected="a dense model",
-            found="one that flowrank compressed already",
-            todo="compress its parent to the ratio you want",
-        )
+    if not isinstance(method, WholeModel):
+        _refuse_compressed(parent)
     calibration = Calibration([], "none needed", {})
     sweeps = passes(method)
     if sweeps:
@@ -93,28 +88,78 @@ def compress(
         )
     total = sweeps * len(calibration.contexts)
     with progress_bar(f"measuring (passes: {sweeps})", total=total, show=progress and total > 0) as advance:
-        factorization = factorization_of(method, family, calibration.contexts, seed, advance)
-    dense = sum(site.dense_parameters for site in family.sites)
-    kept = allocate(method.allocation, factorization.groups, dense)
-    child = child_of(parent, factorization.layers(kept))
-    bolt = isinstance(pipeline, ChronosBoltPipeline)
-    made: Pipeline = FlowrankBoltPipeline(child) if bolt else FlowrankT5Pipeline.around(child)
+        if isinstance(method, WholeModel):
+            made = _shrunk(pipeline, method, calibration.contexts, seed, advance)
+        else:
+            factorization = factorization_of(method, family, calibration.contexts, seed, advance)
+            dense = sum(site.dense_parameters for site in family.sites)
+            kept = allocate(method.allocation, factorization.groups, dense)
+            made = around(child_of(parent, Weights.of_attention(factorization.layers(kept))))
     made.name = f"{parent_name(pipeline)} compressed"
-    made.recipe = {
+    made.recipe = account(pipeline, made.inner_model, calibration, calibration_points, seed) | {
         "method": describe(method),
         "allocation": describe(method.allocation),
+    }
+    return made
+
+
+def account(pipeline: Any, child: PreTrainedModel, calibration: Calibration, points: int, seed: int) -> dict[str, Any]:
+    """What a recipe says whatever the method: where a child comes from, and how large it is."""
+    parent = pipeline.inner_model
+    return {
         "seed": seed,
         "calibration": {
             "source": calibration.source,
             "series": len(calibration.contexts),
-            "points": calibration_points,
+            "points": points,
             "skipped": calibration.skipped,
         },
         "parent": {"name": parent_name(pipeline), "sha256": tensor_digest(parent)},
         "parameters": _parameters(parent, child),
         "versions": versions(),
     }
+
+
+def _refuse_compressed(parent: PreTrainedModel) -> None:
+    if isinstance(parent.config, CompressedT5Config):
+        raise FlowrankError(
+            "pipeline",
+            expected="a dense model",
+            found="one that flowrank compressed already",
+            todo="compress its parent to the ratio you want, or use WholeModel",
+        )
+
+
+def _shrunk(
+    pipeline: Any, method: WholeModel, contexts: list[Tensor], seed: int, advance: Callable[[int], None]
+) -> Pipeline:
+    """Shrink in rounds of equal ratio, each measured on the model that the last one left."""
+    unit = method.allocation.unit if isinstance(method.allocation, Budget) else "parameters"
+    price: Price | None = None
+    goal, made = 0.0, pipeline
+    for round_ in range(1, method.rounds + 1):
+        last = round_ == method.rounds
+        parts = [one for one in method.parts if last or one != "factors"] or method.parts
+        whole = WholeFactorization(family_of(made), contexts, seed + 2 * round_, advance, parts=parts)
+        if price is None:
+            price = price_in(unit, Latency.measure(pipeline, emptied(pipeline, whole)) if unit == "latency" else None)
+            dense = price(pipeline.inner_model.config)
+        goal = dense * method.allocation.ratio ** (round_ / method.rounds)
+        weights = whole.shrunk(goal, price, unit=unit, uniform=not isinstance(method.allocation, Budget))
+        made = around(child_of(made.inner_model, weights))
     return made
+
+
+def emptied(pipeline: Any, whole: WholeFactorization) -> Pipeline:
+    """The smallest model that a pipeline can become."""
+    return around(child_of(pipeline.inner_model, whole.smallest()))
+
+
+def around(model: PreTrainedModel) -> Pipeline:
+    """Pipeline for a model in memory."""
+    if hasattr(model, "input_patch_embedding"):
+        return FlowrankBoltPipeline(model)
+    return FlowrankT5Pipeline.around(model)
 
 
 def _parameters(parent: PreTrainedModel, child: PreTrainedModel) -> dict[str, int]:
@@ -131,23 +176,19 @@ def parent_name(pipeline: Any) -> str:
     return str(getattr(pipeline, "name", None) or pipeline.inner_model.config._name_or_path or "in memory")
 
 
-def child_of(parent: PreTrainedModel, layers: dict[str, Layer]) -> PreTrainedModel:
-    """A copy of ``parent`` in which the named attention layers are replaced; all other tensors are the parent's own."""
-    raw = parent.config.to_dict()
-    for key in ("model_type", "architectures", "attention_shapes"):
-        raw.pop(key, None)
-    config = CompressedT5Config(**raw)
-    config.attention_shapes = {name: shape.to_dict() for name, (shape, _) in layers.items()}
-    bolt = hasattr(parent, "input_patch_embedding")
+def child_of(parent: PreTrainedModel, weights: Weights) -> PreTrainedModel:
+    """A copy of ``parent`` in which some layers are replaced; all other tensors are the parent's own."""
+    config = weights.shapes.config(parent.config)
     with torch.device("meta"):
-        child = (CompressedChronosBolt if bolt else CompressedT5ForConditionalGeneration)(config)
+        child = model_class_of(config)(config)
     state = dict(parent.state_dict())
-    for name, (_, tensors) in layers.items():
-        reference = attention_layers(parent)[name].q.weight
-        for projection in ("q", "k", "v", "o"):
-            del state[f"{name}.{projection}.weight"]
-        for suffix, tensor in tensors.items():
-            state[f"{name}.{suffix}"] = tensor.to(reference).contiguous()
+    reference = parent.get_parameter("encoder.final_layer_norm.weight")
+    for name, tensors in weights.tensors.items():
+        for alias in _EMBEDDINGS if name in _EMBEDDINGS else (name,):
+            layers = {""} if name in _VOCABULARY else {f".{suffix.partition('.')[0]}" for suffix in tensors}
+            for key in [key for key in state if key.startswith(tuple(f"{alias}{layer}." for layer in layers))]:
+                del state[key]
+            state |= {f"{alias}.{suffix}": tensor.to(reference).contiguous() for suffix, tensor in tensors.items()}
     child.load_state_dict(state, assign=True)
     _tie_like(child, parent)
     for name, buffer in parent.named_buffers():
@@ -161,7 +202,10 @@ def child_of(parent: PreTrainedModel, layers: dict[str, Layer]) -> PreTrainedMod
 def _tie_like(child: PreTrainedModel, parent: PreTrainedModel) -> None:
     """Make parameters one object in the child where they are one in the parent (embeddings)."""
     first: dict[int, str] = {}
+    own = {name for name, _ in child.named_parameters(remove_duplicate=False)}
     for name, parameter in parent.named_parameters(remove_duplicate=False):
+        if name not in own:
+            continue
         original = first.setdefault(id(parameter), name)
         if original != name:
             module, _, attribute = name.rpartition(".")

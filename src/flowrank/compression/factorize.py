@@ -8,11 +8,10 @@ from functools import singledispatch
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from flowrank.capture import HeadBases, HeadMoments, head_moments, input_moments, rank_losses
-from flowrank.compression.allocation import Budget, Group, Kept, Part
+from flowrank.compression.allocation import Budget, Group, Kept, marginal_losses
 from flowrank.compression.methods import InputSVD, JointHeads, WeightSVD
 from flowrank.errors import FlowrankError
 from flowrank.families import AttentionSite, Family
@@ -73,102 +72,123 @@ class JointFactorization(Factorization):
         per_head: bool,
     ) -> None:
         moments = head_moments(family, contexts, seed=seed, on_batch=on_batch)
-        self.bases: dict[str, HeadBases] = {}
-        spectra: dict[str, dict[str, Tensor]] = {}
-        for site in family.sites:
-            self.bases[site.name], spectra[site.name] = _head_bases(site, moments[site.name])
-        losses = rank_losses(family, contexts, self.bases, seed=seed + 1, on_batch=on_batch) if measured else {}
-        self.groups = []
-        for site in family.sites:
-            parts: tuple[Part, ...] = ("VO",) if site.single_key else ("QK", "VO")
-            for part in parts:
-                sigma = spectra[site.name][part]
-                loss = losses[site.name][part] if measured else None
-                self.groups += (_apart if per_head else _pooled)(site, part, sigma, loss)
+        self.heads = HeadComponents(family, moments)
+        losses = rank_losses(family, contexts, self.heads.bases, seed=seed + 1, on_batch=on_batch) if measured else None
+        self.groups = self.heads.groups(losses, per_head=per_head)
 
     def layers(self, kept: Kept) -> dict[str, Layer]:
         """New attention layers, by site name, that hold the kept components only."""
-        layers = {}
-        for name, choices in self._by_site(kept).items():
-            site = choices[0][0].site
-            selected = {
-                (group.part, head): components
-                for group, components in choices
-                for head in (range(site.heads) if group.head < 0 else [group.head])
-            }
-            layers[name] = self._layer(site, selected)
-        return layers
+        return self.heads.layers(self.groups, kept)
 
-    def _layer(self, site: AttentionSite, selected: dict[tuple[Part, int], Tensor]) -> Layer:
+
+class HeadComponents:
+    """Components of every head of a model, in the balanced basis of each.
+
+    Parameters
+    ----------
+    family
+        View of the model.
+    moments
+        Of its heads, by site name.
+    """
+
+    def __init__(self, family: Family, moments: dict[str, HeadMoments]) -> None:
+        self.sites = {site.name: site for site in family.sites}
+        self.bases: dict[str, HeadBases] = {}
+        self._spectra: dict[str, dict[str, Tensor]] = {}
+        for name, site in self.sites.items():
+            self.bases[name], self._spectra[name] = _head_bases(site, moments[name])
+
+    def groups(
+        self,
+        losses: dict[str, dict[str, Tensor]] | None,
+        *,
+        per_head: bool = False,
+        without: frozenset[tuple[str, int]] = frozenset(),
+    ) -> list[Group]:
+        """What competes: heads apart or the heads of a layer together, ``without`` some (site name, index)."""
+        groups = []
+        for name, site in self.sites.items():
+            heads = [head for head in range(site.heads) if (name, head) not in without]
+            for part in ("QK", "VO") if site.chooses else ("VO",):
+                sigma = self._spectra[name][part]
+                loss = None if losses is None else losses[name][part]
+                if heads:
+                    groups += (_apart if per_head else _pooled)(site, part, heads, sigma, loss)
+        return groups
+
+    @staticmethod
+    def selected(groups: Sequence[Group], kept: Kept) -> dict[str, dict[tuple[str, int], Tensor]]:
+        """Kept components of every head, by site name, then by part and head."""
+        chosen: dict[str, dict[tuple[str, int], Tensor]] = {}
+        for group, components in zip(groups, kept, strict=True):
+            of_site = chosen.setdefault(group.site.name, {})
+            for head in group.members:
+                of_site[group.part, head] = components
+        return chosen
+
+    def layers(self, groups: Sequence[Group], kept: Kept) -> dict[str, Layer]:
+        """New attention layers, by site name, that hold the kept components only."""
+        chosen = self.selected(groups, kept)
+        return {name: self._layer(site, chosen.get(name, {})) for name, site in self.sites.items()}
+
+    def shape(self, site: AttentionSite, selected: dict[tuple[str, int], Tensor]) -> AttentionShape:
+        """Widths of a layer that keeps the selected components."""
+        queries, values = ([0] * site.module.n_heads for _ in range(2))
+        for head, place in enumerate(site.alive):
+            values[place] = len(selected.get(("VO", head), ()))
+            queries[place] = len(selected.get(("QK", head), ())) if values[place] else 0
+        return AttentionShape(tuple(queries), tuple(values), {})
+
+    def _layer(self, site: AttentionSite, selected: dict[tuple[str, int], Tensor]) -> Layer:
         basis, none = self.bases[site.name], torch.arange(0)
         rows = {
-            name: getattr(site.module, name).weight.detach().double().cpu().view(site.heads, site.d_kv, -1)
-            for name in ("q", "k", "v")
+            name: getattr(site.module, name).weight.detach().double().cpu().view(site.heads, width, site.d_model)
+            for name, width in (("q", site.d_qk), ("k", site.d_qk), ("v", site.d_vo))
         }
-        rows["o"] = site.module.o.weight.detach().double().cpu().T.reshape(site.heads, site.d_kv, -1)
+        rows["o"] = site.module.o.weight.detach().double().cpu().T.reshape(site.heads, site.d_vo, -1)
         maps = {"q": basis.query, "k": basis.key, "v": basis.output, "o": basis.gradient}
         parts: dict[str, list[Tensor]] = {name: [] for name in rows}
-        widths: dict[str, list[int]] = {"QK": [], "VO": []}
         for head in range(site.heads):
-            value_kept = selected[("VO", head)]
+            value_kept = selected.get(("VO", head), none)
             query_kept = selected.get(("QK", head), none) if len(value_kept) else none
-            widths["QK"].append(len(query_kept))
-            widths["VO"].append(len(value_kept))
             for name, components in zip("qkvo", (query_kept, query_kept, value_kept, value_kept), strict=True):
                 parts[name].append(maps[name][head][:, components].T @ rows[name][head])
-        spare = (0,) * (site.module.n_heads - site.heads)
-        shape = AttentionShape((*widths["QK"], *spare), (*widths["VO"], *spare), {})
         tensors = {f"{name}.weight": torch.cat(part) for name, part in parts.items()}
         tensors["o.weight"] = tensors["o.weight"].T
-        return shape, tensors
+        return self.shape(site, selected), tensors
 
 
-def _apart(site: AttentionSite, part: Part, sigma: Tensor, losses: Tensor | None) -> list[Group]:
+def _apart(site: AttentionSite, part: str, heads: list[int], sigma: Tensor, losses: Tensor | None) -> list[Group]:
     """One group a head."""
     groups = []
-    for head in range(site.heads):
+    stands_for = site.module.n_heads if site.single_key else 1
+    for head in heads:
         value = sigma[head].square() if losses is None else marginal_losses(losses[head])
-        heads = site.module.n_heads // site.heads
-        groups.append(Group(site, part, head, sigma[head], value, 2 * site.d_model, heads=heads))
+        groups.append(Group(site, part, (head,), sigma[head], value, 2 * site.d_model, heads=stands_for))
     return groups
 
 
-def _pooled(site: AttentionSite, part: Part, sigma: Tensor, losses: Tensor | None) -> list[Group]:
+def _pooled(site: AttentionSite, part: str, heads: list[int], sigma: Tensor, losses: Tensor | None) -> list[Group]:
     """One group for all heads: its component j is the j-th of every head."""
-    value = sigma.square().sum(dim=0) if losses is None else marginal_losses(losses.sum(dim=0))
-    pooled, heads = sigma.square().sum(dim=0).sqrt(), site.module.n_heads // site.heads
-    return [Group(site, part, -1, pooled, value, 2 * site.d_model * site.heads, heads=heads)]
+    sigma = sigma[heads]
+    value = sigma.square().sum(dim=0) if losses is None else marginal_losses(losses[heads].sum(dim=0))
+    pooled, stands_for = sigma.square().sum(dim=0).sqrt(), site.module.n_heads if site.single_key else 1
+    return [Group(site, part, tuple(heads), pooled, value, 2 * site.d_model * len(heads), heads=stands_for)]
 
 
 def _head_bases(site: AttentionSite, moments: HeadMoments) -> tuple[HeadBases, dict[str, Tensor]]:
     pairs = []
     for left, right in ((moments.queries, moments.keys), (moments.outputs, moments.gradients)):
+        if not left.sum.numel():  # no query or key has a feature
+            empty = left.sum
+            pairs.append([empty, empty, empty.sum(dim=2)])
+            continue
         scale = left.weight[:, None, None]
         heads = [balanced_basis(a, b) for a, b in zip(left.mean(), right.mean() * scale, strict=True)]
         pairs.append([torch.stack(parts) for parts in zip(*heads, strict=True)])
     (query, key, qk), (output, gradient, vo) = pairs
     return HeadBases(query, key, output, gradient), {"QK": qk, "VO": vo}
-
-
-def marginal_losses(losses: Float[Tensor, " ranks"]) -> Float[Tensor, " n"]:
-    """What each further component saves, from the loss at ranks 0 … n: slopes of the lower convex hull, descending.
-
-    On the hull a greedy choice over all groups is optimal, and a component is never worth more than the one before.
-
-    Examples
-    --------
-    >>> marginal_losses(torch.tensor([10.0, 9.0, 2.0, 0.0])).tolist()
-    [4.0, 4.0, 2.0]
-    """
-    runs: list[tuple[float, int]] = []
-    for saved in (losses[:-1] - losses[1:]).tolist():
-        total, length = saved, 1
-        while runs and runs[-1][0] / runs[-1][1] < total / length:
-            before, more = runs.pop()
-            total, length = total + before, length + more
-        runs.append((total, length))
-    slopes = [total / length for total, length in runs for _ in range(length)]
-    return torch.tensor(slopes, dtype=torch.float64).clamp_min(0.0)
 
 
 class MatrixFactorization(Factorization):
@@ -203,7 +223,7 @@ class MatrixFactorization(Factorization):
                     Group(
                         site,
                         name,
-                        -1,
+                        (),
                         sigma,
                         sigma.square() * importance,
                         cost=sum(weight.shape),

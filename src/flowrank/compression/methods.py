@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from flowrank.compression.allocation import Allocation, Budget, Epsilon, FlowOfRanks, Uniform
-from flowrank.errors import FlowrankError
+from flowrank.errors import FlowrankError, check_count
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,44 @@ class JointHeads(_Method):
     per_head: bool = False
 
 
-Method = WeightSVD | InputSVD | JointHeads
+PARTS = ("heads", "neurons", "ends", "factors")
+"""What `WholeModel` can make smaller."""
+
+
+@dataclass(frozen=True)
+class WholeModel(_Method):
+    """Everything with parameters competes: head widths and heads as in `JointHeads`, neurons, ranks of other matrices.
+
+    Neurons of feed-forward layers and of Chronos-Bolt's patch blocks are removed in the order in which those left can
+    make up for them by least squares; matrices beside attention become products of two where that is cheaper. A layer
+    of which nothing is left is gone. Works on what it made itself, too.
+
+    Parameters
+    ----------
+    allocation
+        `Budget` or `Uniform`; their ratio is that of the whole model.
+    rounds
+        Measured losses hold for small changes. So the model shrinks in so many steps of equal ratio and is measured
+        before each; feed-forward matrices become products in the last one.
+    parts
+        What competes: "heads", "neurons", "ends" (ranks of the matrices where series enter and forecasts leave: patch
+        blocks and vocabulary) and, by default not, "factors" (ranks of feed-forward matrices: a little smaller, but
+        one product more on the way).
+    """
+
+    rounds: int = 2
+    parts: tuple[str, ...] = ("heads", "neurons", "ends")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.allocation, Uniform | Budget):
+            raise FlowrankError("allocation", expected="Uniform or Budget", found=repr(self.allocation))
+        check_count(self.rounds, "rounds")
+        if not self.parts or not set(self.parts) <= set(PARTS):
+            raise FlowrankError("parts", expected=f"some of {', '.join(PARTS)}", found=repr(self.parts))
+
+
+Method = WeightSVD | InputSVD | JointHeads | WholeModel
 
 
 def describe(value: Any) -> dict[str, Any]:
@@ -86,13 +123,16 @@ def passes(method: Any) -> int:
     """How often a method runs the model over the calibration series.
 
     Never for the SVD of the weights under an allocation that looks at nothing else; twice for `JointHeads` with a
-    `Budget`: for the bases, and to measure what each rank is worth; else once.
+    `Budget`: for the bases, and to measure what each rank is worth; once a round for `WholeModel`, which fits on some and
+    measures on the others; else once.
 
     Examples
     --------
     >>> [passes(m) for m in (WeightSVD(Uniform(0.5)), InputSVD(Budget(0.5)), JointHeads(Budget(0.5)))]
     [0, 1, 2]
     """
+    if isinstance(method, WholeModel):
+        return method.rounds
     measured = isinstance(getattr(method, "allocation", None), Budget)
     if isinstance(method, JointHeads):
         return 1 + measured

@@ -30,7 +30,7 @@ def rank_table(pipeline: Any) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     family = family_of(pipeline)
     config = family.model.config
-    for site in family.sites:
+    for site in family.attention:
         heads, d = site.module.n_heads, site.d_model
         shape = (
             config.shape_of(site.name)

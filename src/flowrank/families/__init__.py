@@ -8,11 +8,11 @@ from typing import Any
 from chronos import ChronosBoltPipeline, ChronosPipeline
 
 from flowrank.errors import FlowrankError
-from flowrank.families.base import AttentionSite, Family
+from flowrank.families.base import AttentionSite, Family, MlpSite, Site, VocabularySite
 from flowrank.families.chronos_bolt import ChronosBolt
 from flowrank.families.chronos_t5 import ChronosT5
 
-__all__ = ["AttentionSite", "ChronosBolt", "ChronosT5", "Family", "family_of"]
+__all__ = ["AttentionSite", "ChronosBolt", "ChronosT5", "Family", "MlpSite", "Site", "VocabularySite", "family_of"]
 
 
 @singledispatch

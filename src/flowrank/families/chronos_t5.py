@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flowrank.families.base import Family, pad_left
+from flowrank.families.base import Family, VocabularySite, pad_left
 
 
 class ChronosT5(Family):
@@ -18,6 +18,16 @@ class ChronosT5(Family):
     def embedding(self) -> nn.Module:
         """The token embedding as the encoder sees it."""
         return self.model.encoder.embed_tokens
+
+    @property
+    def vocabulary(self) -> VocabularySite:
+        """Bins of values."""
+        model = self.model
+        config = model.config
+        embedding, head = model.get_input_embeddings(), model.lm_head
+        tied = getattr(embedding, "weight", None) is getattr(head, "weight", self)
+        depth = config.num_layers + config.num_decoder_layers
+        return VocabularySite("lm_head", depth, config.num_decoder_layers, embedding, head, tied)
 
     def context_tokens(self, points: int) -> int:
         """One token a point, and EOS."""

@@ -13,6 +13,7 @@ from flowrank.models.t5 import (
     attention_layers,
     attention_parameters,
     mlp_layers,
+    model_class_of,
 )
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "attention_parameters",
     "embedded_models",
     "mlp_layers",
+    "model_class_of",
     "tensor_digest",
 ]

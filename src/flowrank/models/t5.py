@@ -6,7 +6,14 @@ from typing import Any
 
 from chronos.chronos_bolt import ChronosBoltModelForForecasting, ResidualBlock
 from torch import nn
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, T5ForConditionalGeneration, T5PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    T5ForConditionalGeneration,
+    T5PreTrainedModel,
+)
 from transformers.models.t5.modeling_t5 import T5Attention, T5DenseActDense, T5DenseGatedActDense
 
 from flowrank.errors import FlowrankError
@@ -159,3 +166,18 @@ class CompressedChronosBolt(_CompressedMixin, ChronosBoltModelForForecasting):
 
 AutoConfig.register(CompressedT5Config.model_type, CompressedT5Config)
 AutoModelForSeq2SeqLM.register(CompressedT5Config, CompressedT5ForConditionalGeneration)
+
+
+def model_class_of(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The class of a Chronos-T5 or Chronos-Bolt model by its config, stock where no layer has a width of its own.
+
+    Examples
+    --------
+    >>> from transformers import T5Config
+    >>> model_class_of(T5Config()).__name__
+    'T5ForConditionalGeneration'
+    """
+    bolt = "input_patch_size" in (getattr(config, "chronos_config", None) or {})
+    if isinstance(config, CompressedT5Config):
+        return CompressedChronosBolt if bolt else CompressedT5ForConditionalGeneration
+    return ChronosBoltModelForForecasting if bolt else T5ForConditionalGeneration

@@ -1,0 +1,179 @@
+"""One budget over a whole model: widths of heads, heads, neurons, factors of matrices, and so layers too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from flowrank.capture import head_moments, rank_losses
+from flowrank.compression.allocation import Group, Kept, Uniform, Unit, allocate, spend
+from flowrank.compression.factorize import HeadComponents
+from flowrank.compression.neurons import Neurons, Remainder
+from flowrank.compression.prices import Price, priced, refuse_below
+from flowrank.compression.shapes import Shapes, Weights
+from flowrank.families import Family
+from flowrank.models import CompressedT5Config
+
+_PRECISION = 2e-3  # of a budget
+_TRIES = 16
+
+
+class WholeFactorization:
+    """All components of a model: fitted on two thirds of the calibration series, and measured on the others.
+
+    Parameters
+    ----------
+    family, contexts, seed, on_batch
+        As of `factorization_of`.
+    parts
+        What competes, as of `WholeModel`; the rest stays as it is.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        contexts: Sequence[Tensor],
+        seed: int,
+        on_batch: Callable[[int], None] | None,
+        *,
+        parts: Sequence[str],
+    ) -> None:
+        self.config, self.parts = family.model.config, parts
+        self.rest = Remainder(family, ends="ends" in parts, factors="factors" in parts)
+        # What is fitted on some series is judged on others: a one-token decoder has no more tokens than there are series.
+        judging = contexts[::3]
+        fitting = [one for i, one in enumerate(contexts) if i % 3] or judging
+        moments = head_moments(family, fitting, also=self.rest.moment_taps(), seed=seed, on_batch=on_batch)
+        self.heads = HeadComponents(family, moments)
+        self.losses = rank_losses(
+            family, judging, self.heads.bases, also=self.rest.loss_taps(), seed=seed + 1, on_batch=on_batch
+        )
+        self.rest.count(len(judging))
+
+    def shrunk(self, goal: float, price: Price, *, unit: Unit, uniform: bool = False) -> Weights:
+        """The model that a budget leaves.
+
+        Parameters
+        ----------
+        goal
+            Cost of the smaller model, at most.
+        price
+            Of a config, in ``unit``.
+        uniform
+            Whether every group keeps the same share, whatever its worth.
+
+        Raises
+        ------
+        FlowrankError
+            If what cannot be removed costs more.
+        """
+        groups = self._groups()
+        least = price(self._config(groups, [torch.arange(0)] * len(groups)))
+        refuse_below(least, goal, price(self.config), unit)
+        if unit != "parameters":
+            groups = priced(groups, price, lambda ranks: self._config(groups, _all_but(groups, ranks)))
+        total = sum(group.price(group.capacity) for group in groups)
+        best = groups, [torch.arange(0)] * len(groups)
+        low, high = 0.0, total
+        budget = min(total, max(0.0, goal - least))
+        # Components are priced in the model as it is: a matrix between two layers that both shrink ends up cheaper.
+        for _ in range(_TRIES):
+            chosen = self._uniform(groups, budget, total) if uniform else self._most_useful(groups, budget)
+            found = price(self._config(*chosen))
+            if found <= goal:
+                best, low = chosen, budget
+            else:
+                high = budget
+            if (1 - _PRECISION) * goal <= found <= goal or high - low <= _PRECISION * total / 10:
+                break
+            budget = (low + high) / 2
+        return self._weights(*best)
+
+    def smallest(self) -> Weights:
+        """The model that keeps nothing of what competes."""
+        groups = self._groups()
+        return self._weights(groups, [torch.arange(0)] * len(groups))
+
+    def _groups(self, without: frozenset[tuple[str, int]] = frozenset()) -> list[Group]:
+        heads = self.heads.groups(self.losses, without=without) if "heads" in self.parts else []
+        return heads + [one for one in self.rest.groups if "neurons" in self.parts or one.part != Neurons.part]
+
+    @staticmethod
+    def _uniform(groups: list[Group], budget: float, total: float) -> tuple[list[Group], Kept]:
+        if budget <= 0:
+            return groups, [torch.arange(0)] * len(groups)
+        return groups, allocate(Uniform(min(1.0, budget / total)), groups, total)
+
+    def _most_useful(self, groups: list[Group], budget: float) -> tuple[list[Group], Kept]:
+        """Spend a budget; heads that are worth less than what else could be had for them go, then spend again."""
+        gone: frozenset[tuple[str, int]] = frozenset()
+        costs = {(one.site.name, one.part): one.cost / max(1, len(one.members)) for one in groups}
+        while True:
+            kept = spend(budget, groups)
+            fresh = self._not_worth_it(groups, kept) - gone
+            if not fresh:
+                return groups, kept
+            gone |= fresh
+            groups = [
+                replace(one, cost=costs[one.site.name, one.part] * max(1, len(one.members))) if one.members else before
+                for one, before in _beside(self._groups(gone), groups)
+            ]
+
+    def _not_worth_it(self, groups: list[Group], kept: Kept) -> frozenset[tuple[str, int]]:
+        """Heads (site name, index) whose loss for each unit they cost is below that of the last component kept."""
+        margins = [
+            float(one.value[len(mine) - 1]) / one.cost
+            for one, mine in zip(groups, kept, strict=True)
+            if 0 < len(mine) < one.capacity and one.cost > 0
+        ]
+        margin = min(margins, default=0.0)
+        loss: dict[tuple[str, int], float] = {}
+        cost: dict[tuple[str, int], float] = {}
+        for one, mine in zip(groups, kept, strict=True):
+            for head in one.members if len(one.members) > 1 else ():
+                by_rank = self.losses[one.site.name][one.part][head]
+                where = one.site.name, head
+                saved = by_rank[0] - by_rank[len(mine)] if one.part == "VO" else -by_rank[len(mine)]
+                loss[where] = loss.get(where, 0.0) + float(saved)
+                cost[where] = cost.get(where, 0.0) + one.cost / len(one.members) * len(mine)
+        return frozenset(where for where in loss if cost[where] > 0 and loss[where] / cost[where] < margin)
+
+    def _ranks(self, groups: list[Group], kept: Kept) -> dict[tuple[str, str], int]:
+        """Components kept of every group beside attention."""
+        ranks = {(one.site.name, one.part): one.capacity for one in self.rest.groups}
+        return ranks | {
+            (one.site.name, one.part): len(mine)
+            for one, mine in zip(groups, kept, strict=True)
+            if (one.site.name, one.part) in ranks
+        }
+
+    def _config(self, groups: list[Group], kept: Kept) -> CompressedT5Config:
+        return self._shapes(groups, kept).config(self.config)
+
+    def _shapes(self, groups: list[Group], kept: Kept) -> Shapes:
+        mlps, vocabulary = self.rest.shapes(self._ranks(groups, kept))
+        attention = {}
+        if "heads" in self.parts:
+            chosen = self.heads.selected(groups, kept)
+            attention = {name: self.heads.shape(site, chosen.get(name, {})) for name, site in self.heads.sites.items()}
+        return Shapes(attention, mlps, vocabulary)
+
+    def _weights(self, groups: list[Group], kept: Kept) -> Weights:
+        tensors = self.rest.tensors(self._ranks(groups, kept))
+        if "heads" in self.parts:
+            tensors |= {name: new for name, (_, new) in self.heads.layers(groups, kept).items()}
+        return Weights(self._shapes(groups, kept), tensors)
+
+
+def _all_but(groups: list[Group], ranks: dict[int, int]) -> Kept:
+    """Everything, but of some groups, by index, only so many components."""
+    return [torch.arange(ranks.get(index, group.size)) for index, group in enumerate(groups)]
+
+
+def _beside(fresh: list[Group], before: list[Group]) -> list[tuple[Group, Group]]:
+    """Groups that are left, each with what it was."""
+    old = {(one.site.name, one.part): one for one in before}
+    return [(one, old[one.site.name, one.part]) for one in fresh]

@@ -1,0 +1,9 @@
+"""The smallest model within a tolerance: shrink, heal, judge, and bisect between what held and what did not."""
+
+from __future__ import annotations
+
+from flowrank.search.judge import Judge, Verdict
+from flowrank.search.smallest import SEARCH_LOG, smallest
+from flowrank.search.tolerance import Tolerance
+
+__all__ = ["SEARCH_LOG", "Judge", "Tolerance", "Verdict", "smallest"]

@@ -1,0 +1,193 @@
+"""How much worse a model forecasts than another: backtests on the same series, in pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flowrank.errors import FlowrankError, check_count
+from flowrank.evaluation import season_length, seasonal_error
+from flowrank.forecasting import DEFAULT_LEVELS, Request, predict_requests
+from flowrank.pretraining.windows import cut
+from flowrank.search.tolerance import Metric
+from flowrank.series import read_series
+from flowrank.synthetic import Mixture
+
+HORIZON = 24
+LENGTHS = (64, 128, 256, 512)
+_BLOCK = 64  # synthetic series of one length
+_STREAM = 3  # of the generator: neither training, nor validation, nor calibration draws from it
+_RESAMPLES = 400
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a child lost.
+
+    Attributes
+    ----------
+    loss
+        Metric of the child over that of the parent, less 1.
+    upper
+        Upper end of its confidence interval.
+    """
+
+    loss: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A history's future (H,), in units of the history's mean magnitude, and the kind of series it is of."""
+
+    truth: np.ndarray
+    scale: float
+    kind: str
+
+
+class Judge:
+    """Backtests of models beside one parent, on series that nobody else sees.
+
+    The parent's and the child's metric are those of one series and its noise. They are summed over the series of one
+    kind, and the ratios of the kinds are averaged geometrically, each as often as there are series of it: the synthetic
+    families, or all of the user's series together.
+
+    Parameters
+    ----------
+    parent
+        The pipeline to compare with.
+    series
+        What `flowrank.series.read_series` reads, the last ``horizon`` values of each are forecast; None: synthetic.
+    count
+        Series, at most.
+    horizon
+        H, steps ahead; at most a third of a series.
+    metric
+        "WQL" or "MASE".
+    confidence
+        See `Tolerance`.
+    seed
+        Of the synthetic series, of sampled forecasts and of the bootstrap.
+
+    Raises
+    ------
+    FlowrankError
+        If no series is usable.
+
+    Examples
+    --------
+    >>> import flowrank
+    >>> parent = flowrank.load("seed-bolt")
+    >>> Judge(parent, count=32).compare(parent)
+    Verdict(loss=0.0, upper=0.0)
+    """
+
+    def __init__(
+        self,
+        parent: Any,
+        *,
+        series: Any = None,
+        count: int = 2048,
+        horizon: int = HORIZON,
+        metric: Metric = "WQL",
+        confidence: float = 0.9,
+        seed: int = 0,
+        **columns: Any,
+    ) -> None:
+        self.metric, self.confidence, self.seed = metric, confidence, seed
+        self.horizon = min(check_count(horizon, "horizon"), int(parent.model_prediction_length))
+        check_count(count, "validation_series")
+        context = int(parent.model_context_length)
+        drawn = (
+            _synthetic(context, self.horizon, seed) if series is None else _own(series, context, self.horizon, columns)
+        )
+        self._requests: list[Request[_Case]] = []
+        for request in drawn:
+            self._requests.append(request)
+            if len(self._requests) == count:
+                break
+        if not self._requests:
+            raise FlowrankError(
+                "series",
+                expected="series of at least 6 values that vary and whose last third is observed",
+                found="none",
+                todo="pass other series, or leave the argument out to use synthetic ones",
+            )
+        kinds = [request.key.kind for request in self._requests]
+        self._kinds = [np.flatnonzero(np.array(kinds) == kind) for kind in dict.fromkeys(kinds)]
+        self._parent = self._losses(parent)
+
+    @property
+    def series(self) -> int:
+        """How many series are forecast."""
+        return len(self._requests)
+
+    def compare(self, child: Any) -> Verdict:
+        """Forecast the same series with a child."""
+        mine = self._losses(child)
+        rng = np.random.default_rng([self.seed, _STREAM])
+        logs = np.zeros(_RESAMPLES + 1)
+        for members in self._kinds:
+            picks = members[rng.integers(0, len(members), (_RESAMPLES, len(members)))]
+            ratios = _ratio(mine[picks].sum(axis=1), self._parent[picks].sum(axis=1))
+            whole = _ratio(mine[members].sum(), self._parent[members].sum())
+            logs += len(members) / len(mine) * np.log(np.append(ratios, whole))
+        loss = float(np.exp(logs[-1]) - 1)
+        spread = float(np.quantile(np.exp(logs[:-1]) - 1, self.confidence)) if self.confidence > 0.5 else loss
+        return Verdict(loss, max(loss, spread))
+
+    def _losses(self, pipeline: Any) -> np.ndarray:
+        """Loss of every series, (series,): twice the summed quantile loss, or the scaled error of the median."""
+        levels = np.array(DEFAULT_LEVELS)
+        losses = np.empty(len(self._requests))
+        results = predict_requests(pipeline, self._requests, horizon=self.horizon, batch_size=128, seed=self.seed)
+        for i, (request, quantiles, _) in enumerate(results):
+            case = request.key
+            error = case.truth[:, None] - quantiles[: len(case.truth)]
+            if self.metric == "WQL":
+                losses[i] = 2 * np.nansum(np.maximum(levels * error, (levels - 1) * error)) / len(levels)
+            else:
+                losses[i] = np.nanmean(np.abs(error[:, len(levels) // 2])) / case.scale
+        return losses
+
+
+def _ratio(mine: Any, theirs: Any) -> Any:
+    """Child over parent; 1 where both lose nothing."""
+    tiny = np.finfo(float).tiny
+    return (mine + tiny) / (theirs + tiny)
+
+
+def _case(
+    item_id: str, values: np.ndarray, context: int, horizon: int, kind: str, season: int
+) -> Request[_Case] | None:
+    pair = cut(values, context, horizon)
+    if pair is None:
+        return None
+    past, future = (part.astype(np.float64) for part in pair)
+    past = past[int((~np.isnan(past)).argmax()) :]
+    scale = seasonal_error(past, season)
+    return None if scale == 0 else Request(item_id, past, _Case(future, scale, kind))
+
+
+def _synthetic(context: int, horizon: int, seed: int) -> Iterator[Request[_Case]]:
+    mixture, block = Mixture(), 0
+    lengths = [length for length in LENGTHS if length <= context] or [context]
+    while True:
+        rng = np.random.default_rng([seed, _STREAM, block])
+        length = lengths[block % len(lengths)]
+        names, values = mixture.block(rng, rows=_BLOCK, length=length + horizon)
+        for row, (name, one) in enumerate(zip(names, values, strict=True)):
+            request = _case(f"{block}-{row}", one, length, horizon, name, 1)
+            if request is not None:
+                yield request
+        block += 1
+
+
+def _own(series: Any, context: int, horizon: int, columns: dict[str, Any]) -> Iterator[Request[_Case]]:
+    for one in read_series(series, **columns):
+        request = _case(one.item_id, one.target, context, horizon, "series", season_length(one.freq))
+        if request is not None:
+            yield request

@@ -1,0 +1,373 @@
+"""The search: each step shrinks the smallest model that held so far, heals what that broke, and is judged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from flowrank.calibration import POINTS, Calibration
+from flowrank.compression import Budget, WholeModel
+from flowrank.compression.apply import account, around, child_of, emptied, parent_name
+from flowrank.compression.prices import Latency, Price, price_in
+from flowrank.compression.whole import WholeFactorization
+from flowrank.cost import Machine
+from flowrank.errors import FlowrankError, check_count
+from flowrank.families import family_of
+from flowrank.files import atomic_file
+from flowrank.healing import Healing, heal
+from flowrank.models import tensor_digest
+from flowrank.pipelines import Pipeline, load
+from flowrank.progress import progress_bar
+from flowrank.search.judge import HORIZON, Judge, Verdict
+from flowrank.search.tolerance import Tolerance
+from flowrank.series import Series, read_series
+
+SEARCH_LOG = "search.jsonl"
+_SETTINGS = "search.json"
+_LATENCY = "latency.json"
+_MODELS = "models"
+_STEP = 0.6
+_PRECISION = 1.12
+_MOST = 4096  # of the user's series that are looked at
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a search.
+
+    Attributes
+    ----------
+    number, start
+        Its own, and that of the stage it started from; 0 is the parent.
+    ratio
+        Cost over the parent's that was asked for.
+    cost
+        What came of it.
+    parameters
+        Of the model.
+    loss, upper
+        Of the metric, see `Verdict`; None where the model cannot become so small.
+    healed
+        Whether it was healed.
+    held
+        Whether it stayed within the tolerance.
+    seconds
+        What the step took.
+    """
+
+    number: int
+    start: int
+    ratio: float
+    cost: float
+    parameters: int
+    loss: float | None
+    upper: float | None
+    healed: bool
+    held: bool
+    seconds: float
+
+
+def smallest(
+    pipeline: Pipeline,
+    tolerance: Tolerance,
+    *,
+    folder: str | Path | None = None,
+    series: Any = None,
+    parts: tuple[str, ...] = WholeModel(Budget(1.0)).parts,
+    steps: int = 300,
+    calibration_series: int = 256,
+    validation_series: int = 2048,
+    horizon: int = HORIZON,
+    seed: int = 0,
+    progress: bool = False,
+    on_stage: Callable[[Stage], None] | None = None,
+    **columns: Any,
+) -> Pipeline:
+    """Find the cheapest model within a tolerance.
+
+    Each step shrinks the smallest model that held so far by `flowrank.WholeModel`, and heals it by distillation to the
+    parent where it left the tolerance. While models hold, a step takes 40 %; after that the next size is the geometric
+    mean of the smallest that held and the largest that did not, until the two are 12 % apart.
+
+    Parameters
+    ----------
+    pipeline
+        A Chronos-T5 or Chronos-Bolt pipeline, the parent.
+    tolerance
+        What may be lost, and what is to become small.
+    folder
+        Where the search keeps its log and its models; a search that was cut off goes on there, with the same result.
+        None: nowhere.
+    series
+        What calibrates, heals and judges: anything that `flowrank.series.read_series` reads, more than once. The last
+        ``horizon`` values of each series judge, what is before them does the rest. None: synthetic series.
+    parts
+        What may become smaller, as of `flowrank.WholeModel`.
+    steps
+        Of each healing; 0: none.
+    calibration_series, validation_series
+        Series that components are measured on, and that models are judged on, at most.
+    horizon
+        Steps ahead at which models are judged.
+    seed
+        Of everything random.
+    progress
+        Whether to show progress bars.
+    on_stage
+        Called after each step.
+    **columns
+        ``id_column``, ``timestamp_column``, ``target``, ``freq`` of ``series``.
+
+    Returns
+    -------
+    FlowrankBoltPipeline or FlowrankT5Pipeline
+        The model, its recipe with every stage of the search; the parent itself where nothing smaller held.
+
+    Raises
+    ------
+    FlowrankError
+        If the folder holds another search or something else, or series cannot be used.
+    """
+    check_count(steps, "steps", 0)
+    settings = {
+        "parent": tensor_digest(pipeline.inner_model),
+        "tolerance": asdict(tolerance),
+        "parts": list(WholeModel(Budget(1.0), parts=parts).parts),
+        "steps": steps,
+        "calibration_series": check_count(calibration_series, "calibration_series"),
+        "validation_series": check_count(validation_series, "validation_series"),
+        "horizon": check_count(horizon, "horizon"),
+        "seed": check_count(seed, "seed", 0),
+        "series": None if series is None else str(series) if isinstance(series, str | Path) else type(series).__name__,
+    }
+    with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as place:
+        home = Path(place).expanduser()
+        _claim(home, settings)
+        past = None if series is None else _pasts(series, horizon, columns)
+        search = _Search(
+            parent=pipeline,
+            tolerance=tolerance,
+            home=home,
+            past=past,
+            calibration=Calibration.read(past, count=calibration_series, seed=seed),
+            judge=Judge(
+                pipeline,
+                series=series,
+                count=validation_series,
+                horizon=horizon,
+                metric=tolerance.metric,
+                confidence=tolerance.confidence,
+                seed=seed,
+                **columns,
+            ),
+            parts=parts,
+            steps=steps,
+            seed=seed,
+            progress=progress,
+        )
+        return search.run(on_stage)
+
+
+def _claim(home: Path, settings: dict[str, Any]) -> None:
+    """Take the folder for this search, or refuse it."""
+    path = home / _SETTINGS
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        differing = sorted(name for name, value in settings.items() if before.get(name) != value)
+        if differing:
+            raise FlowrankError(
+                "folder",
+                expected="a new folder, or the same search to go on with",
+                found=f"{str(home)!r}, a search with another {', '.join(differing)}",
+                todo="choose another folder",
+            )
+    elif home.exists() and any(home.iterdir()):
+        raise FlowrankError(
+            "folder",
+            expected="a new folder, or one that an earlier run of this search made",
+            found=f"{str(home)!r}, which holds something else",
+            todo="choose another folder",
+        )
+    home.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path, overwrite=True) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _pasts(series: Any, horizon: int, columns: dict[str, Any]) -> list[Series]:
+    """The user's series without what they are judged on."""
+    found = []
+    for one in islice(read_series(series, **columns), _MOST):
+        ahead = min(horizon, len(one) // 3)
+        found.append(replace(one, target=one.target[: len(one) - ahead]))
+    return found
+
+
+def read_stages(path: Path) -> list[Stage]:
+    """Stages that a search has logged; a line that was cut off does not count.
+
+    Examples
+    --------
+    >>> read_stages(Path("no-such-file"))
+    []
+    """
+    stages: list[Stage] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            stages.append(Stage(**json.loads(line)))
+        except (ValueError, TypeError):
+            break
+    return stages
+
+
+@dataclass
+class _Search:
+    """One search, at whatever stage its folder is."""
+
+    parent: Pipeline
+    tolerance: Tolerance
+    home: Path
+    past: list[Series] | None
+    calibration: Calibration
+    judge: Judge
+    parts: tuple[str, ...]
+    steps: int
+    seed: int
+    progress: bool
+
+    def run(self, on_stage: Callable[[Stage], None] | None) -> Pipeline:
+        """Go on until the smallest model is known."""
+        log = self.home / SEARCH_LOG
+        stages = read_stages(log)
+        self._rewrite(log, stages)
+        self.price = self._price()
+        self.dense = self.price(self.parent.inner_model.config)
+        while (ratio := _next(stages)) is not None:
+            stage = self._stage(len(stages) + 1, _smallest_held(stages), ratio)
+            stages.append(stage)
+            with log.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(asdict(stage)) + "\n")
+            if on_stage is not None:
+                on_stage(stage)
+        return self._result(stages)
+
+    def _rewrite(self, log: Path, stages: list[Stage]) -> None:
+        with atomic_file(log, overwrite=True) as temporary:
+            temporary.write_text("".join(json.dumps(asdict(one)) + "\n" for one in stages), encoding="utf-8")
+
+    def _price(self) -> Price:
+        """How models are counted; what was timed once counts for the whole search."""
+        if self.tolerance.unit != "latency":
+            return price_in(self.tolerance.unit)
+        path = self.home / _LATENCY
+        if not path.exists():
+            whole = WholeFactorization(
+                family_of(self.parent), self.calibration.contexts[:1], self.seed, None, parts=self.parts
+            )
+            found = Latency.measure(self.parent, emptied(self.parent, whole))
+            with atomic_file(path) as temporary:
+                temporary.write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return price_in("latency", Latency(**{**raw, "machine": Machine(**raw["machine"])}))
+
+    def _stage(self, number: int, start: Stage | None, ratio: float) -> Stage:
+        began = time.perf_counter()
+        model = self._model(start)
+        verdict: Verdict | None = None
+        child, healed = model, False
+        with self._bar(f"stage {number}: measuring", len(self.calibration.contexts)) as advance:
+            family = family_of(model)
+            seed = self.seed + 2 * number
+            whole = WholeFactorization(family, self.calibration.contexts, seed, advance, parts=self.parts)
+        try:
+            weights = whole.shrunk(ratio * self.dense, self.price, unit=self.tolerance.unit)
+        except FlowrankError:  # nothing that can be removed is left
+            pass
+        else:
+            child = around(child_of(model.inner_model, weights))
+            verdict = self.judge.compare(child)
+            if self.steps and verdict.upper > self.tolerance.max_loss:
+                child, healed = self._healed(child, number), True
+                verdict = self.judge.compare(child)
+        held = verdict is not None and verdict.upper <= self.tolerance.max_loss
+        if held:
+            child.save_pretrained(self._place(number), overwrite=True)
+        return Stage(
+            number=number,
+            start=0 if start is None else start.number,
+            ratio=ratio,
+            cost=self.price(child.inner_model.config) / self.dense,
+            parameters=child.inner_model.num_parameters(),
+            loss=None if verdict is None else verdict.loss,
+            upper=None if verdict is None else verdict.upper,
+            healed=healed,
+            held=held,
+            seconds=round(time.perf_counter() - began, 1),
+        )
+
+    def _healed(self, child: Pipeline, number: int) -> Pipeline:
+        folder = self.home / f"healing-{number:02d}"
+        healed = heal(
+            child,
+            self.parent,
+            Healing(steps=self.steps, seed=self.seed + number),
+            series=self.past,
+            folder=folder,
+            progress=self.progress,
+        )
+        shutil.rmtree(folder, ignore_errors=True)
+        return healed
+
+    def _bar(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        return progress_bar(label, total=total, show=self.progress)
+
+    def _place(self, number: int) -> Path:
+        return self.home / _MODELS / f"{number:02d}"
+
+    def _model(self, stage: Stage | None) -> Pipeline:
+        """The model of a stage that held, as it lies on disk; the parent for none."""
+        if stage is None:
+            return self.parent
+        model = self.parent.inner_model
+        return load(self._place(stage.number), dtype=model.dtype, device_map=str(model.device))
+
+    def _result(self, stages: list[Stage]) -> Pipeline:
+        best = _smallest_held(stages)
+        made = self._model(best)
+        if best is None:
+            return made
+        made.name = f"{parent_name(self.parent)} compressed"
+        made.recipe = account(self.parent, made.inner_model, self.calibration, POINTS, self.seed) | {
+            "method": {"name": "WholeModel", "healed": any(stage.healed and stage.held for stage in stages)},
+            "allocation": {"name": "Tolerance", **asdict(self.tolerance)},
+            "search": {
+                "steps": self.steps,
+                "validation_series": self.judge.series,
+                "horizon": self.judge.horizon,
+                "loss": best.loss,
+                "upper": best.upper,
+                "stages": [asdict(stage) for stage in stages],
+            },
+        }
+        return made
+
+
+def _smallest_held(stages: list[Stage]) -> Stage | None:
+    return min((stage for stage in stages if stage.held), key=lambda stage: stage.cost, default=None)
+
+
+def _next(stages: list[Stage]) -> float | None:
+    """The ratio to try next; None: the smallest model is known well enough."""
+    best = _smallest_held(stages)
+    held = 1.0 if best is None else best.cost
+    failed = max((stage.ratio for stage in stages if not stage.held), default=0.0)
+    if not failed:
+        return held * _STEP
+    return None if held / failed < _PRECISION else (held * failed) ** 0.5
