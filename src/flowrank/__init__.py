@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from flowrank.evaluation import evaluate as evaluate
     from flowrank.evaluation import relative_scores as relative_scores
     from flowrank.forecasting import forecast as forecast
+    from flowrank.healing import Healing as Healing
+    from flowrank.healing import heal as heal
     from flowrank.models import embedded_models as embedded_models
     from flowrank.pipelines import load as load
     from flowrank.report import write_report as write_report
@@ -54,6 +56,7 @@ _HOMES = {
     "Epsilon": "compression",
     "FlowOfRanks": "compression",
     "FlowrankError": "errors",
+    "Healing": "healing",
     "InputSVD": "compression",
     "JointHeads": "compression",
     "RankProfile": "analysis",
@@ -68,6 +71,7 @@ _HOMES = {
     "embedded_models": "models",
     "evaluate": "evaluation",
     "forecast": "forecasting",
+    "heal": "healing",
     "load": "pipelines",
     "rank_table": "compression",
     "read_series": "series",

@@ -14,6 +14,7 @@ from flowrank.cli.compression import analyze, compress
 from flowrank.cli.console import out
 from flowrank.cli.evaluation import evaluate
 from flowrank.cli.forecasting import forecast
+from flowrank.cli.healing import heal
 from flowrank.cli.models import models
 from flowrank.cli.pages import datasheet, demo, report
 from flowrank.cli.pretraining import pretrain, pretrain_command
@@ -52,6 +53,7 @@ def _pretrain_by_name() -> None:
 
 app.command()(models)
 app.command()(compress)
+app.command()(heal)
 app.command()(analyze)
 app.command()(evaluate)
 app.command()(benchmark)

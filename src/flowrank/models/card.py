@@ -19,11 +19,13 @@ def model_card(name: str, model: PreTrainedModel, recipe: dict[str, Any] | None)
             f"{type(model).__name__}, {parameters:,} parameters, pretrained by flowrank: {run['series']:,} series in "
             f"{run['steps']:,} steps, {run['minutes']:g} minutes, {run['device']}.",
             "",
+            *_healed(recipe),
             "`recipe.json` holds the whole recipe.",
         ]
         return "\n".join([*front, *body, ""])
-    if recipe is None:
-        body = [f"# {name}", "", f"{type(model).__name__}, {parameters:,} parameters, saved by flowrank."]
+    healed = _healed(recipe)
+    if recipe is None or "parameters" not in recipe:
+        body = [f"# {name}", "", f"{type(model).__name__}, {parameters:,} parameters, saved by flowrank.", *healed]
         return "\n".join([*front, *body, ""])
     counts, parent = recipe["parameters"], recipe["parent"]
     kept = counts["attention_child"] / max(1, counts["attention_parent"])
@@ -35,6 +37,7 @@ def model_card(name: str, model: PreTrainedModel, recipe: dict[str, Any] | None)
         f"- attention parameters: {counts['attention_child']:,} of {counts['attention_parent']:,} ({kept:.1%})",
         f"- method: {_call(recipe['method'])}, allocation: {_call(recipe['allocation'])}, seed {recipe['seed']}",
         f"- calibration: {recipe['calibration']['series']} series, {recipe['calibration']['source']}",
+        *healed,
         "",
         "```python",
         "import flowrank  # registers the architecture",
@@ -46,6 +49,16 @@ def model_card(name: str, model: PreTrainedModel, recipe: dict[str, Any] | None)
         "`recipe.json` says how it was made. The licence and the limits are those of the parent.",
     ]
     return "\n".join([*front, *body, ""])
+
+
+def _healed(recipe: dict[str, Any] | None) -> list[str]:
+    if recipe is None or "healing" not in recipe:
+        return []
+    run = recipe["healing"]
+    return [
+        f"- healed by distillation: {run['best_step']:,} steps, held-out loss {run['loss_before']:.4f} → "
+        f"{run['loss_after']:.4f}"
+    ]
 
 
 def _call(value: dict[str, Any]) -> str:

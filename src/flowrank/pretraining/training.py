@@ -146,7 +146,7 @@ def pretrain(recipe: Recipe, output: str | Path, *, progress: bool = True, devic
         ],
     )
     trainer.remove_callback(PrinterCallback)
-    with _no_bars_of_transformers(), _fastest_attention(model, arguments.device):
+    with _no_bars_of_transformers(), fastest_attention(model, arguments.device):
         trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     pipeline.recipe = {"pretraining": _account(recipe, trainer, clock, per_step)}
     if trainer.is_world_process_zero():
@@ -155,7 +155,7 @@ def pretrain(recipe: Recipe, output: str | Path, *, progress: bool = True, devic
 
 
 @contextmanager
-def _fastest_attention(model: PreTrainedModel, device: torch.device) -> Iterator[None]:
+def fastest_attention(model: PreTrainedModel, device: torch.device) -> Iterator[None]:
     """Train with plain attention on CPUs: their fused kernel cannot learn a position bias and falls back to worse."""
     stacks = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
     before = [stack.config._attn_implementation for stack in stacks]
@@ -208,7 +208,7 @@ def _claim(output: Path, recipe: Recipe) -> None:
 
 def _arguments(recipe: Recipe, output: Path, device: str) -> TrainingArguments:
     use_cpu = device == "cpu" or not torch.cuda.is_available()
-    half = recipe.precision == "bfloat16" or (recipe.precision == "auto" and _native_bfloat16(use_cpu))
+    half = recipe.precision == "bfloat16" or (recipe.precision == "auto" and native_bfloat16(use_cpu))
     return TrainingArguments(
         output_dir=str(output / CHECKPOINTS),
         max_steps=recipe.max_steps or _ENDLESS,
@@ -248,7 +248,8 @@ def _boards(output: Path) -> list[TrainerCallback]:
     return [TensorBoardCallback(SummaryWriter(str(output / BOARD)))]
 
 
-def _native_bfloat16(use_cpu: bool) -> bool:
+def native_bfloat16(use_cpu: bool) -> bool:
+    """Whether the CPU, or else the GPU, computes in bfloat16 without emulation."""
     if not use_cpu:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
@@ -272,7 +273,7 @@ def _account(recipe: Recipe, trainer: Trainer, clock: Clock, per_step: int) -> d
         "steps": steps,
         "series": steps * per_step * recipe.per_device_train_batch_size,
         "minutes": round(clock.seconds / 60, 2),
-        "device": _device_name(trainer.args.device),
+        "device": device_name(trainer.args.device),
         "processes": trainer.args.world_size,
         "versions": versions(),
     }
@@ -288,7 +289,8 @@ def _publish(pipeline: Pipeline, output: Path) -> None:
             os.replace(file, output / file.name)
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """What a device is called in an account."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

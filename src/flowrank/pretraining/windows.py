@@ -82,7 +82,10 @@ class Windows(Dataset):
 
     def batch(self, index: int) -> dict[str, Tensor]:
         """Give batch ``index``: every tensor of an example, stacked."""
-        context, target = self.arrays(index)
+        return self.tensors(*self.arrays(index))
+
+    def tensors(self, context: np.ndarray, target: np.ndarray) -> dict[str, Tensor]:
+        """Contexts (B, L) and targets (B, H) as the family's model takes them."""
         if self.tokenizer is None:
             return {"context": torch.from_numpy(context), "target": torch.from_numpy(target)}
         whole = self.recipe.prediction_length
@@ -160,7 +163,7 @@ def cut(
     if not observed.any():
         return None
     values = values[int(observed.argmax()) :]
-    ahead = min(horizon, max(1, len(values) // 3, len(values) - length))
+    ahead = reach(len(values), length, horizon)
     past, future = values[: len(values) - ahead][-length:], values[len(values) - ahead :]
     seen = past[~np.isnan(past)]
     if len(seen) < max(3, (1 - most_missing) * len(past)) or seen.min() == seen.max() or np.isnan(future).all():
@@ -172,6 +175,17 @@ def cut(
     context[length - len(past) :] = past / scale
     target[:ahead] = np.where(far, np.nan, future / scale)
     return None if np.isnan(target).all() else (context, target)
+
+
+def reach(values: int, length: int, horizon: int) -> int:
+    """How many of a series' last values become the target.
+
+    Examples
+    --------
+    >>> [reach(values, 5, 3) for values in (2, 6, 7, 100)]
+    [1, 2, 2, 3]
+    """
+    return min(horizon, max(1, values // 3, values - length))
 
 
 def collate(examples: list[dict[str, Tensor]]) -> dict[str, Tensor]:

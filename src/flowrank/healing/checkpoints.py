@@ -1,0 +1,147 @@
+"""Where a healing stands, on disk: whole at every moment, safetensors and JSON only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from flowrank.errors import FlowrankError
+from flowrank.files import atomic_file
+
+RUN, STATE, LOG = "healing.json", "state.json", "log.jsonl"
+_TENSORS = "tensors-{step}.safetensors"
+_HARMLESS = {"save_steps"}
+
+
+@dataclass
+class State:
+    """Where a healing stands.
+
+    Attributes
+    ----------
+    step
+        Steps taken.
+    seconds
+        Used up, over all runs.
+    best, best_step
+        Least held-out loss, and the step that it was found at; 0: the child as it came.
+    stale
+        Evaluations since.
+    ended
+        Why nothing is left to do; None while something is.
+    history
+        One entry an evaluation.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    best: float = float("inf")
+    best_step: int = 0
+    stale: int = 0
+    ended: str | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Folder:
+    """Folder of one healing.
+
+    Parameters
+    ----------
+    path
+        Where; made if it is not there.
+    run
+        What tells this healing from others.
+
+    Raises
+    ------
+    FlowrankError
+        If it holds another healing, or something else.
+    """
+
+    def __init__(self, path: str | Path, run: Mapping[str, Any]) -> None:
+        self.path = Path(path).expanduser()
+        told = self.path / RUN
+        if told.exists():
+            before = json.loads(told.read_text(encoding="utf-8"))
+            now = json.loads(json.dumps(run))
+            differing = sorted(name for name in {*before, *now} - _HARMLESS if before.get(name) != now.get(name))
+            if differing:
+                raise FlowrankError(
+                    "folder",
+                    expected="a new folder, or one of a healing by the same arguments to go on with",
+                    found=f"{str(self.path)!r}, of one with another {', '.join(differing)}",
+                    todo="choose another folder",
+                )
+        elif self.path.exists() and (not self.path.is_dir() or any(map(_is_foreign, self.path.iterdir()))):
+            raise FlowrankError(
+                "folder",
+                expected="a new folder, or one that an earlier run of this healing made",
+                found=f"{str(self.path)!r}, which holds something else",
+                todo="choose another folder",
+            )
+        else:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._write(RUN, json.dumps(run, indent=2) + "\n")
+
+    def save(
+        self, state: State, model: nn.Module, best: Mapping[str, Tensor] | None, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Write the tensors under a new name, then the state that names them, then drop the earlier ones."""
+        named = dict(model.named_parameters())
+        tensors: dict[str, Tensor] = {f"weights.{name}": one for name, one in named.items()}
+        tensors |= {f"best.{name}": one for name, one in (best or {}).items()}
+        for name, one in named.items():
+            tensors |= {f"moments.{key}.{name}": value for key, value in optimizer.state.get(one, {}).items()}
+        name = _TENSORS.format(step=state.step)
+        with atomic_file(self.path / name, overwrite=True) as temporary:
+            save_file({key: one.detach().contiguous().cpu() for key, one in tensors.items()}, temporary)
+        self._write(STATE, json.dumps({**asdict(state), "tensors": name}) + "\n")
+        for other in self.path.glob(".*.safetensors"):  # left by a run that was killed
+            other.unlink(missing_ok=True)
+        for other in self.path.glob(_TENSORS.format(step="*")):
+            if other.name != name:
+                other.unlink(missing_ok=True)
+
+    @torch.no_grad()
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[State, dict[str, Tensor] | None]:
+        """Bring model and optimiser to where the last checkpoint stands; give its state and best weights."""
+        if not (self.path / STATE).exists():
+            self._write(LOG, "")
+            return State(), None
+        told = json.loads((self.path / STATE).read_text(encoding="utf-8"))
+        tensors = load_file(self.path / told["tensors"])
+        named = dict(model.named_parameters())
+        best: dict[str, Tensor] = {}
+        for key, value in tensors.items():
+            kind, _, name = key.partition(".")
+            if kind == "weights":
+                named[name].copy_(value)
+            elif kind == "best":
+                best[name] = value
+            else:
+                moment, _, name = name.partition(".")
+                one = named[name]
+                optimizer.state[one][moment] = value if value.ndim == 0 else value.to(one.device)
+        state = State(**{one.name: told[one.name] for one in fields(State)})
+        self._write(LOG, "".join(json.dumps(line) + "\n" for line in state.history))
+        return state, best or None
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Append an evaluation."""
+        with (self.path / LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+
+    def _write(self, name: str, text: str) -> None:
+        with atomic_file(self.path / name, overwrite=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _is_foreign(path: Path) -> bool:
+    return not path.name.startswith(f".{RUN}.")  # what a run leaves that is killed as it begins

@@ -1,0 +1,166 @@
+"""What a child is healed on: synthetic series without end, or the user's own, and those held out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from flowrank.errors import FlowrankError
+from flowrank.healing.options import Healing
+from flowrank.pipelines import Pipeline
+from flowrank.pretraining.architecture import adopted
+from flowrank.pretraining.recipe import Recipe
+from flowrank.pretraining.store import SHORTEST, SeriesStore
+from flowrank.pretraining.windows import VALIDATION, Windows, cut, reach
+from flowrank.series import read_series
+from flowrank.synthetic.mixture import Mixture
+
+_HELD_OUT_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Batches to learn from, each a function of seed and step, and fixed ones to judge by.
+
+    Attributes
+    ----------
+    training
+        ``training.batch(step)``.
+    held_out
+        Batches of series, or of ends of series, that training never sees.
+    about
+        Where they come from, for the recipe: ``source``, ``series`` and, of the user's, ``sha256``.
+    """
+
+    training: Windows
+    held_out: list[dict[str, Tensor]]
+    about: dict[str, Any]
+
+    @classmethod
+    def read(cls, child: Pipeline, options: Healing, series: Any = None, **columns: Any) -> Lessons:
+        """Draw synthetic series, or read the user's into memory and hold the last horizon of some out.
+
+        Raises
+        ------
+        FlowrankError
+            If none of the series is long enough and changes.
+        """
+        recipe = recipe_for(child, options)
+        if series is None:
+            batch = min(_HELD_OUT_BATCH, options.eval_series)
+            held = Windows(
+                replace(recipe, seed=0, per_device_train_batch_size=batch),
+                batches=-(-options.eval_series // batch),
+                stream=VALIDATION,
+            )
+            return cls(
+                Windows(recipe, batches=1),
+                [held.batch(number) for number in range(held.batches)],
+                {"source": "synthetic"},
+            )
+        return cls._own(recipe, options, series, columns)
+
+    @classmethod
+    def _own(cls, recipe: Recipe, options: Healing, series: Any, columns: dict[str, Any]) -> Lessons:
+        found = list(_usable(read_series(series, **columns)))
+        if not found:
+            raise FlowrankError(
+                "series",
+                expected=f"at least one series of {SHORTEST} values that changes before its end",
+                found="none",
+                todo="pass longer or other series, or leave the argument out to use synthetic ones",
+            )
+        digest = hashlib.sha256()
+        for values in found:
+            digest.update(len(values).to_bytes(8, "little") + values.tobytes())
+        length, horizon = max(recipe.lengths), recipe.prediction_length
+        chosen = set(np.linspace(0, len(found) - 1, min(len(found), options.eval_series)).astype(int).tolist())
+        pairs, kept = [], []
+        for number, values in enumerate(found):
+            pair = cut(values, length, horizon, most_missing=recipe.max_missing_prop) if number in chosen else None
+            if pair is not None:
+                pairs.append(pair)
+                values = values[: len(values) - reach(len(values), length, horizon)]
+            kept.append(values)
+        own = Windows(
+            replace(recipe, training_data_paths=("series",), probability=(1.0,)),
+            batches=1,
+            stores=[MemoryStore(kept)],
+        )
+        if not pairs:
+            raise FlowrankError(
+                "series",
+                expected="series that change before their last horizon",
+                found=f"{len(found)} that do not",
+                todo="pass longer or other series, or leave the argument out to use synthetic ones",
+            )
+        held = [
+            own.tensors(*map(np.stack, zip(*pairs[first : first + _HELD_OUT_BATCH], strict=True)))
+            for first in range(0, len(pairs), _HELD_OUT_BATCH)
+        ]
+        about = {"source": "series of the caller", "series": len(found), "sha256": digest.hexdigest()}
+        return cls(own, held, about)
+
+
+class MemoryStore(SeriesStore):
+    """Series in memory, drawn from as from a store on disk.
+
+    Examples
+    --------
+    >>> store = MemoryStore([np.arange(12, dtype=np.float32)])
+    >>> store.windows(np.random.default_rng(0), rows=1, length=3).shape
+    (1, 3)
+    """
+
+    def __init__(self, series: Sequence[np.ndarray]) -> None:
+        self._series = series
+
+    def __len__(self) -> int:
+        return len(self._series)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Values of a series."""
+        return self._series[index]
+
+
+def recipe_for(child: Pipeline, options: Healing) -> Recipe:
+    """Recipe of the batches and rates of a healing.
+
+    Raises
+    ------
+    FlowrankError
+        If the child's context is shorter than all of the options' lengths.
+    """
+    context = int(child.inner_model.config.chronos_config["context_length"])
+    lengths = tuple(length for length in options.lengths if length <= context)
+    if not lengths:
+        raise FlowrankError(
+            "lengths", expected=f"one at most {context}, the model's context", found=repr(options.lengths)
+        )
+    recipe = Recipe(
+        context_length=context,
+        lengths=lengths,
+        per_device_train_batch_size=options.batch,
+        max_steps=options.most_steps,
+        minutes=options.minutes,
+        lr_scheduler_type="linear",
+        easy_share=Mixture().easy_share,
+        easy_steps=0,
+        seed=options.seed,
+    )
+    return adopted(recipe, child)
+
+
+def _usable(series: Any) -> Iterator[np.ndarray]:
+    for one in series:
+        values = np.asarray(one.target, dtype=np.float32)
+        seen = ~np.isnan(values)
+        values = values[int(seen.argmax()) :]
+        past = values[: -(len(values) // 3) or None]
+        if seen.any() and len(values) >= SHORTEST and len(np.unique(past[~np.isnan(past)])) > 2:
+            yield values

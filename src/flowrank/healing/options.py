@@ -1,0 +1,109 @@
+"""How a model is healed, as one value."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from flowrank.errors import FlowrankError, check_count
+
+STEPS = 400
+"""Steps where neither steps nor minutes are given: three minutes of one core for flow-bolt."""
+
+
+@dataclass(frozen=True)
+class Healing:
+    """Budget, loss and optimisation of `heal`.
+
+    Attributes
+    ----------
+    steps, minutes
+        Steps; minutes over all runs of a healing that was cut off. What comes first counts; neither given: 400 steps.
+        Rates fall to 0 over the share that is used up.
+    batch
+        Series a step.
+    distillation, truth
+        Weight of the distance to what the parent forecasts; of the loss of what came.
+    lengths
+        Context lengths; each batch has one of them. Those beyond the model's own context are left out.
+    optim
+        ``"muon"`` (torch.optim.Muon for the block matrices, AdamW for the rest) or ``"adamw"``.
+    muon_learning_rate, learning_rate
+        Peak rates of Muon and of AdamW.
+    warmup, max_grad_norm
+        Steps in which rates rise; norm that gradients are clipped to.
+    eval_steps, eval_series, patience
+        Steps between evaluations; series held out for them; evaluations without a better model after which healing
+        ends.
+    save_steps
+        Steps between checkpoints, where there is a folder for them.
+    precision
+        ``"float32"``, ``"bfloat16"`` (autocast), or ``"auto"``: bfloat16 where the device computes in it natively.
+    seed
+        Of the series drawn.
+
+    Raises
+    ------
+    FlowrankError
+        If a value is not what it says here.
+
+    Examples
+    --------
+    >>> Healing(steps=100).truth
+    0.5
+    """
+
+    steps: int | None = None
+    minutes: float | None = None
+    batch: int = 64
+    distillation: float = 1.0
+    truth: float = 0.5
+    lengths: tuple[int, ...] = (32, 64, 96, 128, 192, 256, 384, 512, 1024, 2048)
+    optim: Literal["muon", "adamw"] = "muon"
+    muon_learning_rate: float = 1e-3
+    learning_rate: float = 1e-3
+    warmup: int = 10
+    max_grad_norm: float = 1.0
+    eval_steps: int = 40
+    eval_series: int = 256
+    patience: int = 5
+    save_steps: int = 40
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps is not None:
+            check_count(self.steps, "steps")
+        for name in ("batch", "eval_steps", "eval_series", "patience", "save_steps"):
+            check_count(getattr(self, name), name)
+        for name in ("warmup", "seed"):
+            check_count(getattr(self, name), name, 0)
+        self._check("seed", "a whole number below 2^32", self.seed < 2**32)
+        self._check("minutes", "a positive number", self.minutes is None or _is_positive(self.minutes))
+        for name in ("muon_learning_rate", "learning_rate", "max_grad_norm"):
+            self._check(name, "a positive number", _is_positive(getattr(self, name)))
+        for name in ("distillation", "truth"):
+            self._check(name, "a number ≥ 0", getattr(self, name) == 0 or _is_positive(getattr(self, name)))
+        self._check("truth", "a weight > 0 here or for distillation", self.truth + self.distillation > 0)
+        self._check("optim", "'muon' or 'adamw'", self.optim in ("muon", "adamw"))
+        self._check("precision", "'auto', 'float32' or 'bfloat16'", self.precision in ("auto", "float32", "bfloat16"))
+        sound = bool(self.lengths) and all(type(length) is int and length >= 4 for length in self.lengths)
+        self._check("lengths", "whole numbers ≥ 4", sound)
+
+    @property
+    def most_steps(self) -> int | None:
+        """Steps after which healing ends; None where only minutes count."""
+        return STEPS if self.steps is None and self.minutes is None else self.steps
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self) | {"lengths": list(self.lengths)}
+
+    def _check(self, name: str, expected: str, sound: bool) -> None:
+        if not sound:
+            raise FlowrankError(name, expected=expected, found=repr(getattr(self, name)))
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0

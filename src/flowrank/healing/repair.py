@@ -1,0 +1,286 @@
+"""The verb: `heal(child, parent)` trains a compressed model to forecast as its parent does."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from flowrank.compression.apply import parent_name
+from flowrank.errors import FlowrankError
+from flowrank.healing.checkpoints import Folder, State
+from flowrank.healing.lessons import Lessons
+from flowrank.healing.objectives import Objective, QuantileObjective, TokenObjective
+from flowrank.healing.options import Healing
+from flowrank.models import tensor_digest
+from flowrank.pipelines import FlowrankBoltPipeline, FlowrankT5Pipeline, Pipeline
+from flowrank.pretraining.budget import Clock, rate
+from flowrank.pretraining.optimizer import MuonWithAdamW, block_matrices
+from flowrank.pretraining.training import device_name, fastest_attention, native_bfloat16
+from flowrank.progress import progress_bar
+from flowrank.versions import versions
+
+_SAME = {
+    FlowrankBoltPipeline: ("prediction_length", "input_patch_size", "input_patch_stride", "quantiles"),
+    FlowrankT5Pipeline: ("prediction_length", "tokenizer_class", "tokenizer_kwargs", "n_tokens", "use_eos_token"),
+}
+"""What the forecasts of a child and of its parent must have in common, by the key of ``chronos_config``."""
+
+
+def heal(
+    child: Pipeline,
+    parent: Pipeline,
+    options: Healing | None = None,
+    *,
+    series: Any = None,
+    folder: str | Path | None = None,
+    device: str = "auto",
+    progress: bool = False,
+    **columns: Any,
+) -> Pipeline:
+    """Repair a smaller model: train all its weights to forecast as its parent does, and as the future came.
+
+    What is returned is never worse on the held-out series than the child: it is the best of the child itself and of
+    the models evaluated on the way.
+
+    Parameters
+    ----------
+    child, parent
+        Chronos-Bolt or Chronos-T5 pipelines with the same horizon, patches and quantiles, or vocabulary. Both stay as
+        they are.
+    options
+        Budget, loss and rates; None: `Healing()`.
+    series
+        Series to learn from, anything that `flowrank.series.read_series` reads, held in memory; their last horizon is
+        held out (that of ``eval_series`` of them, evenly chosen). None for the built-in synthetic ones.
+    folder
+        For checkpoints and ``log.jsonl``, one JSON line an evaluation. A second call with the same arguments goes on
+        from the last checkpoint, and gives the model that an undisturbed run gives.
+    device
+        ``"auto"`` (a GPU if there is one), ``"cpu"`` or ``"cuda"``.
+    progress
+        Whether to show a progress bar.
+    **columns
+        ``id_column``, ``timestamp_column``, ``target``, ``freq`` of ``series``.
+
+    Returns
+    -------
+    FlowrankBoltPipeline or FlowrankT5Pipeline
+        A new model of the child's shape and dtype, on its device; ``recipe["healing"]`` says how it came about.
+
+    Raises
+    ------
+    FlowrankError
+        If the two do not fit each other, the series cannot be used, or the folder holds something else.
+
+    Examples
+    --------
+    >>> import flowrank
+    >>> parent = flowrank.load("seed-bolt")
+    >>> child = flowrank.compress(parent, flowrank.JointHeads(flowrank.Budget(0.25)), calibration_series=32)
+    >>> healed = flowrank.heal(child, parent, flowrank.Healing(steps=2, batch=8, eval_series=8))
+    >>> healed.recipe["healing"]["loss_after"] <= healed.recipe["healing"]["loss_before"]
+    True
+    """
+    options = Healing() if options is None else options
+    _check_pair(child, parent)
+    place = _device(device)
+    lessons = Lessons.read(child, options, series, **columns)
+    digests = {"child": tensor_digest(child.inner_model), "parent": tensor_digest(parent.inner_model)}
+    course = _Course(child, _on(parent.inner_model, place), options, lessons, place)
+    if folder is not None:
+        course.folder = Folder(folder, {**options.to_dict(), **digests, "series": lessons.about})
+        course.resume()
+    bar = progress_bar("healing", total=options.most_steps, unit="steps", show=progress)
+    with fastest_attention(course.model, place), bar as advance:
+        course.run(advance)
+    return course.healed(child, parent, digests)
+
+
+class _Course:
+    """A child in training: its weights in float32, where it stands, and the best that it was."""
+
+    def __init__(
+        self, child: Pipeline, parent: PreTrainedModel, options: Healing, lessons: Lessons, device: torch.device
+    ) -> None:
+        self.options, self.lessons, self.device = options, lessons, device
+        self.dtype = child.inner_model.dtype
+        model: Any = copy.deepcopy(child.inner_model)
+        self.model: PreTrainedModel = model.to(device, torch.float32).eval().requires_grad_(True)
+        objective = QuantileObjective if isinstance(child, FlowrankBoltPipeline) else TokenObjective
+        self.objective: Objective = objective(parent, distillation=options.distillation, truth=options.truth)
+        self.optimizer = _optimizer(self.model, options)
+        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
+        self.state = State()
+        self.best: dict[str, Tensor] | None = None
+        self.folder: Folder | None = None
+        use_cpu = device.type == "cpu"
+        self.half = options.precision == "bfloat16" or (options.precision == "auto" and native_bfloat16(use_cpu))
+
+    def resume(self) -> None:
+        """Go to where the folder's last checkpoint stands."""
+        assert self.folder is not None
+        self.state, self.best = self.folder.restore(self.model, self.optimizer)
+
+    def run(self, advance: Callable[[int], None]) -> None:
+        """Train until the budget is used up, or nothing gets better."""
+        options, state = self.options, self.state
+        clock = Clock(options.most_steps, options.minutes, seconds=state.seconds)
+        advance(state.step)
+        latest = time.monotonic()
+        if not state.history:
+            self._evaluate()
+        while state.ended is None:
+            self._step(rate(self.lessons.training.recipe, state.step, clock.used(state.step)))
+            state.step += 1
+            now = time.monotonic()
+            state.seconds += now - latest
+            clock.seconds, latest = state.seconds, now
+            over = clock.used(state.step) >= 1
+            if over or state.step % options.eval_steps == 0:
+                self._evaluate()
+            if over:
+                state.ended = "the budget is used up"
+            elif state.stale >= options.patience:
+                state.ended = f"{state.stale} evaluations were no better"
+            if self.folder is not None and (state.ended or state.step % options.save_steps == 0):
+                self.folder.save(state, self.model, self.best, self.optimizer)
+            advance(1)
+
+    def _step(self, share: float) -> None:
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * share
+        batch = _moved(self.lessons.training.batch(self.state.step), self.device)
+        with self._autocast():
+            loss = self.objective(self.model, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    @torch.no_grad()
+    def _evaluate(self) -> None:
+        """Score the weights as they would be returned, and keep them if they are the best so far."""
+        state = self.state
+        rounded = {name: one.detach().to(self.dtype, copy=True) for name, one in self.model.named_parameters()}
+        exact = _swapped(self.model, rounded) if self.dtype != torch.float32 else None
+        total = series = 0.0
+        for batch in self.lessons.held_out:
+            count = len(next(iter(batch.values())))
+            with self._autocast():
+                total += count * float(self.objective(self.model, _moved(batch, self.device)))
+            series += count
+        if exact is not None:
+            _swapped(self.model, exact)
+        loss = total / series
+        better = loss < state.best
+        if better:
+            state.best, state.best_step, state.stale = loss, state.step, 0
+            self.best = rounded if state.step else None  # the child itself needs no copy
+        else:
+            state.stale += 1
+        line = {"step": state.step, "seconds": round(state.seconds, 3), "loss": loss, "best": better}
+        state.history.append(line)
+        if self.folder is not None:
+            self.folder.log(line)
+
+    def healed(self, child: Pipeline, parent: Pipeline, digests: Mapping[str, str]) -> Pipeline:
+        """The best model, as a pipeline of its own."""
+        model = copy.deepcopy(child.inner_model)
+        with torch.no_grad():
+            for name, one in model.named_parameters():
+                if self.best is not None:
+                    one.copy_(self.best[name])
+        bolt = isinstance(child, FlowrankBoltPipeline)
+        made: Pipeline = FlowrankBoltPipeline(model) if bolt else FlowrankT5Pipeline.around(model)
+        made.name = f"{parent_name(child)} healed"
+        made.engine, made.memory_budget = child.engine, child.memory_budget
+        state = self.state
+        account = {
+            "steps": state.step,
+            "best_step": state.best_step,
+            "series": state.step * self.options.batch,
+            "loss_before": state.history[0]["loss"],
+            "loss_after": state.best,
+            "seconds": round(state.seconds, 1),
+            "ended": state.ended,
+            "data": self.lessons.about,
+            "options": self.options.to_dict(),
+            "child": {"name": parent_name(child), "sha256": digests["child"]},
+            "parent": {"name": parent_name(parent), "sha256": digests["parent"]},
+            "device": device_name(self.device),
+            "bfloat16": self.half,
+            "versions": versions(),
+        }
+        made.recipe = {**copy.deepcopy(child.recipe or {}), "healing": account}
+        return made
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+
+
+def _optimizer(model: PreTrainedModel, options: Healing) -> torch.optim.Optimizer:
+    named = {name: one for name, one in model.named_parameters() if one.numel() > 0}
+    if options.optim == "adamw":
+        return torch.optim.AdamW(named.values(), lr=options.learning_rate, weight_decay=0.0)
+    matrices = block_matrices(model)
+    return MuonWithAdamW(
+        [named[name] for name in matrices],
+        [one for name, one in named.items() if name not in set(matrices)],
+        muon_lr=options.muon_learning_rate,
+        lr=options.learning_rate,
+        weight_decay=0.0,
+    )
+
+
+def _check_pair(child: Any, parent: Any) -> None:
+    for argument, one in (("child", child), ("parent", parent)):
+        if not isinstance(one, FlowrankBoltPipeline | FlowrankT5Pipeline):
+            raise FlowrankError(
+                argument,
+                expected="a pipeline of flowrank",
+                found=type(one).__name__,
+                todo="open it with flowrank.load",
+            )
+    kind = FlowrankBoltPipeline if isinstance(parent, FlowrankBoltPipeline) else FlowrankT5Pipeline
+    if not isinstance(child, kind):
+        raise FlowrankError("child", expected=f"a {kind.__name__}, as the parent is", found=type(child).__name__)
+    own, aim = (one.inner_model.config.chronos_config for one in (child, parent))
+    for key in _SAME[kind]:
+        if own.get(key) != aim.get(key):
+            raise FlowrankError("child", expected=f"{key} {aim.get(key)}, the parent's", found=own.get(key))
+
+
+def _device(name: str) -> torch.device:
+    if name not in ("auto", "cpu", "cuda"):
+        raise FlowrankError("device", expected="'auto', 'cpu' or 'cuda'", found=repr(name))
+    if name == "cuda" and not torch.cuda.is_available():
+        raise FlowrankError("device", expected="'cpu', or a GPU that torch finds here", found="'cuda'")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _on(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    if model.device.type == device.type:
+        return model
+    moved: Any = copy.deepcopy(model)
+    return moved.to(device)
+
+
+def _moved(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: values.to(device) for name, values in batch.items()}
+
+
+def _swapped(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put weights in; give those that were there."""
+    before = {}
+    for name, one in model.named_parameters():
+        before[name] = one.detach().clone()
+        one.copy_(weights[name])
+    return before
