@@ -80,6 +80,7 @@ ANYWHERE = {
 }
 READERS = {
     "compress": ("compress", "{model}", "out", "--series", "bad.csv", "--overwrite", *SMALL),
+    "heal": ("heal", "{model}", "{model}", "out", "--series", "bad.csv", "--overwrite", "--steps", "1"),
     "analyze": ("analyze", "{model}", "--series", "bad.csv", "--output", "results", "--overwrite"),
     "forecast": ("forecast", "{model}", "bad.csv", "--horizon", "3", "--output", "out.csv", "--overwrite"),
     "evaluate": (

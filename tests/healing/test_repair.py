@@ -96,11 +96,11 @@ def test_only_distillation_leads_to_the_parent(child, parent):
         assert same["loss_before"] == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("optim", ["muon", "adamw"])
-def test_a_healing_cut_off_goes_on_as_if_it_had_not_been(child, parent, tmp_path, monkeypatch, optim):
+def test_a_healing_cut_off_goes_on_as_if_it_had_not_been(child, parent, tmp_path, monkeypatch):
+    optim = "adamw" if isinstance(parent, FlowrankT5Pipeline) else "muon"
     options = small(steps=9, eval_steps=2, save_steps=3, optim=optim, muon_learning_rate=0.01)
     undisturbed = heal(child, parent, options, folder=tmp_path / "whole")
-    for step in (0, 4, 8):
+    for step in (0, 8):
         with monkeypatch.context() as patched:
             kill_at(patched, step)
             with pytest.raises(Killed):
@@ -154,14 +154,17 @@ flowrank.heal(flowrank.load(sys.argv[1]), flowrank.load(sys.argv[2]), options, f
     assert not list((tmp_path / "run").glob(".*"))
 
 
+ENDS = [(3, "3 evaluations were no better"), *((step, "the loss was not finite") for step in (1, 2, 3))]
+
+
 @pytest.mark.parametrize("rate", [1e3, 1e30])
 def test_never_worse_than_the_child(child, parent, rate):
     healed = heal(child, parent, small(steps=20, eval_steps=1, patience=3, learning_rate=rate, muon_learning_rate=rate))
     account = told(healed)
     assert weights(healed) == weights(child)
-    assert (account["best_step"], account["steps"]) == (0, 3)
+    assert account["best_step"] == 0
     assert account["loss_after"] == account["loss_before"]
-    assert account["ended"] == "3 evaluations were no better"
+    assert (account["steps"], account["ended"]) in ENDS
 
 
 def test_dtype_of_the_child(bolt_folder, tmp_path):
@@ -252,6 +255,12 @@ class TestRefusals:
             heal(bolt, bolts[1])
         with pytest.raises(FlowrankError, match="parent: expected a pipeline of flowrank"):
             heal(bolts[0], "seed-bolt")
+
+    def test_of_what_is_broken(self, bolts):
+        child = heal(*bolts, small(steps=1))
+        child.inner_model.output_patch_embedding.output_layer.bias.data.fill_(torch.nan)
+        with pytest.raises(FlowrankError, match=r"child: .*finite.*nan"):
+            heal(child, bolts[1], small(steps=1))
 
     def test_device(self, bolts):
         with pytest.raises(FlowrankError, match="device: expected 'auto'"):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flowrank.errors import FlowrankError
 from flowrank.healing.options import Healing
-from flowrank.pipelines import Pipeline
+from flowrank.pipelines import FlowrankBoltPipeline, FlowrankT5Pipeline, Pipeline
 from flowrank.pretraining.architecture import adopted
 from flowrank.pretraining.recipe import Recipe
 from flowrank.pretraining.store import SHORTEST, SeriesStore
@@ -20,6 +20,7 @@ from flowrank.pretraining.windows import VALIDATION, Windows, cut, reach
 from flowrank.series import read_series
 from flowrank.synthetic.mixture import Mixture
 
+_BATCH = {FlowrankBoltPipeline: 64, FlowrankT5Pipeline: 16}
 _HELD_OUT_BATCH = 64
 
 
@@ -145,7 +146,7 @@ def recipe_for(child: Pipeline, options: Healing) -> Recipe:
     recipe = Recipe(
         context_length=context,
         lengths=lengths,
-        per_device_train_batch_size=options.batch,
+        per_device_train_batch_size=options.batch or _BATCH[type(child)],
         max_steps=options.most_steps,
         minutes=options.minutes,
         lr_scheduler_type="linear",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -94,7 +95,7 @@ def heal(
     place = _device(device)
     lessons = Lessons.read(child, options, series, **columns)
     digests = {"child": tensor_digest(child.inner_model), "parent": tensor_digest(parent.inner_model)}
-    course = _Course(child, _on(parent.inner_model, place), options, lessons, place)
+    course = _Course(child, _teacher(parent.inner_model, place), options, lessons, place)
     if folder is not None:
         course.folder = Folder(folder, {**options.to_dict(), **digests, "series": lessons.about})
         course.resume()
@@ -148,6 +149,8 @@ class _Course:
                 self._evaluate()
             if over:
                 state.ended = "the budget is used up"
+            elif state.history[-1]["loss"] is None:
+                state.ended = "the loss was not finite"
             elif state.stale >= options.patience:
                 state.ended = f"{state.stale} evaluations were no better"
             if self.folder is not None and (state.ended or state.step % options.save_steps == 0):
@@ -180,20 +183,31 @@ class _Course:
         if exact is not None:
             _swapped(self.model, exact)
         loss = total / series
+        if not state.history and not math.isfinite(loss):
+            raise FlowrankError(
+                "child",
+                expected="a model whose forecasts, and whose parent's, are finite",
+                found=f"a held-out loss of {loss}",
+            )
         better = loss < state.best
         if better:
             state.best, state.best_step, state.stale = loss, state.step, 0
             self.best = rounded if state.step else None  # the child itself needs no copy
         else:
             state.stale += 1
-        line = {"step": state.step, "seconds": round(state.seconds, 3), "loss": loss, "best": better}
+        line = {
+            "step": state.step,
+            "seconds": round(state.seconds, 3),
+            "loss": loss if math.isfinite(loss) else None,
+            "best": better,
+        }
         state.history.append(line)
         if self.folder is not None:
             self.folder.log(line)
 
     def healed(self, child: Pipeline, parent: Pipeline, digests: Mapping[str, str]) -> Pipeline:
         """The best model, as a pipeline of its own."""
-        model = copy.deepcopy(child.inner_model)
+        model = copy.deepcopy(child.inner_model).eval()
         with torch.no_grad():
             for name, one in model.named_parameters():
                 if self.best is not None:
@@ -206,7 +220,7 @@ class _Course:
         account = {
             "steps": state.step,
             "best_step": state.best_step,
-            "series": state.step * self.options.batch,
+            "series": state.step * self.lessons.training.recipe.per_device_train_batch_size,
             "loss_before": state.history[0]["loss"],
             "loss_after": state.best,
             "seconds": round(state.seconds, 1),
@@ -266,11 +280,12 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _on(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    if model.device.type == device.type:
+def _teacher(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """The parent where it is needed, without dropout."""
+    if model.device.type == device.type and not model.training:
         return model
     moved: Any = copy.deepcopy(model)
-    return moved.to(device)
+    return moved.to(device).eval()
 
 
 def _moved(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
