@@ -214,9 +214,9 @@ class TestSeries:
         series.append(np.ones(100))
         lessons = repair.Lessons.read(bolts[0], small(), series)
         [store] = lessons.training.stores
-        assert [len(values) for values in (store[n] for n in range(len(store)))] == [184, 74, 14, 6, 134]
+        assert [len(values) for values in (store[n] for n in range(len(store)))] == [184, 74, 14, 9, 134]
         [held] = lessons.held_out
-        assert held["target"].shape == (5, 16)
+        assert held["target"].shape == (4, 16)
         scale = np.abs(series[0][120:184]).mean()
         np.testing.assert_allclose(held["target"][0], series[0][184:] / scale, rtol=1e-5)
         one = lessons.training.batch(3)
@@ -231,8 +231,12 @@ class TestSeries:
         assert sorted({len(store[n]) for n in range(50)}) == [84, 100]
 
     def test_none_usable(self, bolts):
-        with pytest.raises(FlowrankError, match="series: expected at least one series"):
+        with pytest.raises(FlowrankError, match=r"series: expected at least one series .* found none"):
             heal(*bolts, series=[np.ones(100), np.arange(5.0)])
+        holes = np.full(100, np.nan)
+        holes[[0, 30, 60, 90]] = 1, 2, 3, 4
+        with pytest.raises(FlowrankError, match=r"series: expected at least one series .* too many values missing"):
+            heal(*bolts, series=[holes])
 
 
 class TestRefusals:

@@ -70,12 +70,7 @@ class Lessons:
     def _own(cls, recipe: Recipe, options: Healing, series: Any, columns: dict[str, Any]) -> Lessons:
         found = list(_usable(read_series(series, **columns)))
         if not found:
-            raise FlowrankError(
-                "series",
-                expected=f"at least one series of {SHORTEST} values that changes before its end",
-                found="none",
-                todo="pass longer or other series, or leave the argument out to use synthetic ones",
-            )
+            raise _unusable(0)
         digest = hashlib.sha256()
         for values in found:
             digest.update(len(values).to_bytes(8, "little") + values.tobytes())
@@ -83,23 +78,24 @@ class Lessons:
         chosen = set(np.linspace(0, len(found) - 1, min(len(found), options.eval_series)).astype(int).tolist())
         pairs, kept = [], []
         for number, values in enumerate(found):
-            pair = cut(values, length, horizon, most_missing=recipe.max_missing_prop) if number in chosen else None
+            past = values[: len(values) - reach(len(values), length, horizon)]
+            pair = None
+            if number in chosen and len(past) >= SHORTEST:
+                pair = cut(values, length, horizon, most_missing=recipe.max_missing_prop)
             if pair is not None:
                 pairs.append(pair)
-                values = values[: len(values) - reach(len(values), length, horizon)]
-            kept.append(values)
+            kept.append(values if pair is None else past)
         own = Windows(
             replace(recipe, training_data_paths=("series",), probability=(1.0,)),
             batches=1,
             stores=[MemoryStore(kept)],
         )
+        try:
+            own.batch(0)
+        except FlowrankError as error:
+            raise _unusable(len(found)) from error
         if not pairs:
-            raise FlowrankError(
-                "series",
-                expected="series that change before their last horizon",
-                found=f"{len(found)} that do not",
-                todo="pass longer or other series, or leave the argument out to use synthetic ones",
-            )
+            raise _unusable(len(found))
         held = [
             own.tensors(*map(np.stack, zip(*pairs[first : first + _HELD_OUT_BATCH], strict=True)))
             for first in range(0, len(pairs), _HELD_OUT_BATCH)
@@ -155,6 +151,15 @@ def recipe_for(child: Pipeline, options: Healing) -> Recipe:
         seed=options.seed,
     )
     return adopted(recipe, child)
+
+
+def _unusable(count: int) -> FlowrankError:
+    return FlowrankError(
+        "series",
+        expected=f"at least one series that changes, of {SHORTEST} values and a horizon to hold out",
+        found=f"{count}, too short, too constant or with too many values missing" if count else "none that changes",
+        todo="pass longer or other series, or leave the argument out to use synthetic ones",
+    )
 
 
 def _usable(series: Any) -> Iterator[np.ndarray]:
