@@ -32,11 +32,13 @@ def heal(
     series: SeriesOption = None,
     steps: Annotated[int | None, typer.Option(help="Steps. Default: 400, unless there are minutes.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Minutes; what comes first ends it.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Series a step. Default: 64.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Series a step. Default: 64 (T5: 16).")] = None,
     distillation: Annotated[float | None, typer.Option(help="Weight of the parent's forecasts. Default: 1.")] = None,
     truth: Annotated[float | None, typer.Option(help="Weight of the true future. Default: 0.5.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak rate of AdamW. Default: 0.001.")] = None,
-    muon_learning_rate: Annotated[float | None, typer.Option(help="Peak rate of Muon. Default: 0.001.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak rate of AdamW. Default: 0.001 (T5: 0.005).")] = None,
+    muon_learning_rate: Annotated[
+        float | None, typer.Option(help="Peak rate of Muon. Default: 0.001 (T5: 0.003).")
+    ] = None,
     patience: Annotated[int | None, typer.Option(help="Evaluations without a better model. Default: 5.")] = None,
     folder: Annotated[
         Path | None, typer.Option("--checkpoints", help="Folder for checkpoints: a run that was cut off goes on.")

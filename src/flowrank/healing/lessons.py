@@ -20,7 +20,11 @@ from flowrank.pretraining.windows import VALIDATION, Windows, cut, reach
 from flowrank.series import read_series
 from flowrank.synthetic.mixture import Mixture
 
-_BATCH = {FlowrankBoltPipeline: 64, FlowrankT5Pipeline: 16}
+_OF_FAMILY: dict[type, dict[str, Any]] = {
+    FlowrankBoltPipeline: {"batch": 64, "horizons": (), "rates": (1e-3, 1e-3)},
+    FlowrankT5Pipeline: {"batch": 16, "horizons": (12, 24), "rates": (3e-3, 5e-3)},
+}
+"""Where the options leave it open: batch, horizons beside the model's own, rates of Muon and AdamW."""
 _HELD_OUT_BATCH = 64
 
 
@@ -133,16 +137,23 @@ def recipe_for(child: Pipeline, options: Healing) -> Recipe:
     FlowrankError
         If the child's context is shorter than all of the options' lengths.
     """
-    context = int(child.inner_model.config.chronos_config["context_length"])
+    chronos, own = child.inner_model.config.chronos_config, _OF_FAMILY[type(child)]
+    context, horizon = int(chronos["context_length"]), int(chronos["prediction_length"])
     lengths = tuple(length for length in options.lengths if length <= context)
     if not lengths:
         raise FlowrankError(
             "lengths", expected=f"one at most {context}, the model's context", found=repr(options.lengths)
         )
+    horizons = (*own["horizons"], horizon) if options.horizons is None else options.horizons
     recipe = Recipe(
         context_length=context,
         lengths=lengths,
-        per_device_train_batch_size=options.batch or _BATCH[type(child)],
+        prediction_length=horizon,
+        horizons=tuple(length for length in horizons if length <= horizon),
+        per_device_train_batch_size=options.batch or own["batch"],
+        muon_learning_rate=options.muon_learning_rate or own["rates"][0],
+        learning_rate=options.learning_rate or own["rates"][1],
+        optim=options.optim,
         max_steps=options.most_steps,
         minutes=options.minutes,
         lr_scheduler_type="linear",

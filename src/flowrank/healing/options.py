@@ -27,10 +27,13 @@ class Healing:
         Weight of the distance to what the parent forecasts; of the loss of what came.
     lengths
         Context lengths; each batch has one of them. Those beyond the model's own context are left out.
+    horizons
+        Target lengths; each batch has one of them. None: the model's horizon, and for a T5 also 12 and 24 values, which
+        make it look at its context instead of at the target so far.
     optim
         ``"muon"`` (torch.optim.Muon for the block matrices, AdamW for the rest) or ``"adamw"``.
     muon_learning_rate, learning_rate
-        Peak rates of Muon and of AdamW.
+        Peak rates of Muon and of AdamW; None: 0.001 and 0.001 for a Bolt, 0.003 and 0.005 for a T5.
     warmup, max_grad_norm
         Steps in which rates rise; norm that gradients are clipped to.
     eval_steps, eval_series, patience
@@ -60,9 +63,10 @@ class Healing:
     distillation: float = 1.0
     truth: float = 0.5
     lengths: tuple[int, ...] = (32, 64, 96, 128, 192, 256, 384, 512, 1024, 2048)
+    horizons: tuple[int, ...] | None = None
     optim: Literal["muon", "adamw"] = "muon"
-    muon_learning_rate: float = 1e-3
-    learning_rate: float = 1e-3
+    muon_learning_rate: float | None = None
+    learning_rate: float | None = None
     warmup: int = 10
     max_grad_norm: float = 1.0
     eval_steps: int = 40
@@ -81,9 +85,10 @@ class Healing:
         for name in ("warmup", "seed"):
             check_count(getattr(self, name), name, 0)
         self._check("seed", "a whole number below 2^32", self.seed < 2**32)
-        self._check("minutes", "a positive number", self.minutes is None or _is_positive(self.minutes))
-        for name in ("muon_learning_rate", "learning_rate", "max_grad_norm"):
-            self._check(name, "a positive number", _is_positive(getattr(self, name)))
+        for name in ("minutes", "muon_learning_rate", "learning_rate"):
+            value = getattr(self, name)
+            self._check(name, "a positive number", value is None or _is_positive(value))
+        self._check("max_grad_norm", "a positive number", _is_positive(self.max_grad_norm))
         for name in ("distillation", "truth"):
             self._check(name, "a number ≥ 0", getattr(self, name) == 0 or _is_positive(getattr(self, name)))
         self._check("truth", "a weight > 0 here or for distillation", self.truth + self.distillation > 0)
@@ -91,6 +96,8 @@ class Healing:
         self._check("precision", "'auto', 'float32' or 'bfloat16'", self.precision in ("auto", "float32", "bfloat16"))
         sound = bool(self.lengths) and all(type(length) is int and length >= 4 for length in self.lengths)
         self._check("lengths", "whole numbers ≥ 4", sound)
+        sound = self.horizons is None or all(type(length) is int and length >= 1 for length in self.horizons)
+        self._check("horizons", "whole numbers ≥ 1", sound)
 
     @property
     def most_steps(self) -> int | None:
@@ -99,7 +106,7 @@ class Healing:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return asdict(self) | {"lengths": list(self.lengths)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     def _check(self, name: str, expected: str, sound: bool) -> None:
         if not sound:

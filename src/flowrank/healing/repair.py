@@ -23,7 +23,7 @@ from flowrank.healing.options import Healing
 from flowrank.models import tensor_digest
 from flowrank.pipelines import FlowrankBoltPipeline, FlowrankT5Pipeline, Pipeline
 from flowrank.pretraining.budget import Clock, rate
-from flowrank.pretraining.optimizer import MuonWithAdamW, block_matrices
+from flowrank.pretraining.optimizer import optimizer_for
 from flowrank.pretraining.training import device_name, fastest_attention, native_bfloat16
 from flowrank.progress import progress_bar
 from flowrank.versions import versions
@@ -117,7 +117,7 @@ class _Course:
         self.model: PreTrainedModel = model.to(device, torch.float32).eval().requires_grad_(True)
         objective = QuantileObjective if isinstance(child, FlowrankBoltPipeline) else TokenObjective
         self.objective: Objective = objective(parent, distillation=options.distillation, truth=options.truth)
-        self.optimizer = _optimizer(self.model, options)
+        self.optimizer = optimizer_for(self.model, lessons.training.recipe)
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.state = State()
         self.best: dict[str, Tensor] | None = None
@@ -238,20 +238,6 @@ class _Course:
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
-
-
-def _optimizer(model: PreTrainedModel, options: Healing) -> torch.optim.Optimizer:
-    named = {name: one for name, one in model.named_parameters() if one.numel() > 0}
-    if options.optim == "adamw":
-        return torch.optim.AdamW(named.values(), lr=options.learning_rate, weight_decay=0.0)
-    matrices = block_matrices(model)
-    return MuonWithAdamW(
-        [named[name] for name in matrices],
-        [one for name, one in named.items() if name not in set(matrices)],
-        muon_lr=options.muon_learning_rate,
-        lr=options.learning_rate,
-        weight_decay=0.0,
-    )
 
 
 def _check_pair(child: Any, parent: Any) -> None:
