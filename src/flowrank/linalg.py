@@ -340,7 +340,7 @@ def removal_order(
     fixed: int = 0,
     ridge: float = RIDGE,
 ) -> list[int]:
-    """Order in which to remove the inputs of y = a W, the cheapest first, when those left make up for each by least squares.
+    """Order in which to remove inputs of y = a W, cheapest first, when those left make up for each by least squares.
 
     With H = E[a aᵀ], removing input j costs ‖w_j‖² / [H⁻¹]_jj, w_j being its row of W, and the best repair of the other
     rows subtracts H⁻¹ e_j w_j / [H⁻¹]_jj (optimal brain surgeon, Hassibi and Stork 1993, for whole rows). From 1024

@@ -101,9 +101,8 @@ def _tap(site: AttentionSite, observe: Observe) -> list[Any]:
         return lambda _module, _inputs, features: seen.__setitem__(name, heads(name, features))
 
     def before_output(_module: Any, inputs: tuple[Tensor, ...]) -> None:
-        output = heads(
-            "output", inputs[0]
-        )  # detached: a hook that held its own tensor would keep the graph alive for ever
+        # Detached: a hook that held its own tensor would keep the graph alive for ever.
+        output = heads("output", inputs[0])
 
         def backward(gradient: Tensor) -> None:
             observe(site, HeadActivations(output=output, gradient=heads("gradient", gradient), **seen))

@@ -220,7 +220,7 @@ def _one_of(allocation: Any, first: str, second: str) -> None:
 
 
 @singledispatch
-def allocate(allocation: Any, groups: Sequence[Group], dense_parameters: int) -> Kept:
+def allocate(allocation: Any, groups: Sequence[Group], dense_parameters: float) -> Kept:
     """Components to keep of every group.
 
     Parameters
@@ -243,7 +243,7 @@ def allocate(allocation: Any, groups: Sequence[Group], dense_parameters: int) ->
 
 
 @allocate.register
-def _(allocation: Epsilon, groups: Sequence[Group], dense_parameters: int) -> Kept:
+def _(allocation: Epsilon, groups: Sequence[Group], dense_parameters: float) -> Kept:
     def ranks(epsilon: float) -> list[int]:
         return [Spectrum(group.sigma).epsilon_rank(epsilon) for group in groups]
 
@@ -255,7 +255,7 @@ def _(allocation: Epsilon, groups: Sequence[Group], dense_parameters: int) -> Ke
 
 
 @allocate.register
-def _(allocation: FlowOfRanks, groups: Sequence[Group], dense_parameters: int) -> Kept:
+def _(allocation: FlowOfRanks, groups: Sequence[Group], dense_parameters: float) -> Kept:
     def ranks(d0: float) -> list[int]:
         return [min(group.capacity, allocation.width(group.site.depth, d0 * group.heads)) for group in groups]
 
@@ -290,7 +290,7 @@ def _largest(ranks: Callable[[float], list[int]], end: float, groups: Sequence[G
 
 
 @allocate.register
-def _(allocation: Uniform, groups: Sequence[Group], dense_parameters: int) -> Kept:
+def _(allocation: Uniform, groups: Sequence[Group], dense_parameters: float) -> Kept:
     budget = allocation.ratio * dense_parameters
 
     def exact(share: float) -> list[float]:
@@ -316,7 +316,7 @@ def _(allocation: Uniform, groups: Sequence[Group], dense_parameters: int) -> Ke
 
 
 @allocate.register
-def _(allocation: Budget, groups: Sequence[Group], dense_parameters: int) -> Kept:
+def _(allocation: Budget, groups: Sequence[Group], dense_parameters: float) -> Kept:
     return spend(allocation.ratio * dense_parameters, groups)
 
 

@@ -206,6 +206,7 @@ class MatrixFactorization(Factorization):
     ) -> None:
         self.groups = []
         self.factors: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
+        self._modules = {site.name: site.module for site in family.sites}
         moments = input_moments(family, contexts, seed=seed, on_batch=on_batch) if input_aware or measured else {}
         for site in family.sites:
             for name in ("q", "k", "v", "o"):
@@ -236,18 +237,18 @@ class MatrixFactorization(Factorization):
         """New attention layers, by site name, that hold the kept components only."""
         layers = {}
         for name, choices in self._by_site(kept).items():
+            module = self._modules[name]
             ranks: dict[str, int] = {}
             tensors: dict[str, Tensor] = {}
             for group, components in choices:
                 part = group.part
                 if len(components) >= group.capacity:
-                    tensors[f"{part}.weight"] = getattr(group.site.module, part).weight.detach()
+                    tensors[f"{part}.weight"] = getattr(module, part).weight.detach()
                     continue
                 a, b = self.factors[name, part]
                 ranks[part] = len(components)
                 tensors[f"{part}.down.weight"] = a[:, components].T
                 tensors[f"{part}.up.weight"] = b[components].T
-            module = choices[0][0].site.module
             dense = AttentionShape.dense(module.n_heads, module.key_value_proj_dim)
             layers[name] = (AttentionShape(dense.d_qk, dense.d_vo, ranks), tensors)
         return layers

@@ -94,6 +94,7 @@ class WholeModel(_Method):
         one product more on the way).
     """
 
+    allocation: Budget | Uniform
     rounds: int = 2
     parts: tuple[str, ...] = ("heads", "neurons", "ends")
 
@@ -123,8 +124,8 @@ def passes(method: Any) -> int:
     """How often a method runs the model over the calibration series.
 
     Never for the SVD of the weights under an allocation that looks at nothing else; twice for `JointHeads` with a
-    `Budget`: for the bases, and to measure what each rank is worth; once a round for `WholeModel`, which fits on some and
-    measures on the others; else once.
+    `Budget`: for the bases, and to measure what each rank is worth; once a round for `WholeModel`, which fits on some
+    series and measures on the others; else once.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Hidden neurons and low-rank factors of everything that is not attention: which to keep, what each is worth, new weights.
+"""Hidden neurons, and ranks of matrices beside attention: which to keep, what each is worth, and the new weights.
 
 Neurons are removed from feed-forward layers and residual blocks in the order in which those left can make up for them
 by least squares; matrices are cut in the metric of their inputs and of the probe's gradient at their outputs. What

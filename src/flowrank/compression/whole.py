@@ -43,7 +43,7 @@ class WholeFactorization:
     ) -> None:
         self.config, self.parts = family.model.config, parts
         self.rest = Remainder(family, ends="ends" in parts, factors="factors" in parts)
-        # What is fitted on some series is judged on others: a one-token decoder has no more tokens than there are series.
+        # What was fitted is measured on other series: a decoder of one token has no more tokens than there are series.
         judging = contexts[::3]
         fitting = [one for i, one in enumerate(contexts) if i % 3] or judging
         moments = head_moments(family, fitting, also=self.rest.moment_taps(), seed=seed, on_batch=on_batch)

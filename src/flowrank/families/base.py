@@ -83,8 +83,8 @@ class MlpSite:
     name
         Dotted name of the module.
     stack, layer
-        "encoder" or "decoder", and the index there; a block that embeds patches is before the encoder's layers (-1), one
-        that reads forecasts off is after the decoder's.
+        "encoder" or "decoder", and the index there; a block that embeds patches is before the encoder's layers (-1),
+        one that reads forecasts off is after the decoder's.
     depth
         Layer number of the rank schedule.
     d_model
@@ -205,7 +205,8 @@ class Family(ABC):
     def _mlp(self, name: str, module: nn.Module) -> MlpSite:
         config = self.model.config
         if isinstance(module, ResidualBlock):
-            reads, writes, beside = ("hidden_layer",), "output_layer", "residual_layer"
+            reads: tuple[str, ...] = ("hidden_layer",)
+            writes, beside = "output_layer", "residual_layer"
             embeds = name.startswith("input")
             stack, layer = ("encoder", -1) if embeds else ("decoder", config.num_decoder_layers)
             depth = 0 if embeds else config.num_layers + config.num_decoder_layers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 from typing import Literal, get_args
 
 from flowrank.compression.allocation import Unit
@@ -42,7 +41,7 @@ class Tolerance:
     def __post_init__(self) -> None:
         for name, low, high, example in (("max_loss", 0.0, 10.0, 0.01), ("confidence", 0.5, 1.0, 0.9)):
             value = getattr(self, name)
-            if not isinstance(value, Real) or isinstance(value, bool) or not low <= value < high:
+            if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value < high:
                 raise FlowrankError(
                     name, expected=f"a number in [{low:g}, {high:g})", found=repr(value), todo=f"pass e.g. {example}"
                 )
