@@ -19,6 +19,7 @@ from flowrank.healing import repair
 from flowrank.models import tensor_digest
 from flowrank.pipelines import FlowrankT5Pipeline
 from flowrank.pretraining.architecture import build
+from flowrank.pretraining.budget import rate
 from flowrank.pretraining.journal import read_log
 from tests.conftest import make_bolt
 
@@ -316,6 +317,13 @@ class TestRefusals:
 def test_options_that_make_no_sense(options):
     with pytest.raises(FlowrankError, match=next(iter(options))):
         Healing(**options)
+
+
+@pytest.mark.parametrize("budget", [{"steps": 100}, {"minutes": 1.0}])
+def test_rates_rise_for_the_warm_up(bolts, budget):
+    recipe = repair.Lessons.read(bolts[0], small(warmup=10, eval_series=1, **budget)).training.recipe
+    assert [round(rate(recipe, step, 0.0), 3) for step in (0, 4, 9, 50)] == [0.1, 0.5, 1.0, 1.0]
+    assert rate(recipe, 50, 0.75) == 0.25
 
 
 def test_minutes_end_a_healing(bolts):

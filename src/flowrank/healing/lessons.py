@@ -14,6 +14,7 @@ from flowrank.errors import FlowrankError
 from flowrank.healing.options import Healing
 from flowrank.pipelines import FlowrankBoltPipeline, FlowrankT5Pipeline, Pipeline
 from flowrank.pretraining.architecture import adopted
+from flowrank.pretraining.budget import UNKNOWN_STEPS
 from flowrank.pretraining.recipe import Recipe
 from flowrank.pretraining.store import SHORTEST, SeriesStore
 from flowrank.pretraining.windows import VALIDATION, Windows, cut, reach
@@ -157,6 +158,7 @@ def recipe_for(child: Pipeline, options: Healing) -> Recipe:
         max_steps=options.most_steps,
         minutes=options.minutes,
         lr_scheduler_type="linear",
+        warmup_ratio=min(1.0, options.warmup / (options.most_steps or UNKNOWN_STEPS)),
         easy_share=Mixture().easy_share,
         easy_steps=0,
         seed=options.seed,

@@ -12,6 +12,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from flowrank.pretraining.recipe import Recipe
 
+UNKNOWN_STEPS = 10_000
+"""Steps that warming up is a share of, where there are only minutes."""
+
 
 class Clock(TrainerCallback):
     """Counts the seconds of a training over all its runs, and ends it when the minutes are used up.
@@ -80,7 +83,7 @@ def rate(recipe: Recipe, step: int, used: float) -> float:
     >>> [round(rate(recipe, step, step / 1000), 2) for step in (0, 4, 9, 500, 800, 900, 1000)]
     [0.1, 0.5, 1.0, 1.0, 1.0, 0.5, 0.0]
     """
-    warm = max(1.0, recipe.warmup_ratio * (recipe.max_steps or 10_000))
+    warm = max(1.0, recipe.warmup_ratio * (recipe.max_steps or UNKNOWN_STEPS))
     rising = min(1.0, (step + 1) / warm)
     if recipe.lr_scheduler_type == "wsd":
         falling = min(1.0, (1 - used) / recipe.cooldown_ratio) if recipe.cooldown_ratio else 1.0
