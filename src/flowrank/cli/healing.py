@@ -30,7 +30,7 @@ def heal(
     parent: Annotated[str, typer.Argument(metavar="PARENT", help="The model that it was made from.")],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
     series: SeriesOption = None,
-    steps: Annotated[int | None, typer.Option(help="Steps. Default: 400, unless there are minutes.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps. Default: 700, unless there are minutes.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Minutes; what comes first ends it.")] = None,
     batch: Annotated[int | None, typer.Option(help="Series a step. Default: 64 (T5: 16).")] = None,
     distillation: Annotated[float | None, typer.Option(help="Weight of the parent's forecasts. Default: 1.")] = None,

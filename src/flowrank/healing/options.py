@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from flowrank.errors import FlowrankError, check_count
 
-STEPS = 400
+STEPS = 700
 """Steps where neither steps nor minutes are given: three minutes of one core for flow-bolt."""
 
 
@@ -19,7 +19,7 @@ class Healing:
     Attributes
     ----------
     steps, minutes
-        Steps; minutes over all runs of a healing that was cut off. What comes first counts; neither given: 400 steps.
+        Steps; minutes over all runs of a healing that was cut off. What comes first counts; neither given: 700 steps.
         Rates fall to 0 over the share that is used up.
     batch
         Series a step; None: 64 for a Bolt, 16 for a T5, whose every value is a token.
