@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,8 +45,24 @@ class Calibration:
     skipped: dict[str, int]
 
     @classmethod
-    def read(cls, series: Any, *, count: int, points: int = POINTS, seed: int = 0, **columns: Any) -> Calibration:
+    def read(
+        cls, series: Any, *, count: int, points: int = POINTS, seed: int = 0, mixed: bool = False, **columns: Any
+    ) -> Calibration:
         """Take the first ``count`` usable series of a source, or of the built-in generator if ``series`` is None.
+
+        Parameters
+        ----------
+        series
+            A source, or None.
+        count, points
+            Series, and last points of each, at most.
+        seed
+            Of the generator.
+        mixed
+            Whether the generator's series are cut to lengths from 16 up to ``points`` each, a doubling as often as the
+            next: what holds for long contexts need not hold for short ones.
+        **columns
+            As of `flowrank.series.read_series`.
 
         Raises
         ------
@@ -55,6 +73,7 @@ class Calibration:
         check_count(points, "calibration_points")
         if series is None:
             source: Any = synthetic_series(count, length=max(points, SYNTHETIC_POINTS), seed=seed)
+            source = _shortened(source, points) if mixed else source
             name = f"synthetic, seed {seed}"
         else:
             source, name = read_series(series, **columns), _name(series)
@@ -79,6 +98,14 @@ class Calibration:
                 todo="pass longer or other series, or leave the argument out to use synthetic ones",
             )
         return cls(contexts, name, dict(skipped))
+
+
+def _shortened(source: Iterable[Series], points: int) -> Iterator[Series]:
+    """Keep the last 16, 32, … ``points`` values of series in turn, and of those that are constant there, all."""
+    lengths = [16 * 2**i for i in range(max(1, math.ceil(math.log2(max(points, 17) / 16))))] + [points]
+    for i, one in enumerate(source):
+        short = replace(one, target=one.target[-lengths[i % len(lengths)] :])
+        yield one if _unusable(short, points) else short
 
 
 def _unusable(item: Series, points: int) -> str | None:

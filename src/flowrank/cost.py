@@ -287,7 +287,7 @@ class _Layer:
 
 
 class _Stacks:
-    """The layers of a config; ``even``: with the heads of a layer padded to its widest."""
+    """The layers of a config; ``even``: as the exact engine has them, each head as wide as its layer's widest."""
 
     def __init__(self, config: Any, even: bool) -> None:
         self.config, self.raw, self.even = config, config.chronos_config, even
@@ -328,6 +328,8 @@ class _Stacks:
         shape = MlpShape.dense(int(config.d_ff))
         if isinstance(config, CompressedT5Config):
             shape = config.mlp_shape_of(name, shape.width)
+        if self.even and shape.width == 0 and "residual_layer" not in layers:  # the exact engine leaves it out
+            return 0
         return sum(shape.parameters(inputs or self.d, outputs or self.d, layers).values())
 
     def vocabulary_rank(self, part: str) -> int | None:

@@ -390,7 +390,9 @@ def removal_order(
 def refit(
     gram: Float[Tensor, "n n"], readout: Float[Tensor, "n outputs"], kept: Tensor, ridge: float = RIDGE
 ) -> Float[Tensor, "kept outputs"]:
-    """Rows for the ``kept`` inputs that minimise E‖a W − a_S W̃‖² with E[a aᵀ] = H: W̃ = H_SS⁻¹ H_S: W.
+    """Rows for the ``kept`` inputs S that minimise E‖a W − a_S W̃‖² with E[a aᵀ] = H: W̃ = W_S + H_SS⁻¹ H_SR W_R.
+
+    The ridge on H_SS holds W̃ near W_S, so that what was never seen stays as it is.
 
     Examples
     --------
@@ -398,9 +400,14 @@ def refit(
     >>> refit(gram, torch.tensor([[2.0], [3.0]]), torch.tensor([0])).round(decimals=3).tolist()
     [[5.0]]
     """
-    gram = gram.double()
-    ridged = gram + ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
-    if not len(kept) or not ridged.diagonal().any():
-        return readout.double()[kept]
-    root = torch.linalg.cholesky(ridged[kept][:, kept])
-    return torch.cholesky_solve(ridged[kept] @ readout.double(), root)
+    gram, readout = gram.double(), readout.double()
+    gone = torch.ones(len(gram), dtype=torch.bool)
+    gone[kept] = False
+    scale = float(gram.diagonal().mean())
+    if not len(kept) or not gone.any() or scale <= 0:
+        return readout[kept]
+    inner = gram[kept][:, kept] + ridge * scale * torch.eye(len(kept), dtype=torch.float64)
+    root, info = torch.linalg.cholesky_ex(inner)
+    if int(info):
+        root = moment_root(inner)
+    return readout[kept] + torch.cholesky_solve(gram[kept][:, gone] @ readout[gone], root)

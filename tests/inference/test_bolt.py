@@ -147,9 +147,9 @@ def test_a_changed_weight_changes_the_forecast(series):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda layer: setattr(layer, "q", nn.Sequential(layer.q)),
-        lambda layer: setattr(layer, "q", nn.Linear(24, 18, bias=True)),
-        lambda layer: setattr(layer, "q", FactoredLinear(24, 18, 2, bias=True)),
+        lambda layer: setattr(layer, "q", nn.Sequential(layer.q).eval()),
+        lambda layer: setattr(layer, "q", nn.Linear(24, 18, bias=True).eval()),
+        lambda layer: setattr(layer, "q", FactoredLinear(24, 18, 2, bias=True).eval()),
         lambda layer: layer.k.register_forward_hook(lambda _m, _i, output: 0 * output),
         lambda layer: setattr(layer, "forward", layer.forward),
         lambda layer: layer.train(),

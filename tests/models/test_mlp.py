@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 from chronos import BaseChronosPipeline
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import flowrank
 from flowrank import FlowrankError
@@ -151,11 +151,11 @@ def test_layers_are_listed_in_order_and_their_parameters_counted(dense):
 
 
 VARIANTS = {
-    "bolt": lambda: None,
-    "t5 mlps": lambda: None,
-    "t5 head": lambda: {"head": 3},
-    "t5 embedding": lambda: {"embedding": 5},
-    "t5 both": lambda: {"head": 3, "embedding": 5},
+    "bolt": None,
+    "t5 mlps": None,
+    "t5 head": {"head": 3},
+    "t5 embedding": {"embedding": 5},
+    "t5 both": {"head": 3, "embedding": 5},
 }
 
 
@@ -163,7 +163,7 @@ VARIANTS = {
 def small(request, bolt_folder, t5_folder):
     """A pipeline with small feed-forward layers, blocks and vocabularies of all kinds."""
     model = flowrank.load(bolt_folder if request.param == "bolt" else t5_folder).inner_model
-    return pipeline_of(with_own_widths(model, mlp_shapes=small_mlps(model), vocabulary_ranks=VARIANTS[request.param]()))
+    return pipeline_of(with_own_widths(model, mlp_shapes=small_mlps(model), vocabulary_ranks=VARIANTS[request.param]))
 
 
 def test_what_was_saved_is_what_is_opened(small, contexts, tmp_path):
@@ -288,6 +288,24 @@ def test_bad_values_are_refused(small, key, bad, tmp_path):
 def test_a_vocabulary_is_refused_where_there_is_none(bolt_folder):
     with pytest.raises(FlowrankError, match="vocabulary_ranks"):
         with_own_widths(flowrank.load(bolt_folder).inner_model, vocabulary_ranks={"head": 3})
+
+
+@pytest.mark.parametrize(
+    ("ranks", "name"), [({"embedding": 5}, "lm_head.weight"), ({"head": 3}, "shared.weight")], ids=str
+)
+def test_what_is_no_longer_shared_must_be_there(t5_folder, ranks, name, tmp_path):
+    model = with_own_widths(flowrank.load(t5_folder).inner_model, vocabulary_ranks=ranks)
+    pipeline_of(model).save_pretrained(tmp_path / "small")
+    tensors = load_file(tmp_path / "small/model.safetensors")
+    del tensors[name]
+    save_file(tensors, tmp_path / "small/model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(FlowrankError, match=f"{name}.*no such tensor"):
+        flowrank.load(tmp_path / "small")
+
+
+def test_a_layer_named_without_a_shape_is_dense(bolt_folder):
+    made = with_own_widths(flowrank.load(bolt_folder).inner_model, mlp_shapes={"input_patch_embedding": None})
+    assert made.input_patch_embedding.hidden_layer.out_features == 32
 
 
 def test_sizes_that_contradict_the_tensors_are_refused(small, tmp_path):

@@ -17,8 +17,9 @@ from flowrank.compression.prices import Latency, Price, price_in
 from flowrank.compression.shapes import Weights
 from flowrank.compression.whole import WholeFactorization
 from flowrank.errors import FlowrankError
-from flowrank.families import family_of
+from flowrank.families import Family, family_of
 from flowrank.models import CompressedT5Config, attention_parameters, model_class_of, tensor_digest
+from flowrank.models.attention import CompressedT5Attention
 from flowrank.pipelines import FlowrankBoltPipeline, FlowrankT5Pipeline, Pipeline
 from flowrank.progress import progress_bar
 from flowrank.versions import versions
@@ -78,13 +79,20 @@ def compress(
     """
     family = family_of(pipeline)
     parent = family.model
-    if not isinstance(method, WholeModel):
+    if isinstance(method, WholeModel):
+        refuse_uneven(family)
+    else:
         _refuse_compressed(parent)
     calibration = Calibration([], "none needed", {})
     sweeps = passes(method)
     if sweeps:
         calibration = Calibration.read(
-            series, count=calibration_series, points=calibration_points, seed=seed, **columns
+            series,
+            count=calibration_series,
+            points=calibration_points,
+            seed=seed,
+            mixed=isinstance(method, WholeModel),
+            **columns,
         )
     total = sweeps * len(calibration.contexts)
     with progress_bar(f"measuring (passes: {sweeps})", total=total, show=progress and total > 0) as advance:
@@ -130,6 +138,22 @@ def _refuse_compressed(parent: PreTrainedModel) -> None:
         )
 
 
+def refuse_uneven(family: Family) -> None:
+    """Refuse attention that is not one matrix a projection with heads of one width: `WholeModel` could not go on."""
+    for site in family.sites:
+        if not isinstance(site.module, CompressedT5Attention):
+            continue
+        shape = site.module.shape
+        uneven = len({(shape.d_qk[head], shape.d_vo[head]) for head in site.alive}) > 1
+        if uneven or shape.ranks:
+            raise FlowrankError(
+                "pipeline",
+                expected="a dense model, or one whose heads are matrices of one width",
+                found=f"{site.name} with {'heads of several widths' if uneven else 'two factors'}",
+                todo="compress its parent",
+            )
+
+
 def _shrunk(
     pipeline: Any, method: WholeModel, contexts: list[Tensor], seed: int, advance: Callable[[int], None]
 ) -> Pipeline:
@@ -142,7 +166,8 @@ def _shrunk(
         parts = [one for one in method.parts if last or one != "factors"] or method.parts
         whole = WholeFactorization(family_of(made), contexts, seed + 2 * round_, advance, parts=parts)
         if price is None:
-            price = price_in(unit, Latency.measure(pipeline, emptied(pipeline, whole)) if unit == "latency" else None)
+            latency = Latency.measure(pipeline, emptied(pipeline, whole)) if unit == "latency" else None
+            price = price_in(unit, pipeline.inner_model, latency)
             dense = price(pipeline.inner_model.config)
         goal = dense * method.allocation.ratio ** (round_ / method.rounds)
         weights = whole.shrunk(goal, price, unit=unit, uniform=not isinstance(method.allocation, Budget))

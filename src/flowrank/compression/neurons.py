@@ -171,7 +171,7 @@ class Factors:
             u * half / left[:, None] if linear.one_hot else torch.linalg.solve_triangular(left.T, u * half, upper=True)
         )
         self.b = torch.linalg.solve_triangular(right, half[:, None] * v, upper=False, left=False)
-        self.sigma, self.size = sigma, _size(self.cost, self.dense_cost, linear.rank or len(sigma))
+        self.sigma, self.size = sigma, _size(self.cost, self.dense_cost, min(linear.rank or len(sigma), len(sigma)))
         self.a, self.b = self.a[:, : self.size], self.b[: self.size]
         self._losses = torch.zeros(self.size + 1, dtype=torch.float64)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from flowrank.compression.allocation import Group, Unit
 from flowrank.cost import Machine, Workload, cost
@@ -24,20 +24,24 @@ Price = Callable[[PreTrainedConfig], float]
 """Cost of a model by its config."""
 
 
-def price_in(unit: Unit, latency: Latency | None = None) -> Price:
-    """How a model is counted.
+def price_in(unit: Unit, model: PreTrainedModel, latency: Latency | None = None) -> Price:
+    """How a model, and what it can become, are counted.
 
     Parameters
     ----------
     unit
         As of `Budget`.
+    model
+        The model.
     latency
         For ``"latency"``.
     """
     if unit == "latency":
         assert latency is not None
         return latency
-    return {"parameters": parameters, "flops": _flops, "cache": _cache}[unit]
+    if unit == "parameters":
+        return _Parameters.of(model)
+    return _flops if unit == "flops" else _cache
 
 
 def _flops(config: PreTrainedConfig) -> float:
@@ -50,10 +54,30 @@ def _cache(config: PreTrainedConfig) -> float:
     return float(one.cache_self + one.cache_cross)
 
 
-def parameters(config: PreTrainedConfig) -> float:
-    """Parameters of a model of that config, shared ones once."""
+@dataclass(frozen=True)
+class _Parameters:
+    """Parameters by a config, shared ones once.
+
+    Attributes
+    ----------
+    untied
+        Those that a model has beside what its config says: weights that differ are not shared, whatever it says.
+    """
+
+    untied: int
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> _Parameters:
+        return cls(model.num_parameters() - _count(model.config))
+
+    def __call__(self, config: PreTrainedConfig) -> float:
+        shared = not getattr(config, "vocabulary_ranks", None)
+        return float(_count(config) + self.untied * shared)
+
+
+def _count(config: PreTrainedConfig) -> int:
     with torch.device("meta"):
-        return float(model_class_of(config)(config).num_parameters())
+        return model_class_of(config)(config).num_parameters()
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,9 @@ class WholeFactorization:
         refuse_below(least, goal, price(self.config), unit)
         if unit != "parameters":
             groups = priced(groups, price, lambda ranks: self._config(groups, _all_but(groups, ranks)))
+        everything = groups, _all_but(groups, {})
+        if price(self._config(*everything)) <= goal:
+            return self._weights(*everything)
         total = sum(group.price(group.capacity) for group in groups)
         best = groups, [torch.arange(0)] * len(groups)
         low, high = 0.0, total

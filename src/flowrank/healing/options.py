@@ -62,7 +62,7 @@ class Healing:
     batch: int | None = None
     distillation: float = 1.0
     truth: float = 0.5
-    lengths: tuple[int, ...] = (32, 64, 96, 128, 192, 256, 384, 512, 1024, 2048)
+    lengths: tuple[int, ...] = (12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048)
     horizons: tuple[int, ...] | None = None
     optim: Literal["muon", "adamw"] = "muon"
     muon_learning_rate: float | None = None

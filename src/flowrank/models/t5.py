@@ -94,7 +94,6 @@ class _CompressedMixin(T5PreTrainedModel):
     def _compress_mlps(self, config: CompressedT5Config) -> None:
         stock = mlp_layers(self)
         for name in config.entries("mlp_shapes"):
-            shape = config.mlp_shape_of(name, 0)
             if name not in stock:
                 raise FlowrankError(
                     f"config.json mlp_shapes[{name!r}]",
@@ -102,7 +101,7 @@ class _CompressedMixin(T5PreTrainedModel):
                     found=f"{type(self).__name__} without one of that name",
                     todo="restore config.json from the machine that compressed the model",
                 )
-            compressed = compressed_mlp(stock[name], config, shape)
+            compressed = compressed_mlp(stock[name], config, config.mlp_shape_of(name, config.d_ff))
             if _is_real(compressed):
                 compressed.initialise(config)
             self._put(name, compressed)

@@ -175,7 +175,8 @@ def _scale_output(model: nn.Module, recipe: Recipe) -> None:
 
 @torch.no_grad()
 def _reuse_embedding(model: PreTrainedModel, source: str) -> None:
-    donor = load(source, dtype=torch.float32).inner_model.get_input_embeddings().get_parameter("weight")
+    layer: Any = load(source, dtype=torch.float32).inner_model.get_input_embeddings()
+    donor = layer(torch.arange(layer.num_embeddings))
     own = model.get_input_embeddings().get_parameter("weight")
     if donor.shape != own.shape:
         raise FlowrankError(

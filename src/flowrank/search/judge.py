@@ -17,7 +17,7 @@ from flowrank.series import read_series
 from flowrank.synthetic import Mixture
 
 HORIZON = 24
-LENGTHS = (64, 128, 256, 512)
+LENGTHS = (16, 32, 64, 128, 256, 512)
 _BLOCK = 64  # synthetic series of one length
 _STREAM = 3  # of the generator: neither training, nor validation, nor calibration draws from it
 _RESAMPLES = 400
@@ -41,19 +41,17 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Case:
-    """A history's future (H,), in units of the history's mean magnitude, and the kind of series it is of."""
+    """A history's future (H,), and its in-sample seasonal error; in units of the history's mean magnitude."""
 
     truth: np.ndarray
     scale: float
-    kind: str
 
 
 class Judge:
     """Backtests of models beside one parent, on series that nobody else sees.
 
-    The parent's and the child's metric are those of one series and its noise. They are summed over the series of one
-    kind, and the ratios of the kinds are averaged geometrically, each as often as there are series of it: the synthetic
-    families, or all of the user's series together.
+    Series are taken in units of their history's mean magnitude, as one data set: losses are summed over all of them,
+    the child's divided by the parent's. Both sample with the same noise.
 
     Parameters
     ----------
@@ -116,8 +114,6 @@ class Judge:
                 found="none",
                 todo="pass other series, or leave the argument out to use synthetic ones",
             )
-        kinds = [request.key.kind for request in self._requests]
-        self._kinds = [np.flatnonzero(np.array(kinds) == kind) for kind in dict.fromkeys(kinds)]
         self._parent = self._losses(parent)
 
     @property
@@ -128,16 +124,16 @@ class Judge:
     def compare(self, child: Any) -> Verdict:
         """Forecast the same series with a child."""
         mine = self._losses(child)
+        theirs = self._parent
+        loss = _ratio(mine.sum(), theirs.sum())
+        if self.confidence == 0.5:
+            return Verdict(loss, loss)
         rng = np.random.default_rng([self.seed, _STREAM])
-        logs = np.zeros(_RESAMPLES + 1)
-        for members in self._kinds:
-            picks = members[rng.integers(0, len(members), (_RESAMPLES, len(members)))]
-            ratios = _ratio(mine[picks].sum(axis=1), self._parent[picks].sum(axis=1))
-            whole = _ratio(mine[members].sum(), self._parent[members].sum())
-            logs += len(members) / len(mine) * np.log(np.append(ratios, whole))
-        loss = float(np.exp(logs[-1]) - 1)
-        spread = float(np.quantile(np.exp(logs[:-1]) - 1, self.confidence)) if self.confidence > 0.5 else loss
-        return Verdict(loss, max(loss, spread))
+        losses = np.empty(_RESAMPLES)
+        for i in range(_RESAMPLES):
+            picks = rng.integers(0, len(mine), len(mine))
+            losses[i] = _ratio(mine[picks].sum(), theirs[picks].sum())
+        return Verdict(loss, max(loss, float(np.quantile(losses, self.confidence))))
 
     def _losses(self, pipeline: Any) -> np.ndarray:
         """Loss of every series, (series,): twice the summed quantile loss, or the scaled error of the median."""
@@ -154,22 +150,20 @@ class Judge:
         return losses
 
 
-def _ratio(mine: Any, theirs: Any) -> Any:
-    """Child over parent; 1 where both lose nothing."""
+def _ratio(mine: float, theirs: float) -> float:
+    """Child over parent, less 1; 0 where neither loses anything."""
     tiny = np.finfo(float).tiny
-    return (mine + tiny) / (theirs + tiny)
+    return float((mine + tiny) / (theirs + tiny) - 1)
 
 
-def _case(
-    item_id: str, values: np.ndarray, context: int, horizon: int, kind: str, season: int
-) -> Request[_Case] | None:
+def _case(item_id: str, values: np.ndarray, context: int, horizon: int, season: int) -> Request[_Case] | None:
     pair = cut(values, context, horizon)
     if pair is None:
         return None
     past, future = (part.astype(np.float64) for part in pair)
     past = past[int((~np.isnan(past)).argmax()) :]
     scale = seasonal_error(past, season)
-    return None if scale == 0 else Request(item_id, past, _Case(future, scale, kind))
+    return None if scale == 0 else Request(item_id, past, _Case(future, scale))
 
 
 def _synthetic(context: int, horizon: int, seed: int) -> Iterator[Request[_Case]]:
@@ -178,9 +172,8 @@ def _synthetic(context: int, horizon: int, seed: int) -> Iterator[Request[_Case]
     while True:
         rng = np.random.default_rng([seed, _STREAM, block])
         length = lengths[block % len(lengths)]
-        names, values = mixture.block(rng, rows=_BLOCK, length=length + horizon)
-        for row, (name, one) in enumerate(zip(names, values, strict=True)):
-            request = _case(f"{block}-{row}", one, length, horizon, name, 1)
+        for row, one in enumerate(mixture.block(rng, rows=_BLOCK, length=length + horizon)[1]):
+            request = _case(f"{block}-{row}", one, length, horizon, 1)
             if request is not None:
                 yield request
         block += 1
@@ -188,6 +181,6 @@ def _synthetic(context: int, horizon: int, seed: int) -> Iterator[Request[_Case]
 
 def _own(series: Any, context: int, horizon: int, columns: dict[str, Any]) -> Iterator[Request[_Case]]:
     for one in read_series(series, **columns):
-        request = _case(one.item_id, one.target, context, horizon, "series", season_length(one.freq))
+        request = _case(one.item_id, one.target, context, horizon, season_length(one.freq))
         if request is not None:
             yield request

@@ -15,7 +15,7 @@ from typing import Any
 
 from flowrank.calibration import POINTS, Calibration
 from flowrank.compression import Budget, WholeModel
-from flowrank.compression.apply import account, around, child_of, emptied, parent_name
+from flowrank.compression.apply import account, around, child_of, emptied, parent_name, refuse_uneven
 from flowrank.compression.prices import Latency, Price, price_in
 from flowrank.compression.whole import WholeFactorization
 from flowrank.cost import Machine
@@ -137,6 +137,7 @@ def smallest(
         If the folder holds another search or something else, or series cannot be used.
     """
     check_count(steps, "steps", 0)
+    refuse_uneven(family_of(pipeline))
     settings = {
         "parent": tensor_digest(pipeline.inner_model),
         "tolerance": asdict(tolerance),
@@ -157,7 +158,7 @@ def smallest(
             tolerance=tolerance,
             home=home,
             past=past,
-            calibration=Calibration.read(past, count=calibration_series, seed=seed),
+            calibration=Calibration.read(past, count=calibration_series, seed=seed, mixed=True),
             judge=Judge(
                 pipeline,
                 series=series,
@@ -265,7 +266,7 @@ class _Search:
     def _price(self) -> Price:
         """How models are counted; what was timed once counts for the whole search."""
         if self.tolerance.unit != "latency":
-            return price_in(self.tolerance.unit)
+            return price_in(self.tolerance.unit, self.parent.inner_model)
         path = self.home / _LATENCY
         if not path.exists():
             whole = WholeFactorization(
@@ -275,7 +276,7 @@ class _Search:
             with atomic_file(path) as temporary:
                 temporary.write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
         raw = json.loads(path.read_text(encoding="utf-8"))
-        return price_in("latency", Latency(**{**raw, "machine": Machine(**raw["machine"])}))
+        return Latency(**{**raw, "machine": Machine(**raw["machine"])})
 
     def _stage(self, number: int, start: Stage | None, ratio: float) -> Stage:
         began = time.perf_counter()

@@ -1,0 +1,282 @@
+"""Whole-model compression: what a tolerance gives, whether it is honoured, and every method at equal size.
+
+python benchmarks/whole_model.py tolerance --data FOLDER --backtests backtests.csv --work FOLDER [--model flow-t5]
+    [--max-loss 0.01 0.03] [--seeds 5] [--max-series 200]
+python benchmarks/whole_model.py attention …   kept attention parameters 0.237, 0.15, 0.075, unhealed and healed
+python benchmarks/whole_model.py table …       all methods at equal parameters, with time, unhealed and healed
+python benchmarks/whole_model.py time MODEL …  parent and children beside stock code, paired
+
+Every result is a line of a file in the folder --work, and what is there is not done again. Calibration, healing and judging
+see synthetic series only; losses on the data sets are relative to the parent, geometric means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from scipy.stats import gmean
+
+import flowrank
+from flowrank import Budget, Healing, InputSVD, JointHeads, Tolerance, WeightSVD, WholeModel
+from flowrank.compression.apply import around, child_of
+from flowrank.compression.shapes import Shapes, Weights
+from flowrank.evaluation import datasets_in, read_backtests
+from flowrank.families import family_of
+from flowrank.models import AttentionShape, MlpShape
+from flowrank.pretraining import Recipe
+from flowrank.pretraining.architecture import build
+from flowrank.search import Judge
+
+SIZES = (0.6, 0.35)
+KEPT = (0.237, 0.15, 0.075)
+
+
+class Results:
+    """Lines of a file, by key; what is known is not computed again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        self.known = {row["key"]: row for row in map(json.loads, lines)}
+
+    def row(self, key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The row of a key."""
+        if key not in self.known:
+            self.known[key] = {"key": key, **compute()}
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(self.known[key]) + "\n")
+        row = self.known[key]
+        print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+        return row
+
+
+class Scores:
+    """Losses on the data sets, relative to one parent."""
+
+    def __init__(self, parent: Any, data: Path, backtests: Path, most: int | None) -> None:
+        self.datasets, self.backtests, self.most = datasets_in(data), read_backtests(backtests), most
+        self.parent = self._of(parent)
+
+    def _of(self, pipeline: Any) -> pd.DataFrame:
+        scores = flowrank.evaluate({"m": pipeline}, self.datasets, self.backtests, max_series=self.most)
+        return scores.set_index("dataset")[["MASE", "WQL"]]
+
+    def loss(self, pipeline: Any) -> dict[str, float]:
+        """WQL and MASE over the parent's, less 1."""
+        ratios = self._of(pipeline) / self.parent
+        return {name: float(gmean(ratios[name])) - 1 for name in ("WQL", "MASE")}
+
+
+def tolerances(arguments: argparse.Namespace, parent: Any, results: Results) -> None:
+    """Search for every tolerance and seed; what was promised beside what came."""
+    scores = Scores(parent, arguments.data, arguments.backtests, arguments.max_series)
+    rows = []
+    for loss in arguments.max_loss:
+        for seed in range(arguments.seeds):
+            name = f"{arguments.model}-{loss:g}-{seed}"
+
+            def compute(loss: float = loss, seed: int = seed, name: str = name) -> dict[str, Any]:
+                started = time.perf_counter()
+                found = flowrank.smallest(
+                    parent, Tolerance(loss), folder=arguments.work / f"{name}.search", seed=seed, **arguments.options
+                )
+                seconds = time.perf_counter() - started
+                found.save_pretrained(arguments.work / name, overwrite=True)
+                recipe = found.recipe or {}
+                judged = recipe.get("search", {})
+                return {
+                    "kept": found.inner_model.num_parameters() / parent.inner_model.num_parameters(),
+                    "judged": judged.get("loss", 0.0),
+                    "upper": judged.get("upper", 0.0),
+                    **scores.loss(found),
+                    "stages": len(judged.get("stages", ())),
+                    "seconds": seconds,
+                }
+
+            rows.append({"max_loss": loss, **results.row(name, compute)})
+    table = pd.DataFrame(rows)
+    table["excess"] = table["WQL"] - table["max_loss"]
+    print(
+        table.groupby("max_loss")[["kept", "WQL", "MASE", "excess"]].agg(["min", "median", "max"]).round(4).to_string()
+    )
+    print(f"exceeded: {(table['excess'] > 0).sum()} of {len(table)}, at most by {max(0.0, table['excess'].max()):.4f}")
+
+
+def attention(arguments: argparse.Namespace, parent: Any, results: Results) -> None:
+    """Attention alone, as in the paper's table, unhealed and healed."""
+    scores = Scores(parent, arguments.data, arguments.backtests, arguments.max_series)
+    for kept in KEPT:
+        folder = arguments.work / f"{arguments.model}-attention-{kept}"
+
+        def plain(kept: float = kept, folder: Path = folder) -> dict[str, Any]:
+            child = flowrank.compress(parent, JointHeads(Budget(kept)))
+            child.save_pretrained(folder, overwrite=True)
+            return scores.loss(child)
+
+        def healed(folder: Path = folder) -> dict[str, Any]:
+            child = flowrank.heal(flowrank.load(folder), parent, Healing(steps=arguments.heal_steps))
+            return scores.loss(child) | {"seconds": (child.recipe or {})["healing"]["seconds"]}
+
+        results.row(f"{kept} unhealed", plain)
+        results.row(f"{kept} healed {arguments.heal_steps}", healed)
+
+
+def without_layers(parent: Any, ratio: float) -> Any:
+    """Drop whole sublayers, the one whose loss the judge finds smallest at a time, down to a share of parameters."""
+    judge, model, family = Judge(parent, count=512), parent.inner_model, family_of(parent)
+    sizes = {site.name: sum(p.numel() for p in site.module.parameters()) for site in family.sites}
+    sizes |= {site.name: sum(p.numel() for p in site.module.parameters()) for site in family.mlps if not site.beside}
+    gone: list[str] = []
+
+    def child(names: list[str]) -> Any:
+        heads, d = model.config.num_heads, model.config.d_model
+        attention = {n: AttentionShape((0,) * heads, (0,) * heads, {}) for n in names if "Attention" in n}
+        mlps = {n: MlpShape(0, {}) for n in names if "Attention" not in n}
+        empty = {"q": (0, d), "k": (0, d), "v": (0, d), "o": (d, 0), "wi": (0, d), "wo": (d, 0)}
+        tensors = {
+            n: {f"{k}.weight": torch.zeros(empty[k]) for k in ("qkvo" if n in attention else ("wi", "wo"))}
+            for n in names
+        }
+        return around(child_of(model, Weights(Shapes(attention, mlps, {}), tensors)))
+
+    while child(gone).inner_model.num_parameters() > ratio * model.num_parameters() and len(gone) < len(sizes):
+        losses = {n: judge.compare(child([*gone, n])).loss / sizes[n] for n in sizes if n not in gone}
+        gone.append(min(losses, key=losses.__getitem__))
+    return child(gone)
+
+
+def smaller_dense(parent: Any, ratio: float) -> Any:
+    """A dense model of the parent's depth with random weights, d_model, d_ff and heads scaled down alike."""
+    config, chronos = parent.inner_model.config, parent.inner_model.config.chronos_config
+    best: Any = None
+    for d in range(16, config.d_model + 1, 16):
+        share = d / config.d_model
+        recipe = Recipe(
+            family="bolt",
+            d_model=d,
+            d_kv=max(1, d // config.num_heads),
+            d_ff=int(config.d_ff * share),
+            num_heads=config.num_heads,
+            num_layers=config.num_layers,
+            num_decoder_layers=config.num_decoder_layers,
+            context_length=chronos["context_length"],
+            prediction_length=chronos["prediction_length"],
+            input_patch_size=chronos["input_patch_size"],
+            max_steps=1,
+        )
+        made = build(recipe)
+        if made.inner_model.num_parameters() <= ratio * parent.inner_model.num_parameters():
+            best = made
+    return best
+
+
+def at_size(parent: Any, ratio: float) -> dict[str, Callable[[], Any]]:
+    """Methods that can reach a share of all parameters."""
+    family, whole = family_of(parent), parent.inner_model.num_parameters()
+    dense = sum(site.dense_parameters for site in family.sites)
+    kept = (ratio * whole - (whole - dense)) / dense
+    methods: dict[str, Any] = {}
+    if kept > 0.02:
+        methods = {
+            "WeightSVD (the paper)": WeightSVD(Budget(kept)),
+            "InputSVD": InputSVD(Budget(kept)),
+            "JointHeads": JointHeads(Budget(kept)),
+            "neurons": WholeModel(Budget(ratio), parts=("neurons",)),
+        }
+    methods["WholeModel"] = WholeModel(Budget(ratio))
+    methods["WholeModel, factors too"] = WholeModel(Budget(ratio), parts=("heads", "neurons", "ends", "factors"))
+    methods["WholeModel, for latency"] = WholeModel(Budget(ratio, unit="latency"))
+    calls: dict[str, Callable[[], Any]] = {
+        name: lambda method=method: flowrank.compress(parent, method, calibration_series=768)  # type: ignore[misc]
+        for name, method in methods.items()
+    }
+    return calls | {
+        "layer dropping": lambda: without_layers(parent, ratio),
+        "smaller dense, from scratch": lambda: smaller_dense(parent, ratio),
+    }
+
+
+def table(arguments: argparse.Namespace, parent: Any, results: Results) -> None:
+    """Every method at equal parameters: loss unhealed and healed, and time over the parent's, both exact."""
+    scores = Scores(parent, arguments.data, arguments.backtests, arguments.max_series)
+    rows = []
+    for ratio in SIZES:
+        for name, make in at_size(parent, ratio).items():
+            folder = arguments.work / f"{arguments.model}-{ratio}-{name.replace(' ', '-')}"
+
+            def unhealed(make: Any = make, folder: Path = folder) -> dict[str, Any]:
+                child = make()
+                child.save_pretrained(folder, overwrite=True)
+                timed = flowrank.benchmark(child, parent, batch_size=32, context_length=512, horizon=64, repeats=9)
+                latency = timed["ratio"]["latency"]
+                kept = child.inner_model.num_parameters() / parent.inner_model.num_parameters()
+                return {"kept": kept, "time": latency["median"], "fastest": latency["min"], **scores.loss(child)}
+
+            def healed(folder: Path = folder) -> dict[str, Any]:
+                child = flowrank.heal(flowrank.load(folder), parent, Healing(steps=arguments.heal_steps))
+                return scores.loss(child)
+
+            plain = results.row(f"{ratio} {name}", unhealed)
+            after = results.row(f"{ratio} {name}, healed", healed)
+            rows.append(
+                {"size": ratio, "method": name, **{k: plain[k] for k in ("kept", "time", "WQL", "MASE")}}
+                | {"WQL healed": after["WQL"], "MASE healed": after["MASE"]}
+            )
+    print(pd.DataFrame(rows).round(3).to_string(index=False))
+
+
+def times(arguments: argparse.Namespace, parent: Any, results: Results) -> None:
+    """Children beside the parent under stock code and under the exact engine, paired, with peak memory."""
+    t5 = "t5" in arguments.model
+    work = {"batch_size": 8 if t5 else 32, "context_length": 512, "horizon": 64, "repeats": arguments.repeats}
+    for folder in arguments.children:
+        child = flowrank.load(folder)
+        for path in ("stock", "exact"):
+            parent.engine = path
+
+            def compute(child: Any = child) -> dict[str, Any]:
+                found = flowrank.benchmark(child, parent, **work)
+                ratio, mine = found["ratio"], found["models"]["child"]
+                shown = {k: ratio[k] for k in ("weight_bytes", "peak_bytes") if k in ratio}
+                return {**{f"time {k}": v for k, v in ratio["latency"].items()}, **shown, "bytes": mine["weight_bytes"]}
+
+            results.row(f"{folder} exact over parent {path}, B={work['batch_size']}", compute)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["tolerance", "attention", "table", "time"])
+    parser.add_argument("children", nargs="*", help="time: folders of smaller models")
+    data = os.environ.get("FLOWRANK_DATA")
+    parser.add_argument("--data", type=Path, default=data)
+    parser.add_argument("--backtests", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--model", default="flow-bolt")
+    parser.add_argument("--max-loss", type=float, nargs="+", default=[0.01, 0.03])
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--heal-steps", type=int, default=300)
+    parser.add_argument("--max-series", type=int, help="of each data set; default: all")
+    parser.add_argument("--options", type=json.loads, default={}, help="JSON, of flowrank.smallest")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--threads", type=int)
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    if arguments.what != "time" and (arguments.data is None or arguments.backtests is None):
+        parser.error("--data and --backtests are needed")
+    results = Results(arguments.work / f"{arguments.model}-{arguments.what}.jsonl")
+    run = {"tolerance": tolerances, "attention": attention, "table": table, "time": times}[arguments.what]
+    run(arguments, flowrank.load(arguments.model), results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""The search for the smallest model, against evaluate, its own log and undisturbed runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import flowrank
+from flowrank import Budget, FlowrankError, Tolerance, WholeModel
+from flowrank.models import tensor_digest
+from flowrank.search import SEARCH_LOG, Judge
+from flowrank.search.smallest import Stage, _next, read_stages
+from flowrank.series import Series
+
+QUICK = {"steps": 4, "calibration_series": 24, "validation_series": 48, "horizon": 8}
+ROOMY = Tolerance(0.5, confidence=0.5)
+
+
+def walks(count: int, length: int = 64) -> list[Series]:
+    """Series whose histories, without the last 8 values, have mean magnitude 1."""
+    rng = np.random.default_rng(0)
+    values = 5 + rng.normal(size=(count, length)).cumsum(axis=1)
+    return [Series(str(i), one / np.abs(one[:-8]).mean()) for i, one in enumerate(values)]
+
+
+@pytest.fixture
+def child(pipeline):
+    """Half of the parameters."""
+    return flowrank.compress(pipeline, WholeModel(Budget(0.5), rounds=1), calibration_series=12, calibration_points=64)
+
+
+@pytest.mark.parametrize("metric", ["WQL", "MASE"])
+def test_the_judge_agrees_with_evaluate(pipeline, child, metric):
+    series = walks(20)
+    scores = flowrank.evaluate({"parent": pipeline, "child": child}, {"walks": series}, prediction_length=8)
+    expected = scores.set_index("model")[metric]
+    judge = Judge(pipeline, series=series, horizon=8, metric=metric, confidence=0.5)
+    assert judge.series == 20
+    assert 1 + judge.compare(child).loss == pytest.approx(expected["child"] / expected["parent"], rel=2e-3)
+
+
+def test_the_upper_end_is_above_and_a_model_loses_nothing_to_itself(pipeline, child):
+    judge = Judge(pipeline, count=64, horizon=8)
+    assert judge.compare(pipeline).loss == judge.compare(pipeline).upper == 0
+    verdict = judge.compare(child)
+    assert verdict.upper > verdict.loss
+    assert Judge(pipeline, count=64, horizon=8, confidence=0.99).compare(child).upper > verdict.upper
+
+
+def test_the_smallest_model_holds_and_says_how_it_came_about(pipeline, tmp_path):
+    seen: list[Stage] = []
+    found = flowrank.smallest(pipeline, ROOMY, folder=tmp_path / "s", on_stage=seen.append, **QUICK)
+    counts = found.recipe["parameters"]
+    assert found.inner_model.num_parameters() == counts["child"] < counts["parent"]
+    stages = read_stages(tmp_path / "s" / SEARCH_LOG)
+    assert stages == seen
+    best = min((stage for stage in stages if stage.held), key=lambda stage: stage.cost)
+    assert counts["child"] == best.parameters
+    assert best.upper <= ROOMY.max_loss
+    again = Judge(pipeline, count=48, horizon=8, confidence=0.5).compare(found)
+    assert again.loss == pytest.approx(best.loss, abs=1e-6)
+    assert all(stage.upper > ROOMY.max_loss for stage in stages if not stage.held and stage.upper is not None)
+    found.save_pretrained(tmp_path / "model")
+    opened = flowrank.load(tmp_path / "model")
+    assert tensor_digest(opened.inner_model) == tensor_digest(found.inner_model)
+    assert opened.recipe["search"]["stages"] == [vars(stage) for stage in stages]
+
+
+def test_where_nothing_smaller_holds_the_parent_comes_back(pipeline):
+    nothing = Tolerance(0.0, confidence=0.99)
+    found = flowrank.smallest(pipeline, nothing, **{**QUICK, "steps": 0})
+    stages = None if found is pipeline else found.recipe["search"]["stages"]
+    assert stages is None or any(stage["held"] and stage["upper"] <= 0 for stage in stages)
+
+
+SCRIPT = """
+import os, signal, sys, torch
+import flowrank
+from flowrank import Tolerance
+from flowrank.healing import checkpoints
+from flowrank.search import smallest as module
+from flowrank.search.smallest import _Search
+torch.set_num_threads(1)
+where, after = sys.argv[3], int(sys.argv[4])
+done = 0
+def counted(function):
+    def wrapper(*args, **kwargs):
+        global done
+        done += 1
+        if done == after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    return wrapper
+if where == "search":
+    _Search._stage = counted(_Search._stage)
+else:
+    checkpoints.Folder.save = counted(checkpoints.Folder.save)
+found = flowrank.smallest(
+    flowrank.load(sys.argv[1]), Tolerance(0.02, confidence=0.5), folder=sys.argv[2],
+    steps=90, calibration_series=24, validation_series=48, horizon=8)
+found.save_pretrained(sys.argv[2] + "-model", overwrite=True)
+"""
+
+
+@pytest.mark.parametrize(("where", "after"), [("search", 2), ("healing", 2)])
+def test_a_search_that_was_killed_goes_on_to_the_same_model(bolt_folder, tmp_path, where, after):
+    def run(name: str, after: int) -> int:
+        command = [sys.executable, "-c", SCRIPT, str(bolt_folder), str(tmp_path / name), where, str(after)]
+        return subprocess.run(command, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
+
+    assert run("whole", 0) == 0
+    assert run("cut", after) == -signal.SIGKILL
+    assert run("cut", 0) == 0
+    one, other = (flowrank.load(tmp_path / f"{name}-model") for name in ("whole", "cut"))
+    assert tensor_digest(one.inner_model) == tensor_digest(other.inner_model)
+    stages = [read_stages(tmp_path / name / SEARCH_LOG) for name in ("whole", "cut")]
+    timeless = [[replace(stage, seconds=0.0) for stage in each] for each in stages]
+    assert timeless[0] == timeless[1]
+    assert any(stage.healed for stage in stages[0])
+
+
+def test_a_half_written_line_is_done_again(tmp_path):
+    line = json.dumps(vars(Stage(1, 0, 0.6, 0.6, 10, 0.0, 0.0, False, True, 1.0)))
+    (tmp_path / "log").write_text(f"{line}\n{line[:20]}", encoding="utf-8")
+    assert len(read_stages(tmp_path / "log")) == 1
+
+
+def test_sizes_are_bisected_between_what_held_and_what_did_not():
+    def stage(number: int, ratio: float, held: bool) -> Stage:
+        return Stage(number, 0, ratio, ratio, 1, 0.0, 0.0, False, held, 0.0)
+
+    assert _next([]) == pytest.approx(0.6)
+    one = stage(1, 0.6, held=True)
+    assert _next([one]) == pytest.approx(0.36)
+    two = stage(2, 0.36, held=False)
+    assert _next([one, two]) == pytest.approx((0.6 * 0.36) ** 0.5)
+    assert _next([one, two, stage(3, 0.4, held=True)]) is None
+
+
+def test_series_of_the_user_are_judged_on_their_ends(bolt_folder):
+    parent = flowrank.load(bolt_folder)
+    found = flowrank.smallest(parent, ROOMY, series=walks(30), **QUICK)
+    assert found.recipe["search"]["validation_series"] == 30
+    assert found.recipe["calibration"]["series"] <= 24
+
+
+def test_latency_is_timed_once_for_a_search(bolt_folder, tmp_path):
+    parent = flowrank.load(bolt_folder)
+    tolerance = replace(ROOMY, unit="latency")
+    flowrank.smallest(parent, tolerance, folder=tmp_path / "s", **{**QUICK, "steps": 0})
+    timed = json.loads((tmp_path / "s" / "latency.json").read_text(encoding="utf-8"))
+    assert timed["slope"] > 0
+    flowrank.smallest(parent, tolerance, folder=tmp_path / "s", **{**QUICK, "steps": 0})
+    assert json.loads((tmp_path / "s" / "latency.json").read_text(encoding="utf-8")) == timed
+
+
+def test_a_folder_of_something_else_is_refused(bolt_folder, tmp_path):
+    parent = flowrank.load(bolt_folder)
+    (tmp_path / "thesis.tex").write_text("mine", encoding="utf-8")
+    with pytest.raises(FlowrankError, match="something else"):
+        flowrank.smallest(parent, ROOMY, folder=tmp_path, **QUICK)
+    flowrank.smallest(parent, ROOMY, folder=tmp_path / "s", **{**QUICK, "steps": 0})
+    with pytest.raises(FlowrankError, match="another steps"):
+        flowrank.smallest(parent, ROOMY, folder=tmp_path / "s", **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"max_loss": -0.1}, "max_loss"),
+        ({"max_loss": "1%"}, "max_loss"),
+        ({"max_loss": 0.1, "confidence": 1.0}, "confidence"),
+        ({"max_loss": 0.1, "metric": "RMSE"}, "metric"),
+        ({"max_loss": 0.1, "unit": "euros"}, "unit"),
+    ],
+)
+def test_a_tolerance_that_makes_no_sense_is_refused(options, match):
+    with pytest.raises(FlowrankError, match=match):
+        Tolerance(**options)
+
+
+def test_series_that_cannot_judge_are_refused(pipeline):
+    with pytest.raises(FlowrankError, match="series"):
+        Judge(pipeline, series=[torch.ones(40)])
