@@ -136,6 +136,10 @@ def folder(tmp_path):
     (tmp_path / "scores.csv").write_text(SCORES)
     (tmp_path / "recipe.json").write_text(json.dumps(RECIPE))
     (tmp_path / "bench.json").write_text(json.dumps(bench()))
+    stage = {"number": 1, "start": 0, "ratio": 0.6, "cost": 0.59, "parameters": 2400, "loss": 0.001, "upper": 0.004}
+    stage |= {"healed": False, "held": True, "seconds": 3.5}
+    (tmp_path / "search.jsonl").write_text(json.dumps(stage) + "\n")
+    (tmp_path / "search.json").write_text(json.dumps({"tolerance": {"max_loss": 0.01, "metric": "WQL"}}))
     analysis = {
         "model": {
             "name": "hub/parent",
@@ -280,7 +284,7 @@ def test_every_figure_is_described(folder):
     html = (folder / "report.html").read_text(encoding="utf-8")
     assert page.tags.count("figcaption") == page.tags.count("figure") >= 8
     panels = re.findall(r'<svg [^>]*role="img"[^>]*>(.{40})', html)
-    assert len(panels) == 15
+    assert len(panels) == 17
     assert all(start.startswith("<title>") for start in panels)
 
 

@@ -396,7 +396,8 @@ class TestAnalyzeAndReport:
         recipe = json.loads(Path("results/recipe.json").read_text())
         assert recipe == json.loads(Path("child/recipe.json").read_text())
         ranks = pd.read_parquet("results/ranks.parquet")
-        assert ranks["cost"].sum() == recipe["parameters"]["attention_child"]
+        attention = ranks.query("kind in ('self', 'cross')")
+        assert attention["cost"].sum() == recipe["parameters"]["attention_child"]
 
     def test_the_chain_of_the_readme_ends_in_one_report(self, bolt_folder, series, capsys):
         assert quietly("compress", bolt_folder, "child", "--ratio", "0.3", *SMALL) == 0

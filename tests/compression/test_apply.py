@@ -7,8 +7,9 @@ import torch
 
 import flowrank
 from flowrank import Budget, Epsilon, FlowOfRanks, FlowrankError, InputSVD, JointHeads, Uniform, WeightSVD
-from flowrank.models import attention_layers, attention_parameters, tensor_digest
-from tests.conftest import outputs, relative_gap
+from flowrank.compression.apply import around
+from flowrank.models import attention_layers, attention_parameters, mlp_layers, tensor_digest
+from tests.conftest import make_bolt, make_t5, outputs, relative_gap, small_mlps, with_own_widths
 
 METHODS = [JointHeads, InputSVD, WeightSVD]
 SMALL = {"calibration_series": 12, "calibration_points": 64}
@@ -103,11 +104,31 @@ def test_budget_never_spends_on_queries_of_bolts_one_token_decoder(bolt_folder):
 @pytest.mark.parametrize("method", METHODS)
 def test_rank_table_adds_up(pipeline, method):
     child = flowrank.compress(pipeline, method(Budget(0.35)), **SMALL)
-    table = flowrank.rank_table(child)
+    table = flowrank.rank_table(child).query("kind in ('self', 'cross')")
     assert table["cost"].sum() == attention_parameters(child.inner_model)
     assert table["full_cost"].sum() == attention_parameters(pipeline.inner_model)
     dense = flowrank.rank_table(pipeline)
     assert (dense["kept"] == dense["full"]).all()
+    assert (dense["cost"] == dense["full_cost"]).all()
+
+
+@pytest.mark.parametrize("activation", ["relu", "gated-gelu"])
+@pytest.mark.parametrize("make", [make_bolt, make_t5])
+def test_neurons_in_the_rank_table_add_up(tmp_path, make, activation):
+    parent = flowrank.load(make(tmp_path / "model", feed_forward_proj=activation))
+    count = sum(p.numel() for layer in mlp_layers(parent.inner_model).values() for p in layer.parameters())
+    child = with_own_widths(parent.inner_model, mlp_shapes=small_mlps(parent.inner_model))
+    table = flowrank.rank_table(around(child)).query("part == 'neurons'")
+    layers = mlp_layers(child)
+    assert table["cost"].sum() == sum(p.numel() for layer in layers.values() for p in layer.parameters()) < count
+    assert table["full_cost"].sum() == count
+    assert table["kept"].tolist() == [7, 0, 9, 32, 5, 7] if make is make_bolt else [5, 0, 9, 32]
+    assert set(table["full"]) == {32}
+    assert set(table["head"]) == {-1}
+    places = [("encoder", "mlp", 0, 0), ("encoder", "mlp", 1, 1), ("decoder", "mlp", 0, 2), ("decoder", "mlp", 1, 3)]
+    blocks = [("encoder", "block", -1, 0), ("decoder", "block", 2, 4)]
+    expected = [blocks[0], *places, blocks[1]] if make is make_bolt else places
+    assert sorted(table[["stack", "kind", "layer", "depth"]].itertuples(index=False, name=None)) == sorted(expected)
 
 
 def test_compressing_twice_is_refused(pipeline):

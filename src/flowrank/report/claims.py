@@ -7,7 +7,8 @@ from typing import Any
 
 from flowrank.report.accuracy import Roles, by_dataset, relative
 from flowrank.report.folder import Findings
-from flowrank.report.ranks import flow_rows, kept_by_site
+from flowrank.report.ranks import attention_in, flow_rows, kept_by_site
+from flowrank.report.search import UNITS, best_of
 from flowrank.report.tables import short_count, show
 
 MOST = 6
@@ -27,6 +28,8 @@ class Claim:
 def claims(findings: Findings, who: Roles) -> list[Claim]:
     """Return at most six claims, only those that the folder holds measurements for."""
     found = [
+        _smallest(findings),
+        _parameters_kept(findings),
         _attention_kept(findings),
         *_accuracy(findings, who),
         _latency(findings.bench),
@@ -37,13 +40,41 @@ def claims(findings: Findings, who: Roles) -> list[Claim]:
     return [claim for claim in found if claim is not None][:MOST]
 
 
+def _smallest(findings: Findings) -> Claim | None:
+    """What the search found: cost, loss, and how large the loss may be."""
+    best = None if findings.search is None else best_of(findings.search)
+    if best is None:
+        return None
+    tolerance = findings.tolerance
+    loss, upper = (show(float(best[key]), "change").removeprefix("+") for key in ("loss", "upper"))
+    sure = tolerance.get("confidence", 0.5)
+    detail = f"at most {upper} with {100 * sure:g}% confidence" if sure > 0.5 else "best estimate"
+    if "metric" in tolerance:
+        detail += f", {tolerance['metric']}"
+    what = UNITS.get(tolerance.get("unit", ""), "cost")
+    cost = float(best["cost"])
+    return Claim("search", cost, show(cost, "percent"), f"of the parent's {what} at {loss} loss", detail)
+
+
+def _parameters_kept(findings: Findings) -> Claim | None:
+    """Size of a model that was compressed as a whole, where no claim on a search says it."""
+    recipe = findings.recipe or {}
+    counts = recipe.get("parameters", {})
+    child, parent = counts.get("child"), counts.get("parent")
+    said = findings.search is not None and findings.tolerance.get("unit") == "parameters"
+    if recipe.get("method", {}).get("name") != "WholeModel" or child is None or not parent or said:
+        return None
+    detail = f"{short_count(child)} of {short_count(parent)}"
+    return Claim("parameters_kept", child / parent, show(child / parent, "percent"), "of the parameters kept", detail)
+
+
 def _attention_kept(findings: Findings) -> Claim | None:
     counts = (findings.recipe or {}).get("parameters", {})
     child, parent = counts.get("attention_child"), counts.get("attention_parent")
     if not (child is not None and parent) and findings.bench is not None:
         child, parent = (_model(findings.bench, role).get("attention_parameters") for role in ("child", "parent"))
     if not (child is not None and parent) and findings.kept is not None:
-        total = kept_by_site(findings.kept)[-1]
+        total = kept_by_site(attention_in(findings.kept))[-1]
         child, parent = total["cost"], total["full_cost"]
     if child is None or not parent:
         return None

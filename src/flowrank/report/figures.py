@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import numpy as np
 import pandas as pd
 
 from flowrank.report.ranks import NAMES, SIGNAL, SITES, WEIGHTS, kept_rows, profile, site_of, sites, whole
-from flowrank.report.svg import SERIES, SHAPES, Axis, Panel, depth_colour, depth_scale, swatch
+from flowrank.report.svg import BOTTOM, SERIES, SHAPES, TOP, Axis, Panel, depth_colour, depth_scale, swatch
 from flowrank.report.tables import Figure, Legend
 
 CURVE_POINTS = 64
@@ -179,7 +181,7 @@ def kept_ranks(frame: pd.DataFrame) -> Figure:
     Parameters
     ----------
     frame
-        The columns of ``ranks.parquet``.
+        The columns of ``ranks.parquet``, of attention layers.
     """
     rows = pd.DataFrame(kept_rows(frame))
     parts = [p for p in ("QK", "VO", "Q", "K", "V", "O") if p in set(rows["part"])]
@@ -224,4 +226,44 @@ def kept_ranks(frame: pd.DataFrame) -> Figure:
     )
 
 
-__all__ = ["SITES", "kept_ranks", "rank_flow", "site_of", "spectra"]
+def kept_neurons(frame: pd.DataFrame) -> Figure:
+    """Hidden neurons of every feed-forward layer and block, before and after.
+
+    Parameters
+    ----------
+    frame
+        The columns of ``ranks.parquet``, of layers beside attention, in the order of the flow.
+    """
+    widest = float(frame["full"].max())
+    panels = [_neurons_panel(stack, part, widest) for stack, part in frame.groupby("stack", sort=False)]
+    return Figure(
+        "neurons-kept",
+        "Hidden neurons before and after compression",
+        "What was there (grey) and what was kept (blue), from where series enter to where forecasts leave. A layer "
+        "without a blue bar is gone; of a block that way, the path around its neurons remains.",
+        panels,
+        [Legend(swatch("quiet"), "before"), Legend(swatch("blue"), "after")],
+    )
+
+
+def _neurons_panel(stack: Hashable, part: pd.DataFrame, widest: float) -> str:
+    places = [float(place) for place in range(len(part))]
+    labels = ["patch block" if row.kind == "block" else f"layer {row.layer}" for row in part.itertuples()]
+    panel = Panel(
+        str(stack).title(),
+        f"Hidden neurons of {len(part)} layers of the {stack}, before and after.",
+        x=Axis.over([1.12 * widest], zero=True, count=4),
+        y=Axis(len(part) - 0.5, -0.5, places, labels=labels),
+        height=TOP + BOTTOM + 24 * len(part),
+        left=84,
+        grid="x",
+    )
+    for place, row in zip(places, part.itertuples(), strict=True):
+        panel.bar(place, 0.0, float(row.full), "quiet", thickness=3)
+        if row.kept:
+            panel.bar(place, 0.0, float(row.kept), "blue")
+        panel.note(float(row.full), place, f"{row.kept:,}", hue="ink")
+    return panel.svg()
+
+
+__all__ = ["SITES", "kept_neurons", "kept_ranks", "rank_flow", "site_of", "spectra"]

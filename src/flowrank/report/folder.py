@@ -30,14 +30,21 @@ COLUMNS = {
     "scores.csv": ("dataset", "model", "MASE", "WQL"),
     "forecasts.parquet": ("item_id", "timestamp", "predictions"),
     "history.parquet": ("item_id", "timestamp", "target"),
+    "search.jsonl": (
+        *("number", "start", "ratio", "cost", "parameters"),
+        *("loss", "upper", "healed", "held", "seconds"),
+    ),
 }
 """Columns that each table must have; others are ignored."""
 
 TEXT = {"stack", "kind", "quantity", "part", "dataset", "model", "item_id", "timestamp"}
 """Columns that need not be numbers."""
 
-FILES = (*COLUMNS, "analysis.json", "recipe.json", "bench.json")
+FILES = (*COLUMNS, "search.json", "analysis.json", "recipe.json", "bench.json")
 """Every file that a report looks for."""
+
+FIELDS = {"search.json": "settings"}
+"""What a file is called here, where it is not its stem."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ class Findings:
     scores: pd.DataFrame | None = None
     forecasts: pd.DataFrame | None = None
     history: pd.DataFrame | None = None
+    search: pd.DataFrame | None = None
+    settings: dict[str, Any] | None = None
     analysis: dict[str, Any] | None = None
     recipe: dict[str, Any] | None = None
     bench: dict[str, Any] | None = None
@@ -63,6 +72,15 @@ class Findings:
         idle = self.recipe is None and bool((self.ranks["kept"] == self.ranks["full"]).all())
         return None if idle else self.ranks
 
+    @property
+    def tolerance(self) -> dict[str, Any]:
+        """What a search was allowed to lose, as its recipe or its settings say; empty where neither is there."""
+        allocation = (self.recipe or {}).get("allocation", {})
+        if isinstance(allocation, dict) and allocation.get("name") == "Tolerance":
+            return allocation
+        stated = (self.settings or {}).get("tolerance")
+        return stated if isinstance(stated, dict) else {}
+
     @classmethod
     def read(cls, folder: Path) -> Findings:
         """Read every known file in ``folder``.
@@ -73,7 +91,9 @@ class Findings:
             If it is not a folder, holds none of the files, or one of them is not what its name says.
         """
         present = files_in(folder)
-        contents: dict[str, Any] = {Path(name).stem: _read(folder / name) for name in present}
+        contents: dict[str, Any] = {FIELDS.get(name, Path(name).stem): _read(folder / name) for name in present}
+        if contents.get("search") is None:
+            contents["search"] = _stages_of(contents.get("recipe"))
         known = {field.name for field in fields(cls)}
         return cls(**{key: value for key, value in contents.items() if key in known})
 
@@ -100,6 +120,7 @@ def _read(path: Path) -> pd.DataFrame | dict[str, Any] | None:
         ".parquet": pd.read_parquet,
         ".csv": pd.read_csv,
         ".json": lambda path: json.loads(path.read_text(encoding="utf-8")),
+        ".jsonl": lambda path: _frame(_lines(path.read_text(encoding="utf-8"))),
     }
     try:
         content = readers[path.suffix](path)
@@ -117,12 +138,53 @@ def _read(path: Path) -> pd.DataFrame | dict[str, Any] | None:
     return _checked(content.rename(columns=str), path.name)
 
 
-def _checked(frame: pd.DataFrame, name: str) -> pd.DataFrame | None:
+def _lines(text: str) -> list[Any]:
+    """What a log holds; a last line that was cut off does not count."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    found = []
+    for number, line in enumerate(lines):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            if number < len(lines) - 1 or not (found or line.startswith("{")):
+                raise
+    return found
+
+
+def _frame(rows: Any) -> pd.DataFrame:
+    """Stages of a search as a table."""
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("not one JSON object a stage")
+    frame = pd.DataFrame(rows, columns=None if rows else list(COLUMNS["search.jsonl"]))
+    for column in frame.columns:
+        if frame[column].isna().all():
+            frame[column] = frame[column].astype(float)
+    for column in {"held", "healed"} & set(frame.columns):
+        if not set(frame[column]) <= {True, False}:
+            raise ValueError(f"{column!r} is neither true nor false")
+        frame[column] = frame[column].astype(bool)
+    return frame
+
+
+def _stages_of(recipe: dict[str, Any] | None) -> pd.DataFrame | None:
+    """Stages of the search that a recipe tells of."""
+    search = (recipe or {}).get("search")
+    if search is None:
+        return None
+    try:
+        return _checked(_frame(search["stages"]), "search.jsonl", shown="recipe.json, search · stages")
+    except (KeyError, TypeError, ValueError) as error:
+        raise FlowrankError(
+            "recipe.json, search", expected="its stages, as flowrank.smallest writes them", found=repr(error)
+        ) from error
+
+
+def _checked(frame: pd.DataFrame, name: str, shown: str | None = None) -> pd.DataFrame | None:
     """Return the frame if it has the columns of its name and at least one row."""
     missing = [column for column in COLUMNS[name] if column not in frame.columns]
     if missing:
         raise FlowrankError(
-            name,
+            shown or name,
             expected=f"columns {', '.join(COLUMNS[name])}",
             found=f"none called {', '.join(missing)}",
             todo="make the file again with this version of flowrank",
@@ -130,7 +192,7 @@ def _checked(frame: pd.DataFrame, name: str) -> pd.DataFrame | None:
     for column in set(COLUMNS[name]) - TEXT:
         if not pd.api.types.is_numeric_dtype(frame[column]):
             raise FlowrankError(
-                f"{name}, column {column!r}", expected="numbers", found=f"the type {frame[column].dtype}"
+                f"{shown or name}, column {column!r}", expected="numbers", found=f"the type {frame[column].dtype}"
             )
     for column in set(frame.columns) & (TEXT - {"timestamp"}):
         frame = frame.assign(**{column: frame[column].astype(str)})

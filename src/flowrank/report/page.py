@@ -12,6 +12,7 @@ from typing import Any
 from flowrank.report.accuracy import roles
 from flowrank.report.claims import Claim, claims
 from flowrank.report.folder import Findings
+from flowrank.report.search import LEAST, UNITS
 from flowrank.report.sections import sections
 from flowrank.report.tables import Section, Table, short_count
 
@@ -79,9 +80,16 @@ def _title(findings: Findings) -> str:
     method = recipe.get("method", {}).get("name")
     if not method:
         return subject or "flowrank report"
-    allocation = recipe.get("allocation", {}).get("name")
-    how = f"{method} + {allocation}" if allocation else str(method)
-    return f"{subject or 'A model'}, compressed by {how}"
+    subject = subject or "A model"
+    healed = ", healed" if "healing" in recipe or recipe["method"].get("healed") else ""
+    allocation = recipe.get("allocation", {})
+    name, unit = allocation.get("name"), allocation.get("unit", "parameters")
+    if name == "Tolerance":
+        most = f"{100 * allocation['max_loss']:g}%"
+        return f"{subject}, {LEAST[unit]} within {most} of its {allocation['metric']}{healed}"
+    how = f"{method} + {name}" if name else str(method)
+    counted = f" of {UNITS[unit]}" if unit != "parameters" else ""
+    return f"{subject}, compressed by {how}{counted}{healed}"
 
 
 def _subtitle(findings: Findings) -> str:

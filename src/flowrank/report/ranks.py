@@ -12,6 +12,8 @@ SITES = {
     ("decoder", "cross"): "Decoder, cross-attention",
     ("encoder", "mlp"): "Encoder, MLP",
     ("decoder", "mlp"): "Decoder, MLP",
+    ("encoder", "block"): "Block that embeds patches",
+    ("decoder", "block"): "Block that reads forecasts off",
 }
 """Where rows belong, in the order of the flow; (stack, kind) → heading."""
 
@@ -33,6 +35,7 @@ NAMES = {
 }
 """What was measured, as a reader knows it."""
 
+NEURONS = "neurons"
 SIGNAL = ("input", "residual", "head_outputs", "queries", "keys")
 WEIGHTS = ("W_Q", "W_K", "W_V", "W_O")
 
@@ -134,12 +137,23 @@ def kept_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def kept_by_site(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Parameters kept in each part of the model, and in its first and last layer."""
+def attention_in(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of attention layers among the ranks before and after."""
+    return frame[frame["part"] != NEURONS]
+
+
+def neurons_in(frame: pd.DataFrame) -> pd.DataFrame | None:
+    """Rows of layers beside attention, in the order of the flow; None where they are as they were."""
+    rows = frame[frame["part"] == NEURONS].sort_values(["stack", "layer"], ascending=[False, True], kind="stable")
+    return None if (rows["cost"] == rows["full_cost"]).all() else rows
+
+
+def kept_by_site(frame: pd.DataFrame, total: str = "All attention") -> list[dict[str, Any]]:
+    """Parameters kept in each part of the model, and in its first and last layer; in the last row, of all parts."""
     layers = pd.DataFrame(kept_rows(frame))
     rows = []
-    for site in [*sites(frame), "All attention"]:
-        part = layers if site == "All attention" else layers[layers["site"] == site]
+    for site in [*sites(frame), total]:
+        part = layers if site == total else layers[layers["site"] == site]
         by_depth = part.groupby("depth")[["cost", "full_cost"]].sum()
         shares = by_depth["cost"] / by_depth["full_cost"].where(by_depth["full_cost"] > 0)
         cost, full_cost = float(part["cost"].sum()), float(part["full_cost"].sum())

@@ -7,16 +7,26 @@ from typing import Any
 
 import pandas as pd
 
-from flowrank.report import figures, flow, outcomes
+from flowrank.report import figures, flow, outcomes, search
 from flowrank.report.accuracy import METRICS, NAIVE, Roles, by_dataset, summary
 from flowrank.report.folder import Findings
-from flowrank.report.ranks import NAMES, flow_rows, kept_by_site, kept_rows, layer_rows, profile
+from flowrank.report.ranks import (
+    NAMES,
+    attention_in,
+    flow_rows,
+    kept_by_site,
+    kept_rows,
+    layer_rows,
+    neurons_in,
+    profile,
+)
 from flowrank.report.tables import Column, Section, Table
 
 
 def sections(findings: Findings, who: Roles) -> list[Section]:
     """Every section that the findings support."""
     parts = [
+        _search(findings),
         _spectra(findings.spectra),
         _ranks(findings.rank_profile, findings.bounds, findings.kept),
         _accuracy(findings.scores, who),
@@ -25,6 +35,26 @@ def sections(findings: Findings, who: Roles) -> list[Section]:
         _provenance(findings),
     ]
     return [part for part in parts if part is not None]
+
+
+def _search(findings: Findings) -> Section | None:
+    stages, tolerance = findings.search, findings.tolerance
+    if stages is None:
+        return None
+    held, count = int(stages["held"].sum()), len(stages)
+    judged = (findings.recipe or {}).get("search") or findings.settings or {}
+    series, horizon = judged.get("validation_series"), judged.get("horizon")
+    within = f"{100 * tolerance.get('max_loss', 0.0):g}% of the parent's {tolerance.get('metric', 'metric')}"
+    lead = f"{count} steps; the models of {held} of them stayed within {within if tolerance else 'the tolerance'}."
+    if series and horizon:
+        lead += f" Each forecast the same series as the parent: {series:,}, at most, {horizon} steps ahead."
+    return Section(
+        "search",
+        "The search for the smallest model",
+        lead,
+        [search.tradeoff(stages, tolerance)],
+        [search.stage_table(stages)],
+    )
 
 
 def _spectra(frame: pd.DataFrame | None) -> Section | None:
@@ -46,8 +76,10 @@ def _ranks(measured: pd.DataFrame | None, bounds: pd.DataFrame | None, kept: pd.
     drawn += [figure for figure in more if figure is not None]
     tables = []
     if kept is not None:
-        drawn.append(figures.kept_ranks(kept))
-        tables += _kept_tables(kept)
+        neurons = neurons_in(kept)
+        drawn.append(figures.kept_ranks(attention_in(kept)))
+        drawn += [] if neurons is None else [figures.kept_neurons(neurons)]
+        tables += _kept_tables(attention_in(kept), neurons)
     if measured is not None:
         tables += _rank_tables(measured)
     return Section(
@@ -101,20 +133,21 @@ def _rank_tables(frame: pd.DataFrame) -> list[Table]:
     return tables
 
 
-def _kept_tables(frame: pd.DataFrame) -> list[Table]:
-    by_site = Table(
-        "kept_by_site",
-        "Attention parameters kept",
-        [
-            Column("site", "where"),
-            Column("full_cost", "before", "count"),
-            Column("cost", "after", "count"),
-            Column("share", "kept", "percent"),
-            Column("first", "kept, first layer", "percent"),
-            Column("last", "kept, last layer", "percent"),
-        ],
-        kept_by_site(frame),
-    )
+def _kept_tables(attention: pd.DataFrame, neurons: pd.DataFrame | None) -> list[Table]:
+    columns = [
+        Column("site", "where"),
+        Column("full_cost", "before", "count"),
+        Column("cost", "after", "count"),
+        Column("share", "kept", "percent"),
+        Column("first", "kept, first layer", "percent"),
+        Column("last", "kept, last layer", "percent"),
+    ]
+    by_site = [Table("kept_by_site", "Attention parameters kept", columns, kept_by_site(attention))]
+    if neurons is not None:
+        rows = kept_by_site(neurons, "All of these")
+        by_site.append(
+            Table("kept_neurons_by_site", "Parameters of feed-forward layers and blocks kept", columns, rows)
+        )
     by_layer = Table(
         "kept_by_layer",
         "Ranks before and after, layer by layer",
@@ -130,10 +163,10 @@ def _kept_tables(frame: pd.DataFrame) -> list[Table]:
             Column("cost", "parameters", "count"),
             Column("share", "parameters kept", "percent"),
         ],
-        kept_rows(frame),
+        kept_rows(attention if neurons is None else pd.concat([attention, neurons])),
         folded=True,
     )
-    return [by_site, by_layer]
+    return [*by_site, by_layer]
 
 
 def _accuracy(scores: pd.DataFrame | None, who: Roles) -> Section | None:
@@ -255,7 +288,12 @@ def _forecasts(forecasts: pd.DataFrame | None, history: pd.DataFrame | None) -> 
 
 def _provenance(findings: Findings) -> Section | None:
     """Everything needed to make these numbers again: recipe, settings, device, versions."""
-    records = {"analysis": findings.analysis, "recipe": findings.recipe, "benchmark": findings.bench}
+    records = {
+        "analysis": findings.analysis,
+        "recipe": _without_stages(findings.recipe),
+        "search": findings.settings,
+        "benchmark": findings.bench,
+    }
     rows: list[dict[str, str]] = []
     for source, record in records.items():
         for key, value in (record or {}).items():
@@ -284,7 +322,15 @@ def _provenance(findings: Findings) -> Section | None:
 
 
 def _step(source: str) -> str:
-    return {"analysis": "the analysis", "recipe": "the compression", "benchmark": "the benchmark"}[source]
+    return "the compression" if source == "recipe" else f"the {source}"
+
+
+def _without_stages(recipe: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A recipe without the stages of its search, which have a table of their own."""
+    search = (recipe or {}).get("search")
+    if recipe is None or not isinstance(search, dict):
+        return recipe
+    return recipe | {"search": {key: value for key, value in search.items() if key != "stages"}}
 
 
 def _flat(key: str, value: Any) -> list[tuple[str, str]]:

@@ -11,8 +11,8 @@ from typing import Any
 class Column:
     """One column: the key of its value in a row, its heading, and how values are shown.
 
-    ``kind`` is "text", "count", "number", "ratio", "percent", "bytes", "seconds", or "unit" when each row
-    names one of those in its own ``unit``.
+    ``kind`` is "text", "count", "number", "ratio", "percent", "change" (a signed, finer percentage), "bytes",
+    "seconds", "flag" (yes or no), or "unit" when each row names one of those in its own ``unit``.
     """
 
     key: str
@@ -80,8 +80,8 @@ def show(value: Any, kind: str = "text") -> str:
     --------
     >>> show(0.2374, "percent"), show(1.0312, "ratio"), show(59_900_000, "count"), show(2_500_000, "bytes")
     ('23.7%', '1.031×', '59,900,000', '2.50\xa0MB')
-    >>> show(0.0123, "seconds"), show(float("nan"), "number")
-    ('12.3\xa0ms', '–')
+    >>> show(0.0123, "seconds"), show(float("nan"), "number"), show(0.0042, "change"), show(True, "flag")
+    ('12.3\xa0ms', '–', '+0.42%', 'yes')
     """
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
@@ -92,6 +92,8 @@ def show(value: Any, kind: str = "text") -> str:
         "number": lambda v: f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.4g}",
         "ratio": lambda v: f"{v:.3f}×",
         "percent": lambda v: f"{100 * v:.1f}%",
+        "change": lambda v: f"{100 * v:+.2f}%".replace("-", "−"),
+        "flag": lambda v: "yes" if v else "no",
         "bytes": lambda v: _scaled(v, 1000, ("B", "kB", "MB", "GB", "TB")),
         "seconds": lambda v: f"{v:.3g}\xa0s" if v >= 1 else f"{1000 * v:.3g}\xa0ms",
     }
