@@ -9,8 +9,9 @@ import typer
 from typer.core import TyperGroup
 
 import flowrank
+from flowrank.cli.analysis import analyze
 from flowrank.cli.benchmarking import benchmark
-from flowrank.cli.compression import analyze, compress
+from flowrank.cli.compression import compress
 from flowrank.cli.console import out
 from flowrank.cli.evaluation import evaluate
 from flowrank.cli.forecasting import forecast

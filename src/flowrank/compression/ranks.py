@@ -54,10 +54,10 @@ def rank_table(pipeline: Any) -> pd.DataFrame:
 
 
 def _neurons(site: MlpSite, full: int) -> dict[str, Any]:
-    linears = site.linears
+    linears: dict[str, Any] = dict(site.linears)
     first, last = linears[site.reads[0]], linears[site.writes]
-    dense = MlpShape.dense(full).parameters(int(first.in_features), int(last.out_features), tuple(linears))
-    biases = {name: full if name in site.reads else int(last.out_features) for name in linears if site.beside}
+    dense = MlpShape.dense(full).parameters(first.in_features, last.out_features, tuple(linears))
+    biases = {name: full if name in site.reads else last.out_features for name in linears if site.beside}
     return {
         **{"stack": site.stack, "kind": site.kind, "layer": site.layer, "depth": site.depth},
         **{"part": "neurons", "head": -1, "full": full, "kept": site.width},

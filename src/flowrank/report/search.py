@@ -180,7 +180,7 @@ def stage_table(stages: pd.DataFrame) -> Table:
         "stages",
         "Every step of the search",
         columns,
-        stages[keys].astype(object).to_dict("records"),  # type: ignore[arg-type]
+        stages[keys].astype(object).to_dict("records"),
         note="Step 0 is the parent. A step shrinks the model of an earlier one; costs are relative to the parent. "
         "Without a loss: nothing that can be removed was left, and no model was made.",
     )
