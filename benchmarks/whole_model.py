@@ -6,8 +6,8 @@ python benchmarks/whole_model.py attention …   kept attention parameters 0.237
 python benchmarks/whole_model.py table …       all methods at equal parameters, with time, unhealed and healed
 python benchmarks/whole_model.py time MODEL …  parent and children beside stock code, paired
 
-Every result is a line of a file in the folder --work, and what is there is not done again. Calibration, healing and judging
-see synthetic series only; losses on the data sets are relative to the parent, geometric means.
+Every result is a line of a file in the folder --work, and what is there is not done again. Calibration, healing and
+judging see synthetic series, or those of --series; losses on the data sets are relative to the parent, geometric means.
 """
 
 from __future__ import annotations
@@ -86,7 +86,13 @@ def tolerances(arguments: argparse.Namespace, parent: Any, results: Results) -> 
             def compute(loss: float = loss, seed: int = seed, name: str = name) -> dict[str, Any]:
                 started = time.perf_counter()
                 found = flowrank.smallest(
-                    parent, Tolerance(loss), folder=arguments.work / f"{name}.search", seed=seed, **arguments.options
+                    parent,
+                    Tolerance(loss, unit=arguments.unit),
+                    folder=arguments.work / f"{name}.search",
+                    seed=seed,
+                    on_stage=lambda stage: print(stage, flush=True),
+                    **arguments.series,
+                    **arguments.options,
                 )
                 seconds = time.perf_counter() - started
                 found.save_pretrained(arguments.work / name, overwrite=True)
@@ -117,12 +123,14 @@ def attention(arguments: argparse.Namespace, parent: Any, results: Results) -> N
         folder = arguments.work / f"{arguments.model}-attention-{kept}"
 
         def plain(kept: float = kept, folder: Path = folder) -> dict[str, Any]:
-            child = flowrank.compress(parent, JointHeads(Budget(kept)))
+            child = flowrank.compress(parent, JointHeads(Budget(kept)), **arguments.series)
             child.save_pretrained(folder, overwrite=True)
             return scores.loss(child)
 
         def healed(folder: Path = folder) -> dict[str, Any]:
-            child = flowrank.heal(flowrank.load(folder), parent, Healing(steps=arguments.heal_steps))
+            child = flowrank.heal(
+                flowrank.load(folder), parent, Healing(steps=arguments.heal_steps), **arguments.series
+            )
             return scores.loss(child) | {"seconds": (child.recipe or {})["healing"]["seconds"]}
 
         results.row(f"{kept} unhealed", plain)
@@ -178,7 +186,7 @@ def smaller_dense(parent: Any, ratio: float) -> Any:
     return best
 
 
-def at_size(parent: Any, ratio: float) -> dict[str, Callable[[], Any]]:
+def at_size(parent: Any, ratio: float, series: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     """Methods that can reach a share of all parameters."""
     family, whole = family_of(parent), parent.inner_model.num_parameters()
     dense = sum(site.dense_parameters for site in family.sites)
@@ -195,7 +203,7 @@ def at_size(parent: Any, ratio: float) -> dict[str, Callable[[], Any]]:
     methods["WholeModel, factors too"] = WholeModel(Budget(ratio), parts=("heads", "neurons", "ends", "factors"))
     methods["WholeModel, for latency"] = WholeModel(Budget(ratio, unit="latency"))
     calls: dict[str, Callable[[], Any]] = {
-        name: lambda method=method: flowrank.compress(parent, method, calibration_series=768)  # type: ignore[misc]
+        name: lambda method=method: flowrank.compress(parent, method, calibration_series=768, **series)  # type: ignore[misc]
         for name, method in methods.items()
     }
     return calls | {
@@ -209,7 +217,7 @@ def table(arguments: argparse.Namespace, parent: Any, results: Results) -> None:
     scores = Scores(parent, arguments.data, arguments.backtests, arguments.max_series)
     rows = []
     for ratio in SIZES:
-        for name, make in at_size(parent, ratio).items():
+        for name, make in at_size(parent, ratio, arguments.series).items():
             folder = arguments.work / f"{arguments.model}-{ratio}-{name.replace(' ', '-')}"
 
             def unhealed(make: Any = make, folder: Path = folder) -> dict[str, Any]:
@@ -221,7 +229,9 @@ def table(arguments: argparse.Namespace, parent: Any, results: Results) -> None:
                 return {"kept": kept, "time": latency["median"], "fastest": latency["min"], **scores.loss(child)}
 
             def healed(folder: Path = folder) -> dict[str, Any]:
-                child = flowrank.heal(flowrank.load(folder), parent, Healing(steps=arguments.heal_steps))
+                child = flowrank.heal(
+                    flowrank.load(folder), parent, Healing(steps=arguments.heal_steps), **arguments.series
+                )
                 return scores.loss(child)
 
             plain = results.row(f"{ratio} {name}", unhealed)
@@ -265,11 +275,14 @@ def main() -> None:
     parser.add_argument("--heal-steps", type=int, default=300)
     parser.add_argument("--max-series", type=int, help="of each data set; default: all")
     parser.add_argument("--options", type=json.loads, default={}, help="JSON, of flowrank.smallest")
+    parser.add_argument("--series", help="file of series that calibrate, heal and judge; default: synthetic ones")
+    parser.add_argument("--unit", default="parameters", help="tolerance: what is to become small")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    arguments.series = {"series": arguments.series, "timestamp_column": None} if arguments.series else {}
     arguments.work.mkdir(parents=True, exist_ok=True)
     if arguments.what != "time" and (arguments.data is None or arguments.backtests is None):
         parser.error("--data and --backtests are needed")

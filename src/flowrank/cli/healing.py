@@ -34,8 +34,11 @@ def heal(
     minutes: Annotated[float | None, typer.Option(help="Minutes; what comes first ends it.")] = None,
     batch: Annotated[int | None, typer.Option(help="Series a step. Default: 64 (T5: 16).")] = None,
     distillation: Annotated[float | None, typer.Option(help="Weight of the parent's forecasts. Default: 1.")] = None,
-    truth: Annotated[float | None, typer.Option(help="Weight of the true future. Default: 0.5.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak rate of AdamW. Default: 0.001 (T5: 0.005).")] = None,
+    truth: Annotated[float | None, typer.Option(help="Weight of the true future. Default: 0.")] = None,
+    optim: Annotated[str | None, typer.Option(help="adamw or muon. Default: adamw.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak rate of AdamW. Default: 0.0001; beside Muon 0.001 (T5: 0.005).")
+    ] = None,
     muon_learning_rate: Annotated[
         float | None, typer.Option(help="Peak rate of Muon. Default: 0.001 (T5: 0.003).")
     ] = None,
@@ -62,6 +65,7 @@ def heal(
         "batch": batch,
         "distillation": distillation,
         "truth": truth,
+        "optim": optim,
         "learning_rate": learning_rate,
         "muon_learning_rate": muon_learning_rate,
         "patience": patience,

@@ -14,6 +14,7 @@ from flowrank.compression.allocation import Budget, allocate
 from flowrank.compression.factorize import factorization_of
 from flowrank.compression.methods import Method, WholeModel, describe, passes
 from flowrank.compression.prices import Latency, Price, price_in
+from flowrank.compression.repair import repair
 from flowrank.compression.shapes import Weights
 from flowrank.compression.whole import WholeFactorization
 from flowrank.errors import FlowrankError
@@ -172,6 +173,8 @@ def _shrunk(
         goal = dense * method.allocation.ratio ** (round_ / method.rounds)
         weights = whole.shrunk(goal, price, unit=unit, uniform=not isinstance(method.allocation, Budget))
         made = around(child_of(made.inner_model, weights))
+    if method.refit:
+        repair(family_of(made), family_of(pipeline), contexts)
     return made
 
 

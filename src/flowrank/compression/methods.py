@@ -92,11 +92,14 @@ class WholeModel(_Method):
         What competes: "heads", "neurons", "ends" (ranks of the matrices where series enter and forecasts leave: patch
         blocks and vocabulary) and, by default not, "factors" (ranks of feed-forward matrices: a little smaller, but
         one product more on the way).
+    refit
+        Whether, at the end, the output matrix of every layer in turn is fitted so that what comes out is the parent's.
     """
 
     allocation: Budget | Uniform
     rounds: int = 2
     parts: tuple[str, ...] = ("heads", "neurons", "ends")
+    refit: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 from chronos.chronos_bolt import ResidualBlock
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers.models.t5.modeling_t5 import T5Attention
 
@@ -255,6 +255,14 @@ class Family(ABC):
         series, when the parent's forecasts are taken as the truth. So one backward pass measures what a small change
         anywhere costs.
         """
+
+    @abstractmethod
+    def run(self, contexts: Sequence[Tensor]) -> Tensor:
+        """Run the model on series: its quantiles (B, 1, quantiles · H), or logits (B, H, vocabulary) of their ends."""
+
+    @abstractmethod
+    def seen(self, contexts: Sequence[Tensor]) -> Bool[Tensor, "batch tokens"]:
+        """Which of the encoder's tokens are no padding when series are run together."""
 
     @contextmanager
     def instrumented(self, *, gradients: bool) -> Iterator[None]:

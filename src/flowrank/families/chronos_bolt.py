@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from flowrank.families.base import Family, pad_left
@@ -38,14 +38,25 @@ class ChronosBolt(Family):
         to its own expected loss, which goes with the width of its forecast.
         """
         model = self.model
-        hidden, _, embeds, mask = model.encode(pad_left(contexts, model.device))
-        decoded = model.decode(embeds, mask, hidden)
-        quantiles = model.output_patch_embedding(decoded).view(
-            len(contexts), model.num_quantiles, model.chronos_config.prediction_length
-        )
+        quantiles = self.run(contexts).view(len(contexts), model.num_quantiles, model.chronos_config.prediction_length)
         curvature = _curvature(quantiles.detach().double(), model.quantiles.double())
         signs = torch.randint(0, 2, quantiles.shape, generator=generator).to(quantiles) * 2 - 1
         return (signs * curvature.sqrt().to(quantiles) * quantiles).sum()
+
+    def run(self, contexts: Sequence[Tensor]) -> Float[Tensor, "batch 1 outputs"]:
+        """Forecast one block."""
+        model = self.model
+        hidden, _, embeds, mask = model.encode(pad_left(contexts, model.device))
+        return model.output_patch_embedding(model.decode(embeds, mask, hidden))
+
+    def seen(self, contexts: Sequence[Tensor]) -> Bool[Tensor, "batch tokens"]:
+        """Patches with an observation, and the [REG] token."""
+        model = self.model
+        patches = model.patch(pad_left(contexts, model.device)[:, -model.chronos_config.context_length :])
+        seen = patches.isnan().logical_not().any(dim=-1)
+        if model.chronos_config.use_reg_token:
+            seen = torch.cat([seen, seen.new_ones(len(seen), 1)], dim=1)
+        return seen
 
 
 def _curvature(

@@ -25,7 +25,8 @@ _OF_FAMILY: dict[type, dict[str, Any]] = {
     FlowrankBoltPipeline: {"batch": 64, "horizons": (), "rates": (1e-3, 1e-3)},
     FlowrankT5Pipeline: {"batch": 16, "horizons": (12, 24), "rates": (3e-3, 5e-3)},
 }
-"""Where the options leave it open: batch, horizons beside the model's own, rates of Muon and AdamW."""
+"""Where the options leave it open: batch, horizons beside the model's own, rates of Muon and of AdamW beside it."""
+_ADAMW = 1e-4
 _HELD_OUT_BATCH = 64
 
 
@@ -153,7 +154,7 @@ def recipe_for(child: Pipeline, options: Healing) -> Recipe:
         horizons=tuple(length for length in horizons if length <= horizon),
         per_device_train_batch_size=options.batch or own["batch"],
         muon_learning_rate=options.muon_learning_rate or own["rates"][0],
-        learning_rate=options.learning_rate or own["rates"][1],
+        learning_rate=options.learning_rate or (own["rates"][1] if options.optim == "muon" else _ADAMW),
         optim=options.optim,
         max_steps=options.most_steps,
         minutes=options.minutes,

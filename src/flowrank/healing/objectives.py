@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-LEAST_SPREAD = 0.05
+LEAST_SPREAD = 0.3
 """Smallest expected loss of a parent taken at its word, in standard deviations of the context."""
 
 

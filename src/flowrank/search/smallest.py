@@ -17,6 +17,7 @@ from flowrank.calibration import POINTS, Calibration
 from flowrank.compression import Budget, WholeModel
 from flowrank.compression.apply import account, around, child_of, emptied, parent_name, refuse_uneven
 from flowrank.compression.prices import Latency, Price, price_in
+from flowrank.compression.repair import layers_to_fit, repair
 from flowrank.compression.whole import WholeFactorization
 from flowrank.cost import Machine
 from flowrank.errors import FlowrankError, check_count
@@ -293,6 +294,10 @@ class _Search:
             pass
         else:
             child = around(child_of(model.inner_model, weights))
+            with self._bar(
+                f"stage {number}: fitting", len(self.calibration.contexts) * layers_to_fit(child.inner_model)
+            ) as advance:
+                repair(family_of(child), family_of(self.parent), self.calibration.contexts, advance)
             verdict = self.judge.compare(child)
             if self.steps and verdict.upper > self.tolerance.max_loss:
                 child, healed = self._healed(child, number), True
