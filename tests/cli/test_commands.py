@@ -62,7 +62,7 @@ class TestCompress:
         assert quietly("compress", bolt_folder, "child", *SMALL) == 0
         recipe = flowrank.load("./child").recipe
         assert recipe["method"]["name"] == "JointHeads"
-        assert recipe["allocation"] == {"name": "Budget", "ratio": 0.25}
+        assert recipe["allocation"] == {"name": "Budget", "ratio": 0.25, "unit": "parameters"}
         assert recipe["seed"] == 0
         assert recipe["calibration"]["source"] == "synthetic, seed 0"
 

@@ -49,7 +49,7 @@ class TestMaxLoss:
     def test_a_search_that_was_cut_off_goes_on(self, bolt_folder, here, series, capsys, monkeypatch):
         from flowrank.cli import searching
 
-        call = ("compress", bolt_folder, "child", "--max-loss", "0.5", "--heal-steps", "2", "--series", "series.csv")
+        call = ("compress", bolt_folder, "child", "--max-loss", "0.5", "--heal-steps", "0", "--series", "series.csv")
         call = (*call, *SMALL)
         tell = searching._tell
 
@@ -149,11 +149,11 @@ class TestMaxLoss:
         (("--allocation", "uniform"), Uniform(0.4)),
     ],
 )
-def test_whole_models(folder, here, capsys, options, allocation):
+def test_whole_models(bolt_folder, here, capsys, options, allocation):
     call = ("--method", "whole", "--ratio", "0.4", "--calibration-series", "9", "--calibration-points", "64")
-    assert quietly("compress", folder, "child", *call, *options) == 0
+    assert quietly("compress", bolt_folder, "child", *call, *options) == 0
     method = WholeModel(allocation, rounds=1 if "--rounds" in options else 2)
-    parent = flowrank.load(folder)
+    parent = flowrank.load(bolt_folder)
     expected = flowrank.compress(parent, method, calibration_series=9, calibration_points=64)
     child = flowrank.load("./child")
     assert tensor_digest(child.inner_model) == tensor_digest(expected.inner_model)
