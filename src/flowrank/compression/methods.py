@@ -120,7 +120,8 @@ def describe(value: Any) -> dict[str, Any]:
         for field in fields(value)
         if not is_dataclass(getattr(value, field.name))
     }
-    return {"name": type(value).__name__, **{k: v for k, v in options.items() if v is not None}}
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items() if v is not None}
+    return {"name": type(value).__name__, **plain}
 
 
 def passes(method: Any) -> int:

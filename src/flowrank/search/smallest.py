@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -152,7 +152,7 @@ def smallest(
     }
     with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as place:
         home = Path(place).expanduser()
-        _claim(home, settings)
+        _refuse_other(home, settings)
         past = None if series is None else _pasts(series, horizon, columns)
         search = _Search(
             parent=pipeline,
@@ -175,11 +175,14 @@ def smallest(
             seed=seed,
             progress=progress,
         )
+        home.mkdir(parents=True, exist_ok=True)
+        with atomic_file(home / _SETTINGS, overwrite=True) as temporary:
+            temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         return search.run(on_stage)
 
 
-def _claim(home: Path, settings: dict[str, Any]) -> None:
-    """Take the folder for this search, or refuse it."""
+def _refuse_other(home: Path, settings: dict[str, Any]) -> None:
+    """Refuse a folder of another search, or of something else."""
     path = home / _SETTINGS
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -198,9 +201,6 @@ def _claim(home: Path, settings: dict[str, Any]) -> None:
             found=f"{str(home)!r}, which holds something else",
             todo="choose another folder",
         )
-    home.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path, overwrite=True) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _pasts(series: Any, horizon: int, columns: dict[str, Any]) -> list[Series]:
@@ -351,7 +351,7 @@ class _Search:
             return made
         made.name = f"{parent_name(self.parent)} compressed"
         made.recipe = account(self.parent, made.inner_model, self.calibration, POINTS, self.seed) | {
-            "method": {"name": "WholeModel", "healed": any(stage.healed and stage.held for stage in stages)},
+            "method": {"name": "WholeModel", "healed": any(stage.healed for stage in _lineage(best, stages))},
             "allocation": {"name": "Tolerance", **asdict(self.tolerance)},
             "search": {
                 "steps": self.steps,
@@ -367,6 +367,15 @@ class _Search:
 
 def _smallest_held(stages: list[Stage]) -> Stage | None:
     return min((stage for stage in stages if stage.held), key=lambda stage: stage.cost, default=None)
+
+
+def _lineage(stage: Stage, stages: list[Stage]) -> Iterator[Stage]:
+    """A stage and those that it goes back to."""
+    by_number = {one.number: one for one in stages}
+    current: Stage | None = stage
+    while current is not None:
+        yield current
+        current = by_number.get(current.start)
 
 
 def _next(stages: list[Stage]) -> float | None:
