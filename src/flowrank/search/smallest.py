@@ -57,7 +57,7 @@ class Stage:
     loss, upper
         Of the metric, see `Verdict`; None where the model cannot become so small.
     healed
-        Whether it was healed.
+        Whether it was healed, and the better for it.
     held
         Whether it stayed within the tolerance.
     seconds
@@ -300,8 +300,10 @@ class _Search:
                 repair(family_of(child), family_of(self.parent), self.calibration.contexts, advance)
             verdict = self.judge.compare(child)
             if self.steps and verdict.upper > self.tolerance.max_loss:
-                child, healed = self._healed(child, number), True
-                verdict = self.judge.compare(child)
+                better = self._healed(child, number)
+                found = self.judge.compare(better)
+                if found.upper < verdict.upper:
+                    child, verdict, healed = better, found, True
         held = verdict is not None and verdict.upper <= self.tolerance.max_loss
         if held:
             child.save_pretrained(self._place(number), overwrite=True)
