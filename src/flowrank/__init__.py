@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from flowrank.compression import WeightSVD as WeightSVD
     from flowrank.compression import WholeModel as WholeModel
     from flowrank.compression import compress as compress
+    from flowrank.compression import fastest as fastest
+    from flowrank.compression import quantize as quantize
     from flowrank.compression import rank_table as rank_table
     from flowrank.errors import FlowrankError as FlowrankError
     from flowrank.evaluation import evaluate as evaluate
@@ -70,9 +72,11 @@ _HOMES = {
     "compress": "compression",
     "embedded_models": "models",
     "evaluate": "evaluation",
+    "fastest": "compression",
     "forecast": "forecasting",
     "heal": "healing",
     "load": "pipelines",
+    "quantize": "compression",
     "rank_table": "compression",
     "read_series": "series",
     "relative_scores": "evaluation",

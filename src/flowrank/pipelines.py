@@ -24,6 +24,7 @@ from flowrank.models.card import model_card
 from flowrank.models.checkpoint import MODEL_FILES, RECIPE, Checkpoint
 from flowrank.models.config import CompressedT5Config
 from flowrank.models.embedded import DEFAULT
+from flowrank.models.quantized import quantized_layers
 from flowrank.models.t5 import CompressedChronosBolt, CompressedT5ForConditionalGeneration
 
 
@@ -345,7 +346,8 @@ def load(
         Where the weights go: ``"cpu"``, ``"cuda"``, ``"auto"`` or what transformers accepts.
     dtype
         ``"auto"`` (as saved), ``"float32"``, ``"bfloat16"``, ``"float16"``, a torch dtype, or ``"fastest"``: bfloat16
-        where a short measurement finds that the device multiplies it faster, else float32.
+        where a short measurement finds that the device multiplies it faster, else float32. A model of 8-bit integers
+        (`flowrank.quantize`) opens as it is.
     revision
         Commit, branch or tag on the hub.
     engine
@@ -376,6 +378,8 @@ def load(
     check_engine(engine)
     check_budget(memory_budget)
     checkpoint = Checkpoint.find(source, revision=revision)
+    if dtype == "fastest" and quantized_layers(checkpoint.config):
+        dtype = "auto"
     if dtype == "fastest":
         auto = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = fastest_dtype(device_map if device_map != "auto" and isinstance(device_map, str) else auto)

@@ -19,6 +19,7 @@ from flowrank.cli.healing import heal
 from flowrank.cli.models import models
 from flowrank.cli.pages import datasheet, demo, report
 from flowrank.cli.pretraining import pretrain, pretrain_command
+from flowrank.cli.quantizing import quantize
 
 
 class Commands(TyperGroup):
@@ -55,6 +56,7 @@ def _pretrain_by_name() -> None:
 app.command()(models)
 app.command()(compress)
 app.command()(heal)
+app.command()(quantize)
 app.command()(analyze)
 app.command()(evaluate)
 app.command()(benchmark)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flowrank.compression.allocation import Allocation, Budget, Epsilon, FlowOfRanks, Uniform
 from flowrank.compression.apply import compress
+from flowrank.compression.integers import fastest, quantize
 from flowrank.compression.methods import InputSVD, JointHeads, Method, WeightSVD, WholeModel
 from flowrank.compression.ranks import rank_table
 
@@ -19,5 +20,7 @@ __all__ = [
     "WeightSVD",
     "WholeModel",
     "compress",
+    "fastest",
+    "quantize",
     "rank_table",
 ]

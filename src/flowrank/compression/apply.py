@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from flowrank.calibration import POINTS, Calibration
 from flowrank.compression.allocation import Budget, allocate
@@ -21,6 +21,7 @@ from flowrank.errors import FlowrankError
 from flowrank.families import Family, family_of
 from flowrank.models import CompressedT5Config, attention_parameters, model_class_of, tensor_digest
 from flowrank.models.attention import CompressedT5Attention
+from flowrank.models.quantized import refuse_quantized
 from flowrank.pipelines import FlowrankBoltPipeline, FlowrankT5Pipeline, Pipeline
 from flowrank.progress import progress_bar
 from flowrank.versions import versions
@@ -80,6 +81,7 @@ def compress(
     """
     family = family_of(pipeline)
     parent = family.model
+    refuse_quantized(parent, "pipeline", "compress")
     if isinstance(method, WholeModel):
         refuse_uneven(family)
     else:
@@ -207,8 +209,6 @@ def parent_name(pipeline: Any) -> str:
 def child_of(parent: PreTrainedModel, weights: Weights) -> PreTrainedModel:
     """A copy of ``parent`` in which some layers are replaced; all other tensors are the parent's own."""
     config = weights.shapes.config(parent.config)
-    with torch.device("meta"):
-        child = model_class_of(config)(config)
     state = dict(parent.state_dict())
     reference = parent.get_parameter("encoder.final_layer_norm.weight")
     for name, tensors in weights.tensors.items():
@@ -217,6 +217,13 @@ def child_of(parent: PreTrainedModel, weights: Weights) -> PreTrainedModel:
             for key in [key for key in state if key.startswith(tuple(f"{alias}{layer}." for layer in layers))]:
                 del state[key]
             state |= {f"{alias}.{suffix}": tensor.to(reference).contiguous() for suffix, tensor in tensors.items()}
+    return assembled(config, state, parent)
+
+
+def assembled(config: PreTrainedConfig, state: dict[str, Tensor], parent: PreTrainedModel) -> PreTrainedModel:
+    """A model of a config, of these very tensors; all that is no weight is as in ``parent``."""
+    with torch.device("meta"):
+        child = model_class_of(config)(config)
     child.load_state_dict(state, assign=True)
     _tie_like(child, parent)
     for name, buffer in parent.named_buffers():

@@ -21,6 +21,7 @@ from flowrank.healing.lessons import Lessons
 from flowrank.healing.objectives import Objective, QuantileObjective, TokenObjective
 from flowrank.healing.options import Healing
 from flowrank.models import tensor_digest
+from flowrank.models.quantized import refuse_quantized
 from flowrank.pipelines import FlowrankBoltPipeline, FlowrankT5Pipeline, Pipeline
 from flowrank.pretraining.budget import Clock, rate
 from flowrank.pretraining.optimizer import optimizer_for
@@ -249,6 +250,7 @@ def _check_pair(child: Any, parent: Any) -> None:
                 found=type(one).__name__,
                 todo="open it with flowrank.load",
             )
+        refuse_quantized(one.inner_model, argument, "heal")
     kind = FlowrankBoltPipeline if isinstance(parent, FlowrankBoltPipeline) else FlowrankT5Pipeline
     if not isinstance(child, kind):
         raise FlowrankError("child", expected=f"a {kind.__name__}, as the parent is", found=type(child).__name__)

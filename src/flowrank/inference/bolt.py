@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from flowrank.inference.chunks import budget_on, even_chunks
 from flowrank.inference.cross import look
-from flowrank.inference.layers import DecoderLayer, Encoder, add_projection, normalised, project, width_of
+from flowrank.inference.layers import DecoderLayer, Encoder, add_projection, matrix_of, normalised, project, width_of
 from flowrank.inference.packing import Packed, by_length
 from flowrank.inference.products import product
 from flowrank.models.layers import FactoredLinear
@@ -144,5 +144,5 @@ def through(block: ResidualBlock, x: Tensor) -> Tensor:
 def _affine(x: Tensor, layer: nn.Module) -> Tensor:
     """Map rows (n, in) to (n, out) by a linear layer, dense or of two factors, with a bias."""
     if isinstance(layer, FactoredLinear):
-        x, layer = product(x, layer.down.weight), layer.up
-    return product(x, layer.weight, layer.bias)  # type: ignore[arg-type]
+        x, layer = product(x, matrix_of(layer.down)), layer.up
+    return product(x, matrix_of(layer), layer.bias)  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from torch import Tensor
 from flowrank.cost import prefers_latent
 from flowrank.inference.layers import Heads, project
 from flowrank.inference.packing import Packed
+from flowrank.models.quantized import Int8Weight
 
 CROSS_CACHES = ("auto", "keys", "latent")
 
@@ -115,5 +116,7 @@ def cross_caches(
 
 
 def _is_faster_latent(heads: Heads, packed: Packed, paths: int) -> bool:
+    if any(isinstance(matrix, Int8Weight) for matrix in (*heads.key, *heads.value)):
+        return False  # integers multiply from one side only
     d = heads.key[0].shape[1]
     return prefers_latent(d, heads.count, heads.features, tokens=packed.longest, paths=paths, series=packed.series)

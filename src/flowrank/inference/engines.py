@@ -26,13 +26,14 @@ from flowrank.inference.cross import CROSS_CACHES
 from flowrank.models.attention import CompressedT5Attention
 from flowrank.models.layers import FactoredEmbedding, FactoredLinear
 from flowrank.models.mlp import CompressedResidualBlock, CompressedT5DenseActDense, CompressedT5DenseGatedActDense
+from flowrank.models.quantized import Int8Linear
 
 ENGINES = ("exact", "stock")
 _Engine = TypeVar("_Engine")
 
 _BLOCKS = (ResidualBlock, CompressedResidualBlock)
 _KNOWN = (
-    *(T5Attention, CompressedT5Attention, FactoredLinear, FactoredEmbedding),
+    *(T5Attention, CompressedT5Attention, FactoredLinear, FactoredEmbedding, Int8Linear),
     *(T5Stack, T5Block, T5LayerSelfAttention, T5LayerCrossAttention, T5LayerFF),
     *(T5DenseActDense, T5DenseGatedActDense, T5LayerNorm),
     *(CompressedT5DenseActDense, CompressedT5DenseGatedActDense),
@@ -133,7 +134,7 @@ def knows(model: PreTrainedModel) -> bool:
             return False
         if _has_bias(module) and type(parent) not in _BLOCKS and not (type(parent) is FactoredLinear and name == "up"):
             return False
-        kinds.update((one.device, one.dtype) for one in weights.values() if one is not None)
+        kinds.update((one.device, one.dtype) for one in weights.values() if one is not None and one.dtype != torch.int8)
     if len(kinds) != 1:
         return False
     ((device, dtype),) = kinds
@@ -156,7 +157,7 @@ def _below(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Module]]:
 def _has_bias(module: nn.Module) -> bool:
     """Whether a linear layer, dense or of two factors, adds something."""
     last = module._modules.get("up") if type(module) is FactoredLinear else module
-    return type(last) is nn.Linear and last._parameters.get("bias") is not None
+    return isinstance(last, nn.Linear | Int8Linear) and last._parameters.get("bias") is not None
 
 
 def _is_plain(module: nn.Module) -> bool:

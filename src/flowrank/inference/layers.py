@@ -16,11 +16,12 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers.models.t5.modeling_t5 import T5Attention, T5DenseActDense, T5LayerFF, T5LayerNorm, T5Stack
 
 from flowrank.inference.packing import Packed
-from flowrank.inference.products import add_product, product
+from flowrank.inference.products import Matrix, add_product, product
 from flowrank.models.attention import CompressedT5Attention, HeadLayout
 from flowrank.models.layers import FactoredEmbedding, FactoredLinear
+from flowrank.models.quantized import Int8Linear, Int8Weight
 
-Matrices = tuple[Tensor, ...]
+Matrices = tuple[Matrix, ...]
 """One weight (out, in), or the two factors of one, applied from the left to the right."""
 
 _ROWS = 1024  # of a feed-forward layer at once: the hidden units then stay in the cache
@@ -80,7 +81,7 @@ class Heads:
 
     def to_source(self, query: Tensor) -> Tensor:
         """Take queries (…, h, n, d_qk) to the space of what they look at, (…, h, n, d), by W_K of each head."""
-        *before, last = self.key
+        *before, last = (_dense(matrix) for matrix in self.key)
         query = query @ last.unflatten(0, (self.count, -1))
         for matrix in reversed(before):
             query = query @ matrix
@@ -90,7 +91,7 @@ class Heads:
         """Take what was read there, (…, h, n, d), back to values (…, h, n, d_vo), by W_V of each head."""
         *before, last = self.value
         read = project(read, tuple(before))
-        return read @ last.unflatten(0, (self.count, -1)).transpose(1, 2)
+        return read @ _dense(last).unflatten(0, (self.count, -1)).transpose(1, 2)
 
     def biased(self, bias: Tensor) -> Tensor:
         """The heads' part of a position bias (1, heads of the layer, …)."""
@@ -100,29 +101,42 @@ class Heads:
 def matrices_of(layer: nn.Module) -> Matrices:
     """Weights of a linear layer without a bias."""
     if isinstance(layer, FactoredLinear):
-        return layer.down.weight.detach(), layer.up.weight.detach()
-    return (layer.weight.detach(),)  # type: ignore[operator]
+        return matrix_of(layer.down), matrix_of(layer.up)
+    return (matrix_of(layer),)
+
+
+def matrix_of(layer: nn.Module) -> Matrix:
+    """Weight of a linear layer that is one matrix."""
+    return layer.quantized if isinstance(layer, Int8Linear) else layer.weight.detach()  # type: ignore[operator]
+
+
+def _dense(matrix: Matrix) -> Tensor:
+    return matrix.dense() if isinstance(matrix, Int8Weight) else matrix
 
 
 def _spread(layer: nn.Module, layout: HeadLayout) -> Matrices:
     """Weights whose output features lie on an even grid of heads."""
     *before, last = matrices_of(layer)
+    total = len(layout.widths) * layout.widest
+    if isinstance(last, Int8Weight):
+        return (*before, last if layout.even else last.with_rows(layout.slots(last.values.device), total))
     if not layout.even:
-        grid = last.new_zeros(len(layout.widths) * layout.widest, last.shape[1])
-        last = grid.index_copy_(0, layout.slots(last.device), last)
+        last = last.new_zeros(total, last.shape[1]).index_copy_(0, layout.slots(last.device), last)
     return (*before, last)
 
 
 def _gathered(layer: nn.Module, layout: HeadLayout) -> Matrices:
     """Weights whose input features lie on an even grid of heads."""
     first, *after = matrices_of(layer)
+    total = len(layout.widths) * layout.widest
+    if isinstance(first, Int8Weight):
+        return (first if layout.even else first.with_columns(layout.slots(first.values.device), total), *after)
     if not layout.even:
-        grid = first.new_zeros(first.shape[0], len(layout.widths) * layout.widest)
-        first = grid.index_copy_(1, layout.slots(first.device), first)
+        first = first.new_zeros(first.shape[0], total).index_copy_(1, layout.slots(first.device), first)
     return (first, *after)
 
 
-def project(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+def project(x: Tensor, matrices: Sequence[Matrix]) -> Tensor:
     """Map rows (n, in) to (n, out)."""
     for matrix in matrices:
         x = product(x, matrix)

@@ -11,21 +11,29 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from flowrank.models.quantized import Int8Weight, int8_product
+
 _MANY = 2048  # rows from which on the addition inside MKL's product is worth more
 _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False) -> Tensor:
+Matrix = Tensor | Int8Weight
+"""A weight (out, in), of floating-point numbers or of integers."""
+
+
+def product(x: Tensor, weight: Matrix, bias: Tensor | None = None, *, relu: bool = False) -> Tensor:
     """Map rows (n, in) by a weight (out, in), as `torch.nn.functional.linear` does; then ReLU, if asked."""
+    if isinstance(weight, Int8Weight):
+        return int8_product(x, weight, bias, relu=relu)
     if _by_onednn(x, weight):
         return _ONEDNN(x, weight, bias, "relu" if relu else "none", [], "")  # type: ignore[misc]
     result = linear(x, weight, bias)
     return result.relu_() if relu else result
 
 
-def add_product(x: Tensor, update: Tensor, weight: Tensor) -> None:
+def add_product(x: Tensor, update: Tensor, weight: Matrix) -> None:
     """Add the product of rows ``update`` (n, in) and a weight (out, in) to ``x`` (n, out), in place."""
-    if len(x) < _MANY and _by_onednn(update, weight):
+    if isinstance(weight, Int8Weight) or (len(x) < _MANY and _by_onednn(update, weight)):
         x += product(update, weight)
     else:
         x.addmm_(update, weight.t())

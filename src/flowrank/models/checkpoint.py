@@ -16,6 +16,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from flowrank.errors import FlowrankError
 from flowrank.models.config import CompressedT5Config
 from flowrank.models.embedded import EMBEDDED, embedded_models
+from flowrank.models.quantized import check_place
 
 RECIPE = "recipe.json"
 WEIGHTS = "model.safetensors"
@@ -76,6 +77,7 @@ class Checkpoint:
         self._check_weights(model_class)
         kwargs.pop("trust_remote_code", None)
         kwargs["dtype"] = _dtype(kwargs.pop("torch_dtype", kwargs.get("dtype", "auto")))
+        check_place(self.config, kwargs.get("device_map"), kwargs["dtype"])
         model = model_class.from_pretrained(self.folder, *args, use_safetensors=True, **kwargs)
         return model.eval()
 

@@ -185,6 +185,9 @@ class CompressedT5Config(T5Config):
     vocabulary_ranks (`dict`, *optional*):
         Inner ranks of ``"embedding"`` and ``"head"``, where they are two factors (Chronos-T5 only). If either is
         given, the two share nothing.
+    quantization (`dict`, *optional*):
+        ``{"weights": "int8", "layers": [...]}``: the linear layers, by name, whose weights are 8-bit integers (see
+        `flowrank.quantize`).
     """
 
     model_type = "flowrank_t5"
@@ -192,6 +195,7 @@ class CompressedT5Config(T5Config):
     attention_shapes: dict[str, Any] | None = None
     mlp_shapes: Any = None
     vocabulary_ranks: Any = None
+    quantization: Any = None
 
     def shape_of(self, layer: str) -> AttentionShape:
         """Shape of the attention layer of that name.

@@ -86,5 +86,5 @@ def draw(layer: nn.Module, spread: float) -> None:
 
 
 def dtype_of(layer: nn.Module) -> torch.dtype:
-    """Number type of a linear layer."""
-    return next(layer.parameters()).dtype
+    """Number type of what a linear layer reads."""
+    return next(one.dtype for one in layer.parameters() if one.is_floating_point())

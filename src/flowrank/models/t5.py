@@ -21,6 +21,7 @@ from flowrank.models.attention import CompressedT5Attention
 from flowrank.models.config import PROJECTIONS, CompressedT5Config
 from flowrank.models.layers import FactoredEmbedding, draw, linear
 from flowrank.models.mlp import compressed_mlp
+from flowrank.models.quantized import Int8Linear, Int8Weight, quantized_layers
 
 
 def attention_layers(model: nn.Module) -> dict[str, T5Attention]:
@@ -90,6 +91,7 @@ class _CompressedMixin(T5PreTrainedModel):
         self._compress_mlps(config)
         self._compress_vocabulary(config)
         self.post_init()
+        self._quantize(config)
 
     def _compress_mlps(self, config: CompressedT5Config) -> None:
         stock = mlp_layers(self)
@@ -105,6 +107,18 @@ class _CompressedMixin(T5PreTrainedModel):
             if _is_real(compressed):
                 compressed.initialise(config)
             self._put(name, compressed)
+
+    def _quantize(self, config: CompressedT5Config) -> None:
+        dense = {name: layer for name, layer in self.named_modules() if type(layer) is nn.Linear}
+        for name in quantized_layers(config):
+            if name not in dense:
+                raise FlowrankError(
+                    "config.json quantization",
+                    expected="names of linear layers of the model",
+                    found=f"{name!r}, which is none of {type(self).__name__}",
+                    todo="restore config.json from the machine that quantized the model",
+                )
+            self._put(name, Int8Linear(Int8Weight.of(dense[name].weight), dense[name].bias))
 
     def _compress_vocabulary(self, config: CompressedT5Config) -> None:
         if config.vocabulary_ranks:
