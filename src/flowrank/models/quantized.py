@@ -67,8 +67,9 @@ class Int8Weight:
 
 def _rounded(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Integers of every row, and its step (n, 1)."""
-    step = rows.abs().amax(dim=1, keepdim=True).clamp_(min=torch.finfo(rows.dtype).tiny * _STEPS).mul_(1 / _STEPS)
-    return (rows / step).round_().to(torch.int8), step
+    work = rows.abs()  # once: at many rows, new memory costs more than the arithmetic
+    step = work.amax(dim=1, keepdim=True).clamp_(min=torch.finfo(rows.dtype).tiny * _STEPS).mul_(1 / _STEPS)
+    return torch.div(rows, step, out=work).round_().to(torch.int8), step
 
 
 @torch.no_grad()
