@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -53,6 +56,37 @@ def test_product_is_that_of_the_rounded_numbers(rows, inputs, outputs, onednn):
         0.51 * (a_step * w.abs().sum(1) + w_step.T * a.abs().sum(1, keepdim=True)) + 0.26 * inputs * a_step * w_step.T
     )
     assert ((found - (a @ w.T + bias)).abs() <= bound).all()
+
+
+WITHOUT_VNNI = """
+import torch
+from flowrank.models.quantized import Int8Weight, int8_product, multiplies_exactly
+torch.manual_seed(0)
+x, weight = torch.randn(40, 256), Int8Weight.of(torch.randn(64, 256))
+step = x.abs().amax(1, keepdim=True) / 127
+expected = ((x / step).round() * step).double() @ weight.dense().double().T
+assert (int8_product(x, weight) - expected).abs().mean() < 1e-3
+print(multiplies_exactly(True))
+"""
+
+
+@pytest.mark.parametrize("instructions", ["AVX2", "DEFAULT"])
+def test_processors_that_lose_sums_multiply_another_way(instructions):
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
+    done = subprocess.run([sys.executable, "-c", WITHOUT_VNNI], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_both_ways_give_the_same(monkeypatch):
+    from flowrank.models import quantized
+
+    x, weight, bias = random(20, 128), Int8Weight.of(random(64, 128, seed=1)), random(64, seed=2)
+    found = []
+    for exact in (True, False):
+        monkeypatch.setattr(quantized, "multiplies_exactly", lambda _, exact=exact: exact)
+        with torch.backends.mkldnn.flags(enabled=False):
+            found.append(int8_product(x, weight, bias, relu=True))
+    assert torch.allclose(*found, atol=1e-5)
 
 
 def test_rows_do_not_depend_on_their_neighbours_and_nothing_is_something():

@@ -1,16 +1,19 @@
 """Linear layers whose weights are 8-bit integers, multiplied by activations that are quantised row by row.
 
 A weight keeps one scale an output, a row of activations gets one as it comes; both are symmetric. The product of the
-integers is exact (`torch._int_mm`, oneDNN's on CPUs), so a row's result does not depend on its neighbours.
+integers is exact (`torch._int_mm`, oneDNN's on CPUs), so a row's result does not depend on its neighbours. Where the
+processor would lose some of it, the integers are multiplied as fp32 numbers: the same forecasts, but no faster.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from flowrank.errors import FlowrankError
 from flowrank.models.layers import FactoredEmbedding
@@ -72,6 +75,25 @@ def _rounded(rows: Tensor) -> tuple[Tensor, Tensor]:
     return torch.div(rows, step, out=work).round_().to(torch.int8), step
 
 
+@cache
+def multiplies_exactly(onednn: bool) -> bool:
+    """Whether this processor sums products of 8-bit integers without loss: those with VNNI or AMX instructions do.
+
+    On others oneDNN adds pairs of them in 16 bits, and what does not fit is cut off. Tried once, on the largest.
+
+    Parameters
+    ----------
+    onednn
+        Whether oneDNN is switched on, now: what was found is kept for each.
+    """
+    largest = torch.full((32, 256), _STEPS, dtype=torch.int8)
+    return all(
+        bool((torch._int_mm(largest[:rows], sign * largest.t()) == sign * 256 * _STEPS**2).all())
+        for rows in (1, 32)
+        for sign in (1, -1)
+    )
+
+
 @torch.no_grad()
 def int8_product(x: Tensor, weight: Int8Weight, bias: Tensor | None = None, *, relu: bool = False) -> Tensor:
     """Map (…, in) by a weight (out, in), in fp32 but for the product itself; then ReLU, if asked."""
@@ -79,9 +101,12 @@ def int8_product(x: Tensor, weight: Int8Weight, bias: Tensor | None = None, *, r
     if not len(rows):
         return x.new_zeros(*x.shape[:-1], weight.shape[0])
     integers, step = _rounded(rows)
-    summed = torch._int_mm(integers, weight.values.t())
-    result = summed.view(torch.float32)  # in the same memory: a second result costs more than the product
-    result.copy_(summed)
+    if multiplies_exactly(torch.backends.mkldnn.enabled):
+        summed = torch._int_mm(integers, weight.values.t())
+        result = summed.view(torch.float32)  # in the same memory: a second result costs more than the product
+        result.copy_(summed)
+    else:
+        result = linear(integers.float(), weight.values.float())
     result.mul_(step).mul_(weight.scale)
     if bias is not None:
         result += bias
