@@ -108,7 +108,9 @@ def main() -> None:
         if arguments.only not in name:
             continue
         dense = make()
-        for label, pipeline in ((name, dense), (f"{name}, compressed", smaller(dense, arguments.factored))):
+        for compressed in (False, True):
+            pipeline = smaller(dense, arguments.factored) if compressed else dense
+            label = f"{name}, compressed" if compressed else name
             if arguments.data is None:
                 report(label, pipeline, workloads, arguments.rounds)
             elif "shape" not in name:
