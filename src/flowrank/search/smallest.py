@@ -25,6 +25,7 @@ from flowrank.families import family_of
 from flowrank.files import atomic_file
 from flowrank.healing import Healing, heal
 from flowrank.models import tensor_digest
+from flowrank.models.quantized import refuse_quantized
 from flowrank.pipelines import Pipeline, load
 from flowrank.progress import progress_bar
 from flowrank.search.judge import HORIZON, Judge, Verdict
@@ -138,6 +139,7 @@ def smallest(
         If the folder holds another search or something else, or series cannot be used.
     """
     check_count(steps, "steps", 0)
+    refuse_quantized(pipeline.inner_model, "pipeline", "compress")
     refuse_uneven(family_of(pipeline))
     settings = {
         "parent": tensor_digest(pipeline.inner_model),
