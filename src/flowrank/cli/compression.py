@@ -84,7 +84,7 @@ def compress(
     ] = None,
     metric: Annotated[MetricName | None, typer.Option(help="--max-loss: of what. Default: WQL.")] = None,
     steps: Annotated[
-        int | None, typer.Option("--heal-steps", help="--max-loss: of each healing; 0: none. Default: 300.")
+        int | None, typer.Option("--heal-steps", help="--max-loss: of each healing by gradients. Default: 0, none.")
     ] = None,
     horizon: Annotated[int | None, typer.Option(help="--max-loss: steps ahead that are judged. Default: 24.")] = None,
     validation_series: Annotated[
