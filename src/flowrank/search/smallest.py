@@ -96,8 +96,9 @@ def smallest(
     """Find the cheapest model within a tolerance.
 
     Each step shrinks the smallest model that held so far by `flowrank.WholeModel`, fits the output matrix of every layer
-    to the parent's stream, and, if asked, heals it by distillation where it left the tolerance. While models hold, a step takes 40 %; after that the next size is the geometric
-    mean of the smallest that held and the largest that did not, until the two are 12 % apart.
+    to the parent's stream, and, if asked, heals it by distillation where it left the tolerance. While models hold, a
+    step takes 40 %; after that the next size is the geometric mean of the smallest that held and the largest that did
+    not, until the two are 12 % apart.
 
     Parameters
     ----------
@@ -114,8 +115,8 @@ def smallest(
     parts
         What may become smaller, as of `flowrank.WholeModel`.
     steps
-        Of each healing by gradients, where a model left the tolerance; 0: none, the fit of the output matrices has to do.
-        What is learned on synthetic series does not all carry over to others (docs/compression.md).
+        Of each healing by gradients, where a model left the tolerance; 0: none, the fit of the output matrices has to
+        do. What is learned on synthetic series does not all carry over to others (docs/compression.md).
     calibration_series, validation_series
         Series that components are measured on, and that models are judged on, at most.
     horizon
