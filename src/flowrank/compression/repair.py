@@ -112,7 +112,7 @@ class _System:
             mine, parts = self._pass(self.child, batch, self.ends)
             seen = self._counted(batch, mine)
             if self.bias is not None:
-                parts.append(torch.ones_like(parts[0][..., :1]))
+                parts.append(parts[0].new_ones(*parts[0].shape[:-1], 1))
             a, missing = torch.cat(parts, dim=-1)[seen].double(), (aim - mine)[seen].double()
             gram += (a.T @ a).cpu()
             cross += (a.T @ missing).cpu()

@@ -95,7 +95,7 @@ def smallest(
 ) -> Pipeline:
     """Find the cheapest model within a tolerance.
 
-    Each step shrinks the smallest model that held so far by `flowrank.WholeModel`, fits the output matrix of every layer
+    Each step shrinks the smallest model that held so far by `flowrank.WholeModel`, fits every layer's output matrix
     to the parent's stream, and, if asked, heals it by distillation where it left the tolerance. While models hold, a
     step takes 40 %; after that the next size is the geometric mean of the smallest that held and the largest that did
     not, until the two are 12 % apart.
