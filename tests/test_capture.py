@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import flowrank
+from flowrank.calibration import Calibration
 from flowrank.capture import (
     HeadActivations,
     batches,
@@ -175,3 +176,10 @@ def test_probe_of_bolt_has_the_curvature_of_the_quantile_loss(bolt_folder, conte
         tau = levels[k].double()
         rise = loss(10 * tau + delta, tau) - loss(10 * tau, tau)
         assert float(rise) == pytest.approx(float(0.5 * f * delta**2), rel=1e-2)
+
+
+def test_mixed_calibration_has_short_contexts_and_whole_ones():
+    whole = Calibration.read(None, count=40, points=128, seed=1).contexts
+    mixed = Calibration.read(None, count=40, points=128, seed=1, mixed=True).contexts
+    assert {len(one) for one in mixed[::2]} >= {16, 32, 64}
+    assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(whole[1::2], mixed[1::2], strict=True))

@@ -59,8 +59,8 @@ class Calibration:
         seed
             Of the generator.
         mixed
-            Whether the generator's series are cut to lengths from 16 up to ``points`` each, a doubling as often as the
-            next: what holds for long contexts need not hold for short ones.
+            Whether every other one of the generator's series is cut to a length from 16 up to half of ``points``, a
+            doubling as often as the next: what holds for long contexts need not hold for short ones.
         **columns
             As of `flowrank.series.read_series`.
 
@@ -101,11 +101,11 @@ class Calibration:
 
 
 def _shortened(source: Iterable[Series], points: int) -> Iterator[Series]:
-    """Keep the last 16, 32, … ``points`` values of series in turn, and of those that are constant there, all."""
-    lengths = [16 * 2**i for i in range(max(1, math.ceil(math.log2(max(points, 17) / 16))))] + [points]
+    """Keep the last 16, 32, … ``points`` / 2 values of every other series; all of those that are constant there."""
+    lengths = [16 * 2**i for i in range(max(1, math.ceil(math.log2(max(points, 17) / 16))))]
     for i, one in enumerate(source):
-        short = replace(one, target=one.target[-lengths[i % len(lengths)] :])
-        yield one if _unusable(short, points) else short
+        short = replace(one, target=one.target[-lengths[i // 2 % len(lengths)] :])
+        yield one if i % 2 or _unusable(short, points) else short
 
 
 def _unusable(item: Series, points: int) -> str | None:
