@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from flowrank.errors import FlowrankError
 
@@ -211,6 +212,62 @@ def atomic_files(
                 os.replace(written, folder / name)
             else:
                 (folder / name).unlink(missing_ok=True)
+
+
+def refuse_other_run(
+    folder: Path,
+    record: str,
+    settings: Mapping[str, Any],
+    *,
+    run: str,
+    argument: str = "folder",
+    harmless: Collection[str] = (),
+    leftover: Callable[[Path], bool] = lambda path: False,
+) -> None:
+    """Refuse a folder that holds something else than the same run, which can go on there.
+
+    Parameters
+    ----------
+    folder
+        Where a run keeps what it needs to go on.
+    record
+        Name of the JSON file there that tells one run from another.
+    settings
+        What this run would write into it.
+    run
+        What such a run is called.
+    argument
+        Name of the argument that errors are about.
+    harmless
+        Settings that may differ.
+    leftover
+        Whether a file may lie there without a record.
+
+    Raises
+    ------
+    FlowrankError
+        If settings differ, or there are files but no record.
+
+    Examples
+    --------
+    >>> refuse_other_run(Path("no-such-folder"), "run.json", {"seed": 0}, run="search")
+    """
+    path = folder / record
+    found = ""
+    if path.exists():
+        before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(settings))
+        names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+        if set(names) - set(harmless):
+            found = f"{str(folder)!r}, which holds one with another {', '.join(names)}"
+    elif folder.exists() and (not folder.is_dir() or not all(map(leftover, folder.iterdir()))):
+        found = f"{str(folder)!r}, which holds something else"
+    if found:
+        raise FlowrankError(
+            argument,
+            expected=f"a new folder, or one of the same {run} to go on with",
+            found=found,
+            todo="choose another folder",
+        )
 
 
 def current_umask() -> int:

@@ -12,8 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from flowrank.errors import FlowrankError
-from flowrank.files import atomic_file
+from flowrank.files import atomic_file, refuse_other_run
 
 RUN, STATE, LOG = "healing.json", "state.json", "log.jsonl"
 _TENSORS = "tensors-{step}.safetensors"
@@ -62,31 +61,13 @@ class Folder:
     Raises
     ------
     FlowrankError
-        If it holds another healing, or something else.
+        If it holds another healing, or something else (`refuse_other_run`).
     """
 
     def __init__(self, path: str | Path, run: Mapping[str, Any]) -> None:
         self.path = Path(path).expanduser()
-        told = self.path / RUN
-        if told.exists():
-            before = json.loads(told.read_text(encoding="utf-8"))
-            now = json.loads(json.dumps(run))
-            differing = sorted(name for name in {*before, *now} - _HARMLESS if before.get(name) != now.get(name))
-            if differing:
-                raise FlowrankError(
-                    "folder",
-                    expected="a new folder, or one of a healing by the same arguments to go on with",
-                    found=f"{str(self.path)!r}, of one with another {', '.join(differing)}",
-                    todo="choose another folder",
-                )
-        elif self.path.exists() and (not self.path.is_dir() or any(map(_is_foreign, self.path.iterdir()))):
-            raise FlowrankError(
-                "folder",
-                expected="a new folder, or one that an earlier run of this healing made",
-                found=f"{str(self.path)!r}, which holds something else",
-                todo="choose another folder",
-            )
-        else:
+        refuse_other_run(self.path, RUN, run, run="healing", harmless=_HARMLESS, leftover=_is_leftover)
+        if not (self.path / RUN).exists():
             self.path.mkdir(parents=True, exist_ok=True)
             self._write(RUN, json.dumps(run, indent=2) + "\n")
 
@@ -143,5 +124,5 @@ class Folder:
             temporary.write_text(text, encoding="utf-8")
 
 
-def _is_foreign(path: Path) -> bool:
-    return not path.name.startswith(f".{RUN}.")  # what a run leaves that is killed as it begins
+def _is_leftover(path: Path) -> bool:
+    return path.name.startswith(f".{RUN}.")  # of a run that was killed as it began

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 from transformers.utils import logging
 
 from flowrank.errors import FlowrankError
-from flowrank.files import atomic_file
+from flowrank.files import atomic_file, refuse_other_run
 from flowrank.pipelines import Pipeline, load
 from flowrank.pretraining.architecture import adopted, build, trainable
 from flowrank.pretraining.budget import Clock, rate
@@ -34,6 +34,7 @@ RECIPE_FILE = "pretraining.json"
 LOG = "log.jsonl"
 DATA = "data"
 BOARD = "tensorboard"
+_HARMLESS = {"max_steps", "minutes", "log_steps", "save_steps", "eval_steps", "dataloader_num_workers"}
 _ENDLESS = 10**8  # steps, where only minutes limit a run
 _HELD_OUT_BATCH = 64  # series of one length
 
@@ -183,24 +184,8 @@ def _no_bars_of_transformers() -> Iterator[None]:
 
 def _claim(output: Path, recipe: Recipe) -> None:
     """Take the folder for this recipe, or refuse it."""
+    refuse_other_run(output, RECIPE_FILE, recipe.to_dict(), run="training", argument="output", harmless=_HARMLESS)
     path = output / RECIPE_FILE
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        differing = sorted(name for name, value in recipe.to_dict().items() if before.get(name) != value)
-        if set(differing) - {"max_steps", "minutes", "log_steps", "save_steps", "eval_steps", "dataloader_num_workers"}:
-            raise FlowrankError(
-                "output",
-                expected="a new folder, or a training by the same recipe to go on with",
-                found=f"{str(output)!r}, trained with another {', '.join(differing)}",
-                todo="choose another folder",
-            )
-    elif output.exists() and any(output.iterdir()):
-        raise FlowrankError(
-            "output",
-            expected="a new folder, or one that an earlier run of this training made",
-            found=f"{str(output)!r}, which holds something else",
-            todo="choose another folder",
-        )
     output.mkdir(parents=True, exist_ok=True)
     with atomic_file(path, overwrite=True) as temporary:
         temporary.write_text(json.dumps(recipe.to_dict(), indent=2) + "\n", encoding="utf-8")

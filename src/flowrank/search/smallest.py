@@ -22,7 +22,7 @@ from flowrank.compression.whole import WholeFactorization
 from flowrank.cost import Machine
 from flowrank.errors import FlowrankError, check_count
 from flowrank.families import family_of
-from flowrank.files import atomic_file
+from flowrank.files import atomic_file, refuse_other_run
 from flowrank.healing import Healing, heal
 from flowrank.models import tensor_digest
 from flowrank.models.quantized import refuse_quantized
@@ -156,7 +156,7 @@ def smallest(
     }
     with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as place:
         home = Path(place).expanduser()
-        _refuse_other(home, settings)
+        refuse_other_run(home, _SETTINGS, settings, run="search")
         past = None if series is None else _pasts(series, horizon, columns)
         search = _Search(
             parent=pipeline,
@@ -183,28 +183,6 @@ def smallest(
         with atomic_file(home / _SETTINGS, overwrite=True) as temporary:
             temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         return search.run(on_stage)
-
-
-def _refuse_other(home: Path, settings: dict[str, Any]) -> None:
-    """Refuse a folder of another search, or of something else."""
-    path = home / _SETTINGS
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        differing = sorted(name for name, value in settings.items() if before.get(name) != value)
-        if differing:
-            raise FlowrankError(
-                "folder",
-                expected="a new folder, or the same search to go on with",
-                found=f"{str(home)!r}, a search with another {', '.join(differing)}",
-                todo="choose another folder",
-            )
-    elif home.exists() and any(home.iterdir()):
-        raise FlowrankError(
-            "folder",
-            expected="a new folder, or one that an earlier run of this search made",
-            found=f"{str(home)!r}, which holds something else",
-            todo="choose another folder",
-        )
 
 
 def _pasts(series: Any, horizon: int, columns: dict[str, Any]) -> list[Series]:
