@@ -10,7 +10,7 @@ from tests.test_files import tree
 
 
 def test_model_table_and_warning(here, capsys, monkeypatch):
-    from flowrank.compression import integers as module
+    from flowrank.compression import timing as module
 
     make_t5(here / "t5", d_model=128, d_ff=256)
     call = ("quantize", "./t5", "int8", "--batch-size", "2", "--seconds", "0")

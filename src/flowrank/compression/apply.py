@@ -163,7 +163,7 @@ def _shrunk(
     """Shrink in rounds of equal ratio, each measured on the model that the last one left."""
     unit = method.allocation.unit if isinstance(method.allocation, Budget) else "parameters"
     price: Price | None = None
-    goal, made = 0.0, pipeline
+    made = pipeline
     for round_ in range(1, method.rounds + 1):
         last = round_ == method.rounds
         parts = [one for one in method.parts if last or one != "factors"] or method.parts

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,6 +10,7 @@ from torch import nn
 
 from flowrank.compression.apply import around, assembled, parent_name
 from flowrank.compression.shapes import Shapes
+from flowrank.compression.timing import seconds_of
 from flowrank.errors import FlowrankError, check_count
 from flowrank.models import tensor_digest
 from flowrank.models.quantized import Int8Weight, quantizable, refuse_quantized
@@ -19,7 +18,6 @@ from flowrank.pipelines import FlowrankBoltPipeline, FlowrankT5Pipeline, Pipelin
 from flowrank.versions import versions
 
 _WORTH = 1.1  # how many times as fast another number type must be to be chosen
-_LEAST_ROUNDS = 3
 
 
 def quantize(pipeline: Pipeline) -> Pipeline:
@@ -117,36 +115,6 @@ def fastest(pipeline: Pipeline, *, batch_size: int = 32, seconds: float = 3.0) -
     taken = seconds_of(kinds, batch_size=batch_size, seconds=seconds)
     best = min(taken, key=taken.__getitem__)
     return kinds[best] if taken[best] * _WORTH <= taken["float32"] else pipeline
-
-
-def seconds_of(
-    pipelines: Mapping[str, Pipeline], *, batch_size: int = 32, context_length: int | None = None, seconds: float = 3.0
-) -> dict[str, float]:
-    """Least time of a forecast of each pipeline, measured in turns.
-
-    Parameters
-    ----------
-    pipelines
-        By name.
-    batch_size, context_length
-        B random walks of so many points; None: the longest context that the first model reads.
-    seconds
-        How long to measure, all of them together.
-    """
-    first = next(iter(pipelines.values()))
-    points = context_length or int(first.inner_model.config.chronos_config["context_length"])
-    series = torch.randn(batch_size, points, generator=torch.Generator().manual_seed(0)).cumsum(dim=1)
-    best = dict.fromkeys(pipelines, float("inf"))
-    for pipeline in pipelines.values():
-        pipeline.predict(series)
-    until, rounds = time.perf_counter() + seconds, 0
-    while rounds < _LEAST_ROUNDS or time.perf_counter() < until:
-        rounds += 1
-        for name, pipeline in pipelines.items():
-            start = time.perf_counter()
-            pipeline.predict(series)
-            best[name] = min(best[name], time.perf_counter() - start)
-    return best
 
 
 def stored_bytes(model: nn.Module) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,14 +10,13 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from flowrank.compression.allocation import Group, Unit
+from flowrank.compression.timing import seconds_of
 from flowrank.cost import Machine, Workload, cost
 from flowrank.errors import FlowrankError
 from flowrank.models.t5 import model_class_of
 
 WORKLOAD = Workload(batch_size=32, context_length=512, horizon=64)
 """What is forecast where a budget counts operations, bytes or time."""
-
-_ROUNDS = 5
 
 Price = Callable[[PreTrainedConfig], float]
 """Cost of a model by its config."""
@@ -115,24 +113,11 @@ class Latency:
         model = large.inner_model
         machine = Machine.measure(next(model.parameters()).device, model.dtype)
         unit = cls(1.0, 0.0, machine, model.dtype.itemsize)
-        slow, fast = _seconds([large, small])
+        sizes = {"batch_size": WORKLOAD.batch_size, "context_length": WORKLOAD.context_length}
+        slow, fast = seconds_of({"large": large, "small": small}, **sizes).values()
         most, least = (unit(one.inner_model.config) for one in (large, small))
         slope = max(1e-9, (slow - fast) / max(1e-12, most - least))
         return replace(unit, slope=slope, beside=max(0.0, slow - slope * most))
-
-
-def _seconds(pipelines: list[Any]) -> list[float]:
-    """Least time of a forecast of each, in turns."""
-    series = torch.randn(WORKLOAD.batch_size, WORKLOAD.context_length, generator=torch.Generator().manual_seed(0))
-    series = series.cumsum(dim=1)
-    best = [float("inf")] * len(pipelines)
-    for round_ in range(_ROUNDS + 1):
-        for i, pipeline in enumerate(pipelines):
-            started = time.perf_counter()
-            pipeline.predict(series, prediction_length=min(WORKLOAD.horizon, pipeline.model_prediction_length))
-            if round_:
-                best[i] = min(best[i], time.perf_counter() - started)
-    return best
 
 
 def priced(groups: list[Group], price: Price, config_of: Callable[[dict[int, int]], PreTrainedConfig]) -> list[Group]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from flowrank.compression.apply import parent_name
+from flowrank.compression.apply import around, parent_name
 from flowrank.errors import FlowrankError
 from flowrank.healing.checkpoints import Folder, State
 from flowrank.healing.lessons import Lessons
@@ -213,8 +213,7 @@ class _Course:
             for name, one in model.named_parameters():
                 if self.best is not None:
                     one.copy_(self.best[name])
-        bolt = isinstance(child, FlowrankBoltPipeline)
-        made: Pipeline = FlowrankBoltPipeline(model) if bolt else FlowrankT5Pipeline.around(model)
+        made = around(model)
         made.name = f"{parent_name(child)} healed"
         made.engine, made.memory_budget = child.engine, child.memory_budget
         state = self.state
