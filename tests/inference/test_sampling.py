@@ -72,6 +72,15 @@ def test_the_search_by_blocks_finds_the_largest(seed, count, ties):
     assert torch.equal(rows.gather(1, places), values)
 
 
+def test_a_small_change_of_logits_changes_few_draws_a_little():
+    values = torch.arange(1024.0)
+    logits = -(((values - 500) / 15) ** 2)[None].repeat(2, 1)
+    logits[1] = -(((values - 501) / 15) ** 2)
+    noise = torch.rand(1, 4000, generator=torch.Generator().manual_seed(0)).expand(2, -1)
+    drawn = Sampling(top_k=50).draw(logits, noise).double()
+    assert (drawn[1] - drawn[0] - 1).abs().mean() < 0.1  # independent draws would differ by 12
+
+
 def test_draws_follow_the_distribution():
     logits = torch.randn(2, 40, generator=torch.Generator().manual_seed(0))
     sampling = Sampling(0.8, top_k=6, forbidden=1)

@@ -18,6 +18,9 @@ _BLOCK = 16
 class Sampling:
     """What may be drawn from logits: temperature, then the k likeliest tokens, then the nucleus of mass top_p.
 
+    The distribution function runs over the tokens in their own order, which is that of the values they stand for. So
+    two models that forecast almost the same, by the same noise, draw almost the same values.
+
     Attributes
     ----------
     temperature
@@ -77,7 +80,7 @@ class Sampling:
         return chosen if tokens is None else tokens.gather(1, chosen)
 
     def candidates(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Scores (rows, n) of what may be drawn, in fp32, and their tokens; None: column is token."""
+        """Scores (rows, n) of what may be drawn, in fp32, and their tokens, rising; None: column is token."""
         logits = logits.float()
         if self.forbidden is not None:
             logits[:, self.forbidden] = -torch.inf
@@ -100,6 +103,9 @@ class Sampling:
             outside = tail <= 1 - self.top_p
             outside[:, 0] = False
             scores = scores.masked_fill(outside, -torch.inf)
+        if tokens is not None:
+            tokens, order = tokens.sort(dim=1)
+            scores = scores.gather(1, order)
         return scores, tokens
 
 
