@@ -8,7 +8,7 @@ one forward pass and one linear system a layer.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,25 @@ class _Place:
     name: str
     ends: tuple[str, ...]
 
+    @property
+    def decodes(self) -> bool:
+        """Whether it comes after the encoder."""
+        return self.name.startswith(("decoder", "output"))
+
+
+@dataclass
+class _Batch:
+    """Series that are run together.
+
+    Attributes
+    ----------
+    encoded
+        What the child's encoder, fitted by now, and the parent's make of them; None: the encoder is not done.
+    """
+
+    series: list[Tensor]
+    encoded: tuple[Tensor, Tensor] | None = None
+
 
 def repair(child: Family, parent: Family, contexts: Sequence[Tensor], on_batch: OnBatch | None = None) -> None:
     """Fit the output matrices of a child, in place.
@@ -46,13 +65,16 @@ def repair(child: Family, parent: Family, contexts: Sequence[Tensor], on_batch: 
     parent
         View of the model whose stream is the aim.
     contexts
-        Series; every third one chooses the ridge and is not fitted.
+        Series; every third one chooses the ridge and is not fitted. What both encoders make of them is kept.
     on_batch
         Called with the number of series of each batch and layer.
     """
-    fitted = [one for i, one in enumerate(contexts) if i % 3]
-    chosen = list(contexts[::3])
+    fitted = [_Batch(batch) for batch in batches(child, [one for i, one in enumerate(contexts) if i % 3])]
+    chosen = [_Batch(batch) for batch in batches(child, contexts[::3])]
     for place in _places(child.model):
+        if place.decodes:
+            for batch in (*fitted, *chosen):
+                batch.encoded = batch.encoded or (_encoded(child, batch.series), _encoded(parent, batch.series))
         ends = [_last(child.model.get_submodule(f"{place.name}.{end}")) for end in place.ends]
         if not any(end.in_features for end in ends):
             continue
@@ -100,17 +122,18 @@ class _System:
         self.child, self.parent, self.place, self.ends = child, parent, place, ends
         self.bias = next((end for end in ends if end.bias is not None), None)
 
-    def sums(self, contexts: Sequence[Tensor], on_batch: OnBatch | None) -> Sums:
+    def sums(self, series: Sequence[_Batch], on_batch: OnBatch | None) -> Sums:
         """Add up both models' passes over series."""
         inputs = sum(end.in_features for end in self.ends) + (self.bias is not None)
         outputs = self.ends[0].out_features
         gram = torch.zeros(inputs, inputs, dtype=torch.float64)
         cross = torch.zeros(inputs, outputs, dtype=torch.float64)
         size = 0.0
-        for batch in batches(self.child, contexts):
-            aim, _ = self._pass(self.parent, batch, [])
-            mine, parts = self._pass(self.child, batch, self.ends)
-            seen = self._counted(batch, mine)
+        for batch in series:
+            first, second = batch.encoded or (None, None)
+            mine, parts = _pass(self.child, batch.series, self.place.name, self.ends, first)
+            aim, _ = _pass(self.parent, batch.series, self.place.name, [], second)
+            seen = self._counted(batch.series, mine)
             if self.bias is not None:
                 parts.append(parts[0].new_ones(*parts[0].shape[:-1], 1))
             a, missing = torch.cat(parts, dim=-1)[seen].double(), (aim - mine)[seen].double()
@@ -118,34 +141,12 @@ class _System:
             cross += (a.T @ missing).cpu()
             size += float(missing.square().sum())
             if on_batch is not None:
-                on_batch(len(batch))
+                on_batch(len(batch.series))
         return gram, cross, size
-
-    def _pass(self, family: Family, batch: list[Tensor], ends: list[nn.Linear]) -> tuple[Tensor, list[Tensor]]:
-        """The layer's output, and the inputs of its last matrices; what comes after is not computed."""
-        seen: dict[Any, Any] = {}
-        layer = family.model.get_submodule(self.place.name)
-
-        def after(_module: Any, _inputs: Any, output: Any) -> None:
-            seen["output"] = (output[0] if isinstance(output, tuple) else output).detach()
-            raise _Enough
-
-        def before(number: int) -> Any:
-            return lambda _module, inputs: seen.__setitem__(number, inputs[0].detach())
-
-        hooks = [layer.register_forward_hook(after)]
-        hooks += [end.register_forward_pre_hook(before(i)) for i, end in enumerate(ends)]
-        try:
-            with torch.no_grad(), suppress(_Enough):
-                family.run(batch)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return seen["output"], [seen[i] for i in range(len(ends))]
 
     def _counted(self, batch: list[Tensor], output: Tensor) -> Tensor:
         """Which tokens of the output (B, L, d) are no padding."""
-        if self.place.name.startswith("decoder") or self.place.name.startswith("output"):
+        if self.place.decodes:
             return torch.ones(output.shape[:2], dtype=torch.bool, device=output.device)
         return self.child.seen(batch)[:, : output.shape[1]].to(output.device)
 
@@ -158,6 +159,34 @@ class _System:
             start += end.in_features
         if self.bias is not None:
             self.bias.bias = _changed(self.bias.bias, change[start])
+
+
+def _encoded(family: Family, series: list[Tensor]) -> Tensor:
+    return _pass(family, series, "encoder", [], None)[0]
+
+
+def _pass(
+    family: Family, series: list[Tensor], name: str, ends: list[nn.Linear], encoded: Tensor | None
+) -> tuple[Tensor, list[Tensor]]:
+    """Output of a module, and inputs of its last matrices; what comes after is not computed, nor what is known."""
+    seen: dict[Any, Any] = {}
+
+    def after(_module: Any, _inputs: Any, output: Any) -> None:
+        seen["output"] = (output if isinstance(output, Tensor) else output[0]).detach()
+        raise _Enough
+
+    def before(number: int) -> Any:
+        return lambda _module, inputs: seen.__setitem__(number, inputs[0].detach())
+
+    hooks = [family.model.get_submodule(name).register_forward_hook(after)]
+    hooks += [end.register_forward_pre_hook(before(i)) for i, end in enumerate(ends)]
+    try:
+        with torch.no_grad(), suppress(_Enough), nullcontext() if encoded is None else family.knowing(encoded):
+            family.run(series)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen["output"], [seen[i] for i in range(len(ends))]
 
 
 def _changed(old: Tensor, change: Tensor) -> nn.Parameter:

@@ -13,6 +13,7 @@ import torch
 from chronos.chronos_bolt import ResidualBlock
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from flowrank.families.anatomy import explicit_attention
@@ -263,6 +264,16 @@ class Family(ABC):
     @abstractmethod
     def seen(self, contexts: Sequence[Tensor]) -> Bool[Tensor, "batch tokens"]:
         """Which of the encoder's tokens are no padding when series are run together."""
+
+    @contextmanager
+    def knowing(self, encoded: Float[Tensor, "batch tokens d"]) -> Iterator[None]:
+        """Within the block the encoder is not run: ``encoded`` is what it gives."""
+        encoder = self.model.encoder
+        encoder.forward = lambda *_args, **_kwargs: BaseModelOutput(last_hidden_state=encoded)
+        try:
+            yield
+        finally:
+            del encoder.forward
 
     @contextmanager
     def instrumented(self, *, gradients: bool) -> Iterator[None]:
