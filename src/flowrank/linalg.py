@@ -333,6 +333,25 @@ def balanced_basis(
     return r2.T @ vt.T * inverse, r1.T @ u * inverse, sigma
 
 
+def levelled(
+    left: Float[Tensor, "m r"], right: Float[Tensor, "r n"]
+) -> tuple[Float[Tensor, "m r"], Float[Tensor, "r n"]]:
+    """Factors of the same product in which column j of the one and row j of the other have equal root mean squares.
+
+    How a component's size is split between its factors changes no output, but what is done to the factors later: a
+    step of an optimiser that moves all weights alike, rounding to few bits, a type of small range.
+
+    Examples
+    --------
+    >>> a, b = levelled(torch.tensor([[8.0], [0.0]]), torch.tensor([[2.0, 0.0]]))
+    >>> (a @ b).tolist(), a.tolist(), b.tolist()
+    ([[16.0, 0.0], [0.0, 0.0]], [[4.0], [0.0]], [[4.0, 0.0]])
+    """
+    mine, other = left.square().mean(dim=0).sqrt(), right.square().mean(dim=1).sqrt()
+    scale = torch.where((mine > 0) & (other > 0), (other / mine).sqrt(), 1.0)
+    return left * scale, right / scale[:, None]
+
+
 def removal_order(
     gram: Float[Tensor, "n n"],
     readout: Float[Tensor, "n outputs"],

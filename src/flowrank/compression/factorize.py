@@ -15,7 +15,7 @@ from flowrank.compression.allocation import Budget, Group, Kept, marginal_losses
 from flowrank.compression.methods import InputSVD, JointHeads, WeightSVD
 from flowrank.errors import FlowrankError
 from flowrank.families import AttentionSite, Family
-from flowrank.linalg import balanced_basis, input_svd, moment_root
+from flowrank.linalg import balanced_basis, input_svd, levelled, moment_root
 from flowrank.models import AttentionShape
 
 Progress = Callable[[int], None]
@@ -152,8 +152,11 @@ class HeadComponents:
         for head in range(site.heads):
             value_kept = selected.get(("VO", head), none)
             query_kept = selected.get(("QK", head), none) if len(value_kept) else none
-            for name, components in zip("qkvo", (query_kept, query_kept, value_kept, value_kept), strict=True):
-                parts[name].append(maps[name][head][:, components].T @ rows[name][head])
+            for one, other, components in (("q", "k", query_kept), ("v", "o", value_kept)):
+                left, right = (maps[name][head][:, components].T @ rows[name][head] for name in (one, other))
+                left, right = levelled(left.T, right)
+                parts[one].append(left.T)
+                parts[other].append(right)
         tensors = {f"{name}.weight": torch.cat(part) for name, part in parts.items()}
         tensors["o.weight"] = tensors["o.weight"].T
         return self.shape(site, selected), tensors
@@ -247,8 +250,9 @@ class MatrixFactorization(Factorization):
                     continue
                 a, b = self.factors[name, part]
                 ranks[part] = len(components)
-                tensors[f"{part}.down.weight"] = a[:, components].T
-                tensors[f"{part}.up.weight"] = b[components].T
+                left, right = levelled(a[:, components], b[components])
+                tensors[f"{part}.down.weight"] = left.T
+                tensors[f"{part}.up.weight"] = right.T
             dense = AttentionShape.dense(module.n_heads, module.key_value_proj_dim)
             layers[name] = (AttentionShape(dense.d_qk, dense.d_vo, ranks), tensors)
         return layers

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from flowrank.capture import LinearMoments, Tap, interpolated, linear_tap, rank_grid, with_constant
 from flowrank.compression.allocation import Group, marginal_losses
 from flowrank.families import Family, MlpSite, VocabularySite
-from flowrank.linalg import moment_root, refit, removal_order
+from flowrank.linalg import levelled, moment_root, refit, removal_order
 from flowrank.models import MlpShape
 from flowrank.models.layers import FactoredEmbedding, FactoredLinear
 
@@ -167,12 +167,10 @@ class Factors:
         right = moment_root(moments.gradients)
         u, sigma, v = torch.linalg.svd(core @ right, full_matrices=False)
         half = sigma.sqrt()
-        self.a = (
-            u * half / left[:, None] if linear.one_hot else torch.linalg.solve_triangular(left.T, u * half, upper=True)
-        )
-        self.b = torch.linalg.solve_triangular(right, half[:, None] * v, upper=False, left=False)
+        a = u * half / left[:, None] if linear.one_hot else torch.linalg.solve_triangular(left.T, u * half, upper=True)
+        b = torch.linalg.solve_triangular(right, half[:, None] * v, upper=False, left=False)
         self.sigma, self.size = sigma, _size(self.cost, self.dense_cost, min(linear.rank or len(sigma), len(sigma)))
-        self.a, self.b = self.a[:, : self.size], self.b[: self.size]
+        self.a, self.b = levelled(a[:, : self.size], b[: self.size])
         self._losses = torch.zeros(self.size + 1, dtype=torch.float64)
 
     def observe(self, x: Tensor, gradient: Tensor) -> None:
