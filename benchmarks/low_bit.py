@@ -23,7 +23,7 @@ from scipy.stats import gmean
 
 import flowrank
 from flowrank import Budget, JointHeads, Uniform, WeightSVD
-from flowrank.compression.apply import around
+from flowrank.compression.children import around
 from flowrank.compression.integers import stored_bytes
 from flowrank.evaluation import datasets_in, read_backtests
 from shapes import bolt, t5

@@ -26,7 +26,7 @@ from scipy.stats import gmean
 
 import flowrank
 from flowrank import Budget, Healing, InputSVD, JointHeads, Tolerance, WeightSVD, WholeModel
-from flowrank.compression.apply import around, child_of
+from flowrank.compression.children import around, child_of
 from flowrank.compression.shapes import Shapes, Weights
 from flowrank.evaluation import datasets_in, read_backtests
 from flowrank.families import family_of

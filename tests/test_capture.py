@@ -92,7 +92,7 @@ def test_rank_losses_predict_what_truncation_does(bolt_folder, contexts, part, s
         else torch.arange(group.size)
         for group in factorization.groups
     ]
-    from flowrank.compression.apply import child_of
+    from flowrank.compression.children import child_of
     from flowrank.compression.shapes import Weights
     from flowrank.families.chronos_bolt import _curvature
 

@@ -7,7 +7,7 @@ import torch
 
 import flowrank
 from flowrank import Budget, Epsilon, FlowOfRanks, FlowrankError, InputSVD, JointHeads, Uniform, WeightSVD
-from flowrank.compression.apply import around
+from flowrank.compression.children import around
 from flowrank.models import attention_layers, attention_parameters, mlp_layers, tensor_digest
 from tests.conftest import make_bolt, make_t5, outputs, relative_gap, small_mlps, with_own_widths
 

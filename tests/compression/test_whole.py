@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import flowrank
 from flowrank import Budget, FlowOfRanks, FlowrankError, JointHeads, Uniform, WholeModel
 from flowrank.calibration import Calibration
-from flowrank.compression.apply import child_of
+from flowrank.compression.children import child_of
 from flowrank.compression.neurons import Factors, Linear, Neurons, Remainder
 from flowrank.compression.prices import Latency, price_in
 from flowrank.compression.whole import WholeFactorization

@@ -5,29 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from flowrank.calibration import POINTS, Calibration
 from flowrank.compression.allocation import Budget, allocate
+from flowrank.compression.children import around, child_of, parent_name
 from flowrank.compression.factorize import factorization_of
+from flowrank.compression.latency import Latency
 from flowrank.compression.methods import Method, WholeModel, describe, passes
-from flowrank.compression.prices import Latency, Price, price_in
+from flowrank.compression.prices import Price, price_in
 from flowrank.compression.repair import repair
 from flowrank.compression.shapes import Weights
 from flowrank.compression.whole import WholeFactorization
 from flowrank.errors import FlowrankError
 from flowrank.families import Family, family_of
-from flowrank.models import CompressedT5Config, attention_parameters, model_class_of, tensor_digest
+from flowrank.models import CompressedT5Config, attention_parameters, tensor_digest
 from flowrank.models.attention import CompressedT5Attention
 from flowrank.models.quantized import refuse_quantized
-from flowrank.pipelines import FlowrankBoltPipeline, FlowrankT5Pipeline, Pipeline
+from flowrank.pipelines import Pipeline
 from flowrank.progress import progress_bar
 from flowrank.versions import versions
-
-_EMBEDDINGS = ("shared", "encoder.embed_tokens", "decoder.embed_tokens")
-_VOCABULARY = (*_EMBEDDINGS, "lm_head")
 
 
 def compress(
@@ -169,8 +167,7 @@ def _shrunk(
         parts = [one for one in method.parts if last or one != "factors"] or method.parts
         whole = WholeFactorization(family_of(made), contexts, seed + 2 * round_, advance, parts=parts)
         if price is None:
-            latency = Latency.measure(pipeline, emptied(pipeline, whole)) if unit == "latency" else None
-            price = price_in(unit, pipeline.inner_model, latency)
+            price = Latency.measure(pipeline) if unit == "latency" else price_in(unit, pipeline.inner_model)
             dense = price(pipeline.inner_model.config)
         goal = dense * method.allocation.ratio ** (round_ / method.rounds)
         weights = whole.shrunk(goal, price, unit=unit, uniform=not isinstance(method.allocation, Budget))
@@ -180,18 +177,6 @@ def _shrunk(
     return made
 
 
-def emptied(pipeline: Any, whole: WholeFactorization) -> Pipeline:
-    """The smallest model that a pipeline can become."""
-    return around(child_of(pipeline.inner_model, whole.smallest()))
-
-
-def around(model: PreTrainedModel) -> Pipeline:
-    """Pipeline for a model in memory."""
-    if hasattr(model, "input_patch_embedding"):
-        return FlowrankBoltPipeline(model)
-    return FlowrankT5Pipeline.around(model)
-
-
 def _parameters(parent: PreTrainedModel, child: PreTrainedModel) -> dict[str, int]:
     return {
         "parent": parent.num_parameters(),
@@ -199,49 +184,3 @@ def _parameters(parent: PreTrainedModel, child: PreTrainedModel) -> dict[str, in
         "attention_parent": attention_parameters(parent),
         "attention_child": attention_parameters(child),
     }
-
-
-def parent_name(pipeline: Any) -> str:
-    """What the pipeline was loaded as."""
-    return str(getattr(pipeline, "name", None) or pipeline.inner_model.config._name_or_path or "in memory")
-
-
-def child_of(parent: PreTrainedModel, weights: Weights) -> PreTrainedModel:
-    """A copy of ``parent`` in which some layers are replaced; all other tensors are the parent's own."""
-    config = weights.shapes.config(parent.config)
-    state = dict(parent.state_dict())
-    reference = parent.get_parameter("encoder.final_layer_norm.weight")
-    for name, tensors in weights.tensors.items():
-        for alias in _EMBEDDINGS if name in _EMBEDDINGS else (name,):
-            layers = {""} if name in _VOCABULARY else {f".{suffix.partition('.')[0]}" for suffix in tensors}
-            for key in [key for key in state if key.startswith(tuple(f"{alias}{layer}." for layer in layers))]:
-                del state[key]
-            state |= {f"{alias}.{suffix}": tensor.to(reference).contiguous() for suffix, tensor in tensors.items()}
-    return assembled(config, state, parent)
-
-
-def assembled(config: PreTrainedConfig, state: dict[str, Tensor], parent: PreTrainedModel) -> PreTrainedModel:
-    """A model of a config, of these very tensors; all that is no weight is as in ``parent``."""
-    with torch.device("meta"):
-        child = model_class_of(config)(config)
-    child.load_state_dict(state, assign=True)
-    _tie_like(child, parent)
-    for name, buffer in parent.named_buffers():
-        module, _, attribute = name.rpartition(".")
-        child.get_submodule(module).register_buffer(attribute, buffer, persistent=False)
-    if parent.can_generate():
-        child.generation_config = parent.generation_config
-    return child.eval().requires_grad_(False)
-
-
-def _tie_like(child: PreTrainedModel, parent: PreTrainedModel) -> None:
-    """Make parameters one object in the child where they are one in the parent (embeddings)."""
-    first: dict[int, str] = {}
-    own = {name for name, _ in child.named_parameters(remove_duplicate=False)}
-    for name, parameter in parent.named_parameters(remove_duplicate=False):
-        if name not in own:
-            continue
-        original = first.setdefault(id(parameter), name)
-        if original != name:
-            module, _, attribute = name.rpartition(".")
-            setattr(child.get_submodule(module), attribute, child.get_parameter(original))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flowrank.compression.apply import around, assembled, parent_name
+from flowrank.compression.children import around, assembled, parent_name
 from flowrank.compression.shapes import Shapes
 from flowrank.compression.timing import seconds_of
 from flowrank.errors import FlowrankError, check_count

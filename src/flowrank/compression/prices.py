@@ -4,39 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from flowrank.compression.allocation import Group, Unit
-from flowrank.compression.timing import seconds_of
-from flowrank.cost import Machine, Workload, cost
+from flowrank.cost import Workload, cost
 from flowrank.errors import FlowrankError
 from flowrank.models.t5 import model_class_of
 
 WORKLOAD = Workload(batch_size=32, context_length=512, horizon=64)
-"""What is forecast where a budget counts operations, bytes or time."""
+"""What is forecast where a budget counts operations or bytes."""
 
 Price = Callable[[PreTrainedConfig], float]
 """Cost of a model by its config."""
 
 
-def price_in(unit: Unit, model: PreTrainedModel, latency: Latency | None = None) -> Price:
-    """How a model, and what it can become, are counted.
+def price_in(unit: Unit, model: PreTrainedModel) -> Price:
+    """How a model, and what it can become, are counted; seconds are measured, by `Latency`.
 
     Parameters
     ----------
     unit
-        As of `Budget`.
+        As of `Budget`, but not ``"latency"``.
     model
         The model.
-    latency
-        For ``"latency"``.
     """
-    if unit == "latency":
-        assert latency is not None
-        return latency
+    assert unit != "latency"
     if unit == "parameters":
         return _Parameters.of(model)
     return _flops if unit == "flops" else _cache
@@ -76,48 +70,6 @@ class _Parameters:
 def _count(config: PreTrainedConfig) -> int:
     with torch.device("meta"):
         return model_class_of(config)(config).num_parameters()
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Seconds of a forecast, predicted from the least time of a config.
-
-    What a forecast takes beside that (calls, sampling, products that run below the peak) is taken to be the same
-    multiple of it, and the same sum, for all models of one family.
-
-    Attributes
-    ----------
-    slope, beside
-        Seconds for each second of least time, and for each forecast.
-    machine
-        What it does at best.
-    itemsize
-        Bytes of a number.
-    """
-
-    slope: float
-    beside: float
-    machine: Machine
-    itemsize: int = 4
-
-    def __call__(self, config: PreTrainedConfig) -> float:
-        """Seconds of a forecast of `WORKLOAD`."""
-        return self.beside + self.slope * self._floor(config)
-
-    def _floor(self, config: PreTrainedConfig) -> float:
-        return cost(config, WORKLOAD, itemsize=self.itemsize).floor(self.machine)
-
-    @classmethod
-    def measure(cls, large: Any, small: Any) -> Latency:
-        """Time two pipelines of one family on this machine, in turns, for some seconds."""
-        model = large.inner_model
-        machine = Machine.measure(next(model.parameters()).device, model.dtype)
-        unit = cls(1.0, 0.0, machine, model.dtype.itemsize)
-        sizes = {"batch_size": WORKLOAD.batch_size, "context_length": WORKLOAD.context_length}
-        slow, fast = seconds_of({"large": large, "small": small}, **sizes).values()
-        most, least = (unit(one.inner_model.config) for one in (large, small))
-        slope = max(1e-9, (slow - fast) / max(1e-12, most - least))
-        return replace(unit, slope=slope, beside=max(0.0, slow - slope * most))
 
 
 def priced(groups: list[Group], price: Price, config_of: Callable[[dict[int, int]], PreTrainedConfig]) -> list[Group]:

@@ -22,6 +22,24 @@ class Shapes:
     mlps: dict[str, MlpShape]
     vocabulary: dict[str, int]
 
+    @classmethod
+    def of(cls, config: PreTrainedConfig) -> Shapes:
+        """Sizes of all layers of a model by its config, in the order of computation."""
+        every = config if isinstance(config, CompressedT5Config) else cls({}, {}, {}).config(config)
+        patches = hasattr(config, "chronos_config") and "input_patch_size" in config.chronos_config
+        attention, mlps = list[str](), ["input_patch_embedding"] if patches else []
+        for stack, depth in (("encoder", config.num_layers), ("decoder", config.num_decoder_layers)):
+            kinds = ("SelfAttention", "EncDecAttention")[: 1 + (stack == "decoder")]
+            for block in (f"{stack}.block.{i}.layer" for i in range(depth)):
+                attention += [f"{block}.{i}.{kind}" for i, kind in enumerate(kinds)]
+                mlps.append(f"{block}.{len(kinds)}.DenseReluDense")
+        mlps += ["output_patch_embedding"] if patches else []
+        return cls(
+            {name: every.shape_of(name) for name in attention},
+            {name: every.mlp_shape_of(name, config.d_ff) for name in mlps},
+            dict(every.entries("vocabulary_ranks")),
+        )
+
     def config(self, parent: PreTrainedConfig) -> CompressedT5Config:
         """The parent's config with these sizes."""
         raw = parent.to_dict()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from flowrank.compression.apply import around, parent_name
+from flowrank.compression.children import around, parent_name
 from flowrank.errors import FlowrankError
 from flowrank.healing.checkpoints import Folder, State
 from flowrank.healing.lessons import Lessons

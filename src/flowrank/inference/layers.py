@@ -24,7 +24,7 @@ from flowrank.models.quantized import Int8Linear, Int8Weight
 Matrices = tuple[Matrix, ...]
 """One weight (out, in), or the two factors of one, applied from the left to the right."""
 
-_ROWS = 1024  # of a feed-forward layer at once: the hidden units then stay in the cache
+_HIDDEN = 1 << 20  # hidden units of a feed-forward layer at once: they then stay in the cache
 _SHORT = 64  # up to so many keys, plain products beat the fused kernel
 
 
@@ -189,7 +189,7 @@ class FeedForward:
         """Update ``x`` (n, d) in place."""
         if self.gone:
             return
-        for rows in x.split(_ROWS):
+        for rows in x.chunk(-(-len(x) * self.width // _HIDDEN)):
             if self.plain:
                 hidden = project(normalised(rows, self.norm), self.before)
                 add_projection(rows, product(hidden, self.inner, relu=True), self.outer)

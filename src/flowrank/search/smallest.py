@@ -15,11 +15,12 @@ from typing import Any
 
 from flowrank.calibration import POINTS, Calibration
 from flowrank.compression import Budget, WholeModel
-from flowrank.compression.apply import account, around, child_of, emptied, parent_name, refuse_uneven
-from flowrank.compression.prices import Latency, Price, price_in
+from flowrank.compression.apply import account, refuse_uneven
+from flowrank.compression.children import around, child_of, parent_name
+from flowrank.compression.latency import Latency
+from flowrank.compression.prices import Price, price_in
 from flowrank.compression.repair import layers_to_fit, repair
 from flowrank.compression.whole import WholeFactorization
-from flowrank.cost import Machine
 from flowrank.errors import FlowrankError, check_count
 from flowrank.families import family_of
 from flowrank.files import atomic_file, refuse_other_run
@@ -252,14 +253,10 @@ class _Search:
             return price_in(self.tolerance.unit, self.parent.inner_model)
         path = self.home / _LATENCY
         if not path.exists():
-            whole = WholeFactorization(
-                family_of(self.parent), self.calibration.contexts[:1], self.seed, None, parts=self.parts
-            )
-            found = Latency.measure(self.parent, emptied(self.parent, whole))
+            found = Latency.measure(self.parent)
             with atomic_file(path) as temporary:
                 temporary.write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        return Latency(**{**raw, "machine": Machine(**raw["machine"])})
+        return Latency.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
     def _stage(self, number: int, start: Stage | None, ratio: float) -> Stage:
         began = time.perf_counter()
