@@ -13,6 +13,7 @@ from flowrank.linalg import (
     balanced_basis,
     epsilon_rank,
     input_svd,
+    levelled,
     marchenko_pastur_edge,
     moment_root,
 )
@@ -20,6 +21,16 @@ from flowrank.linalg import (
 
 def gaussian(seed: int, *shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@given(st.integers(0, 10_000), st.floats(-9, 9), st.integers(1, 6))
+def test_levelled_factors_have_the_same_product_and_equal_sizes(seed, exponent, rank):
+    left, right = gaussian(seed, 7, rank) * 10**exponent, gaussian(seed + 1, rank, 4)
+    left[:, 0] = 0.0
+    a, b = levelled(left, right)
+    assert torch.allclose(a @ b, left @ right, rtol=1e-9, atol=0.0)
+    sizes = a.square().mean(dim=0)[1:], b.square().mean(dim=1)[1:]
+    assert torch.allclose(*sizes, rtol=1e-9)
 
 
 def test_epsilon_rank_of_a_known_spectrum():

@@ -12,9 +12,8 @@ from flowrank import Budget, FlowOfRanks, FlowrankError, JointHeads, Uniform, Wh
 from flowrank.calibration import Calibration
 from flowrank.compression.children import child_of
 from flowrank.compression.neurons import Factors, Linear, Neurons, Remainder
-from flowrank.compression.prices import Latency, price_in
+from flowrank.compression.prices import price_in
 from flowrank.compression.whole import WholeFactorization
-from flowrank.cost import Machine, cost
 from flowrank.families import family_of
 from flowrank.linalg import refit, removal_order
 from flowrank.models import attention_layers, mlp_layers, tensor_digest
@@ -195,15 +194,6 @@ def test_parameters_of_a_config_are_those_of_its_model(pipeline):
     assert price(pipeline.inner_model.config) == pipeline.inner_model.num_parameters()
     child = flowrank.compress(pipeline, WholeModel(Budget(0.6), parts=ALL), **SMALL)
     assert price(child.inner_model.config) == child.inner_model.num_parameters()
-
-
-def test_latency_is_affine_in_the_least_time(pipeline):
-    machine = Machine(1e9, 1e9)
-    latency = Latency(slope=2.0, beside=3.0, machine=machine)
-    from flowrank.compression.prices import WORKLOAD
-
-    config = pipeline.inner_model.config
-    assert latency(config) == pytest.approx(3 + 2 * cost(config, WORKLOAD).floor(machine))
 
 
 def test_neurons_are_judged_on_series_they_were_not_fitted_on(bolt_folder, contexts):

@@ -157,7 +157,7 @@ def test_latency_is_timed_once_for_a_search(bolt_folder, tmp_path):
     tolerance = replace(ROOMY, unit="latency")
     flowrank.smallest(parent, tolerance, folder=tmp_path / "s", **{**QUICK, "steps": 0})
     timed = json.loads((tmp_path / "s" / "latency.json").read_text(encoding="utf-8"))
-    assert timed["slope"] > 0
+    assert timed["beside"] > 0
     flowrank.smallest(parent, tolerance, folder=tmp_path / "s", **{**QUICK, "steps": 0})
     assert json.loads((tmp_path / "s" / "latency.json").read_text(encoding="utf-8")) == timed
 

@@ -98,6 +98,27 @@ def priced(groups: list[Group], price: Price, config_of: Callable[[dict[int, int
     return result
 
 
+def standing_costs(
+    groups: list[Group], price: Price, config_of: Callable[[dict[int, int]], PreTrainedConfig]
+) -> dict[str, float]:
+    """What a layer costs, by name, however little of it is left: all that its components' costs do not say.
+
+    Parameters
+    ----------
+    groups
+        As `priced` gave them; the rest as there.
+    """
+    whole = price(config_of({}))
+    mine: dict[str, list[int]] = {}
+    for index, group in enumerate(groups):
+        mine.setdefault(group.site.name, []).append(index)
+    costs = {}
+    for name, indices in mine.items():
+        saved = whole - price(config_of(dict.fromkeys(indices, 0)))
+        costs[name] = max(0.0, saved - sum(groups[index].price(groups[index].capacity) for index in indices))
+    return costs
+
+
 def refuse_below(least: float, goal: float, dense: float, unit: str) -> None:
     """Refuse a budget that what cannot be removed exceeds already."""
     if least > goal:

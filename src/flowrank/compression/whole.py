@@ -12,7 +12,7 @@ from flowrank.capture import head_moments, rank_losses
 from flowrank.compression.allocation import Group, Kept, Uniform, Unit, allocate, spend
 from flowrank.compression.factorize import HeadComponents
 from flowrank.compression.neurons import Neurons, Remainder
-from flowrank.compression.prices import Price, priced, refuse_below
+from flowrank.compression.prices import Price, priced, refuse_below, standing_costs
 from flowrank.compression.shapes import Shapes, Weights
 from flowrank.families import Family
 from flowrank.models import CompressedT5Config
@@ -73,8 +73,15 @@ class WholeFactorization:
         groups = self._groups()
         least = price(self._config(groups, [torch.arange(0)] * len(groups)))
         refuse_below(least, goal, price(self.config), unit)
+        standing: dict[str, float] = {}
         if unit != "parameters":
-            groups = priced(groups, price, lambda ranks: self._config(groups, _all_but(groups, ranks)))
+            every = groups
+
+            def config_of(ranks: dict[int, int]) -> CompressedT5Config:
+                return self._config(every, _all_but(every, ranks))
+
+            groups = priced(every, price, config_of)
+            standing = standing_costs(groups, price, config_of)
         everything = groups, _all_but(groups, {})
         if price(self._config(*everything)) <= goal:
             return self._weights(*everything)
@@ -84,7 +91,7 @@ class WholeFactorization:
         budget = min(total, max(0.0, goal - least))
         # Components are priced in the model as it is: a matrix between two layers that both shrink ends up cheaper.
         for _ in range(_TRIES):
-            chosen = self._uniform(groups, budget, total) if uniform else self._most_useful(groups, budget)
+            chosen = self._uniform(groups, budget, total) if uniform else self._most_useful(groups, budget, standing)
             found = price(self._config(*chosen))
             if found <= goal:
                 best, low = chosen, budget
@@ -110,29 +117,33 @@ class WholeFactorization:
             return groups, [torch.arange(0)] * len(groups)
         return groups, allocate(Uniform(min(1.0, budget / total)), groups, total)
 
-    def _most_useful(self, groups: list[Group], budget: float) -> tuple[list[Group], Kept]:
-        """Spend a budget; heads that are worth less than what else could be had for them go, then spend again."""
+    def _most_useful(self, groups: list[Group], budget: float, standing: dict[str, float]) -> tuple[list[Group], Kept]:
+        """Spend a budget; heads and layers that are worth less than what else could be had go, then spend again."""
         gone: frozenset[tuple[str, int]] = frozenset()
         costs = {(one.site.name, one.part): one.cost / max(1, len(one.members)) for one in groups}
         while True:
             kept = spend(budget, groups)
             fresh = self._not_worth_it(groups, kept) - gone
-            if not fresh:
+            if fresh:
+                gone |= fresh
+                groups = [
+                    replace(one, cost=costs[one.site.name, one.part] * max(1, len(one.members)))
+                    if one.members
+                    else before
+                    for one, before in _beside(self._groups(gone), groups)
+                ]
+                continue
+            layer = self._layer_not_worth_it(groups, kept, standing)
+            if layer is None:
                 return groups, kept
-            gone |= fresh
             groups = [
-                replace(one, cost=costs[one.site.name, one.part] * max(1, len(one.members))) if one.members else before
-                for one, before in _beside(self._groups(gone), groups)
+                replace(one, value=torch.full_like(one.value, -1.0)) if one.site.name == layer else one
+                for one in groups
             ]
 
     def _not_worth_it(self, groups: list[Group], kept: Kept) -> frozenset[tuple[str, int]]:
         """Heads (site name, index) whose loss for each unit they cost is below that of the last component kept."""
-        margins = [
-            float(one.value[len(mine) - 1]) / one.cost
-            for one, mine in zip(groups, kept, strict=True)
-            if 0 < len(mine) < one.capacity and one.cost > 0
-        ]
-        margin = min(margins, default=0.0)
+        margin = _margin(groups, kept)
         loss: dict[tuple[str, int], float] = {}
         cost: dict[tuple[str, int], float] = {}
         for one, mine in zip(groups, kept, strict=True):
@@ -143,6 +154,20 @@ class WholeFactorization:
                 loss[where] = loss.get(where, 0.0) + float(saved)
                 cost[where] = cost.get(where, 0.0) + one.cost / len(one.members) * len(mine)
         return frozenset(where for where in loss if cost[where] > 0 and loss[where] / cost[where] < margin)
+
+    def _layer_not_worth_it(self, groups: list[Group], kept: Kept, standing: dict[str, float]) -> str | None:
+        """The layer that is worth least for what it costs, if that is less than the last component kept."""
+        loss, cost = dict[str, float](), dict[str, float]()
+        for one, mine in zip(groups, kept, strict=True):
+            name = one.site.name
+            if not len(mine) or standing.get(name, 0.0) <= 0:
+                continue
+            cost[name] = cost.get(name, standing[name]) + one.price(len(mine))
+            saved = -one.value[len(mine) :].sum() if one.part == "QK" else one.value[: len(mine)].sum()
+            loss[name] = loss.get(name, 0.0) + float(saved)
+        worth = {name: loss[name] / cost[name] for name in cost}
+        least = min(worth, key=worth.__getitem__, default=None)
+        return least if least is not None and worth[least] < _margin(groups, kept) else None
 
     def _ranks(self, groups: list[Group], kept: Kept) -> dict[tuple[str, str], int]:
         """Components kept of every group beside attention."""
@@ -169,6 +194,16 @@ class WholeFactorization:
         if "heads" in self.parts:
             tensors |= {name: new for name, (_, new) in self.heads.layers(groups, kept).items()}
         return Weights(self._shapes(groups, kept), tensors)
+
+
+def _margin(groups: list[Group], kept: Kept) -> float:
+    """Loss that the last component kept saves for each unit it costs, of the group where that is least."""
+    margins = [
+        float(one.value[len(mine) - 1]) / one.cost
+        for one, mine in zip(groups, kept, strict=True)
+        if 0 < len(mine) < one.capacity and one.cost > 0
+    ]
+    return min(margins, default=0.0)
 
 
 def _all_but(groups: list[Group], ranks: dict[int, int]) -> Kept:
