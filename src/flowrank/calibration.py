@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,21 @@ class Calibration:
                 todo="pass longer or other series, or leave the argument out to use synthetic ones",
             )
         return cls(contexts, name, dict(skipped))
+
+    def mixed_with(self, other: Calibration) -> Calibration:
+        """Contexts of both in turns, then what is left of one.
+
+        Examples
+        --------
+        >>> one, two = (Calibration([torch.ones(n)] * n, name, {}) for n, name in ((1, "a"), (2, "b")))
+        >>> both = one.mixed_with(two)
+        >>> both.source, [len(context) for context in both.contexts]
+        ('a; b', [1, 2, 2])
+        """
+        turns = zip_longest(self.contexts, other.contexts)
+        contexts = [context for both in turns for context in both if context is not None]
+        skipped = dict(Counter(self.skipped) + Counter(other.skipped))
+        return Calibration(contexts, f"{self.source}; {other.source}", skipped)
 
 
 def _shortened(source: Iterable[Series], points: int) -> Iterator[Series]:

@@ -109,6 +109,8 @@ class TestMaxLoss:
             (("--max-loss", "1%", "--work", "full"), "--work: .*something else"),
             (("--max-loss", "1%", "--series", "bad.csv"), "bad.csv"),
             (("--heal-steps", "3"), "--heal-steps: expected --max-loss beside it, found 3"),
+            (("--also-synthetic",), "--also-synthetic: expected --max-loss beside it"),
+            (("--max-loss", "1%", "--also-synthetic"), "--also-synthetic: expected --series beside it, found given"),
             (("--metric", "MASE"), "--metric: expected --max-loss beside it, found MASE"),
             (("--work", "here"), "--work: expected --max-loss beside it"),
             (("--rounds", "3"), "--rounds: expected --method whole beside it"),

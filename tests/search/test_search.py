@@ -17,6 +17,7 @@ import flowrank
 from flowrank import Budget, FlowrankError, Tolerance, WholeModel
 from flowrank.models import tensor_digest
 from flowrank.search import SEARCH_LOG, Judge
+from flowrank.search.judge import evenly
 from flowrank.search.smallest import Stage, _next, read_stages
 from flowrank.series import Series
 
@@ -150,6 +151,30 @@ def test_series_of_the_user_are_judged_on_their_ends(bolt_folder):
     found = flowrank.smallest(parent, ROOMY, series=walks(30), **QUICK)
     assert found.recipe["search"]["validation_series"] == 30
     assert found.recipe["calibration"]["series"] <= 24
+
+
+def test_synthetic_series_calibrate_and_judge_too_where_they_are_asked_for(bolt_folder):
+    """What is promised then is the worse of the two losses."""
+    parent = flowrank.load(bolt_folder)
+    own = walks(30)
+    found = flowrank.smallest(parent, ROOMY, series=own, also_synthetic=True, **{**QUICK, "steps": 0})
+    search, calibration = found.recipe["search"], found.recipe["calibration"]
+    assert search["validation_series"] == 30 + 48
+    assert calibration["source"] == "list; synthetic, seed 0"
+    assert calibration["series"] == 24
+    losses = [
+        Judge(parent, series=series, count=48, horizon=8, confidence=0.5).compare(found).loss for series in (own, None)
+    ]
+    assert search["loss"] == pytest.approx(max(losses), abs=1e-6)
+
+
+def test_series_are_taken_from_all_over_a_sorted_source():
+    """Calibrated or judged on the beginning alone, a search would never see the rest."""
+    chosen = evenly(walks(200, length=16))
+    assert sorted(int(one.item_id) for one in chosen) == list(range(200))
+    for count in (10, 25, 60):
+        places = np.sort([int(one.item_id) for one in chosen[:count]])
+        assert np.diff([-1, *places, 200]).max() <= 3 * 200 / count
 
 
 def test_latency_is_timed_once_for_a_search(bolt_folder, tmp_path):

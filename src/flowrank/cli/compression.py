@@ -90,6 +90,12 @@ def compress(
     validation_series: Annotated[
         int | None, typer.Option(help="--max-loss: series to judge on at most. Default: 2048.")
     ] = None,
+    also_synthetic: Annotated[
+        bool,
+        typer.Option(
+            "--also-synthetic", help="--max-loss with --series: calibrate and judge on synthetic series as well."
+        ),
+    ] = False,
     folder: Annotated[
         Path | None,
         typer.Option(
@@ -128,6 +134,7 @@ def compress(
         "horizon": horizon,
         "validation_series": validation_series,
         "calibration_series": calibration_series,
+        "also_synthetic": also_synthetic or None,
     }
     if max_loss is not None:
         _only("no --max-loss", "--allocation", allocation.value, "budget")
@@ -140,6 +147,8 @@ def compress(
             ("--calibration-points", calibration_points, POINTS),
         ):
             _only("no --max-loss", option, given, default)
+        if series is None:
+            _only("--series", "--also-synthetic", also_synthetic, False)
         common |= {name: value for name, value in for_search.items() if value is not None}
         tolerance = tolerated(max_loss, metric, unit)
         work = work_folder(folder, output)
@@ -150,6 +159,7 @@ def compress(
             "--heal-steps": steps,
             "--horizon": horizon,
             "--validation-series": validation_series,
+            "--also-synthetic": also_synthetic or None,
             "--work": folder,
         }
         for option, value in of_search.items():

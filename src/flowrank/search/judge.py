@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,14 +15,18 @@ from flowrank.evaluation import season_length, seasonal_error
 from flowrank.forecasting import DEFAULT_LEVELS, Request, predict_requests
 from flowrank.pretraining.windows import cut
 from flowrank.search.tolerance import Metric
-from flowrank.series import read_series
+from flowrank.series import Series, read_series
 from flowrank.synthetic import Mixture
 
 HORIZON = 24
 LENGTHS = (16, 32, 64, 128, 256, 512)
+MOST = 4096
+"""Of the user's series that are looked at."""
+
 _BLOCK = 64  # synthetic series of one length
 _STREAM = 3  # of the generator: neither training, nor validation, nor calibration draws from it
 _RESAMPLES = 400
+_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class Judge:
     series
         What `flowrank.series.read_series` reads, the last ``horizon`` values of each are forecast; None: synthetic.
     count
-        Series, at most.
+        Series, at most; evenly from all over the source.
     horizon
         H, steps ahead; at most a third of a series.
     metric
@@ -150,6 +156,18 @@ class Judge:
         return losses
 
 
+def evenly(series: Iterable[Series]) -> list[Series]:
+    """The first `MOST` series in an order of which every beginning is spread over all of them, as sources are sorted.
+
+    Examples
+    --------
+    >>> [one.item_id for one in evenly(Series(str(i), np.ones(4)) for i in range(10))][:5]
+    ['0', '5', '2', '7', '4']
+    """
+    found = list(islice(series, MOST))
+    return [found[i] for i in sorted(range(len(found)), key=lambda i: i * _GOLDEN % 1)]
+
+
 def _ratio(mine: float, theirs: float) -> float:
     """Child over parent, less 1; 0 where neither loses anything."""
     tiny = np.finfo(float).tiny
@@ -180,7 +198,7 @@ def _synthetic(context: int, horizon: int, seed: int) -> Iterator[Request[_Case]
 
 
 def _own(series: Any, context: int, horizon: int, columns: dict[str, Any]) -> Iterator[Request[_Case]]:
-    for one in read_series(series, **columns):
+    for one in evenly(read_series(series, **columns)):
         request = _case(one.item_id, one.target, context, horizon, season_length(one.freq))
         if request is not None:
             yield request

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from flowrank.models import tensor_digest
 from flowrank.models.quantized import refuse_quantized
 from flowrank.pipelines import Pipeline, load
 from flowrank.progress import progress_bar
-from flowrank.search.judge import HORIZON, Judge, Verdict
+from flowrank.search.judge import HORIZON, Judge, Verdict, evenly
 from flowrank.search.tolerance import Tolerance
 from flowrank.series import Series, read_series
 
@@ -39,7 +38,6 @@ _LATENCY = "latency.json"
 _MODELS = "models"
 _STEP = 0.6
 _PRECISION = 1.12
-_MOST = 4096  # of the user's series that are looked at
 
 
 @dataclass(frozen=True)
@@ -84,6 +82,7 @@ def smallest(
     *,
     folder: str | Path | None = None,
     series: Any = None,
+    also_synthetic: bool = False,
     parts: tuple[str, ...] = WholeModel(Budget(1.0)).parts,
     steps: int = 0,
     calibration_series: int = 256,
@@ -113,6 +112,9 @@ def smallest(
     series
         What calibrates, heals and judges: anything that `flowrank.series.read_series` reads, more than once. The last
         ``horizon`` values of each series judge, what is before them does the rest. None: synthetic series.
+    also_synthetic
+        Whether synthetic series take part where there are others: as half of what calibrates, and judged by
+        themselves. The tolerance then holds on both kinds, and more likely on series that are like neither.
     parts
         What may become smaller, as of `flowrank.WholeModel`.
     steps
@@ -153,6 +155,7 @@ def smallest(
         "validation_series": check_count(validation_series, "validation_series"),
         "horizon": check_count(horizon, "horizon"),
         "seed": check_count(seed, "seed", 0),
+        "also_synthetic": also_synthetic,
         "series": None if series is None else str(series) if isinstance(series, str | Path) else type(series).__name__,
     }
     with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as place:
@@ -164,17 +167,20 @@ def smallest(
             tolerance=tolerance,
             home=home,
             past=past,
-            calibration=Calibration.read(past, count=calibration_series, seed=seed, mixed=True),
-            judge=Judge(
-                pipeline,
-                series=series,
-                count=validation_series,
-                horizon=horizon,
-                metric=tolerance.metric,
-                confidence=tolerance.confidence,
-                seed=seed,
-                **columns,
-            ),
+            calibration=_calibration(past, also_synthetic, calibration_series, seed),
+            judges=[
+                Judge(
+                    pipeline,
+                    series=one,
+                    count=validation_series,
+                    horizon=horizon,
+                    metric=tolerance.metric,
+                    confidence=tolerance.confidence,
+                    seed=seed,
+                    **columns,
+                )
+                for one in ([series, None] if also_synthetic and series is not None else [series])
+            ],
             parts=parts,
             steps=steps,
             seed=seed,
@@ -189,10 +195,17 @@ def smallest(
 def _pasts(series: Any, horizon: int, columns: dict[str, Any]) -> list[Series]:
     """The user's series without what they are judged on."""
     found = []
-    for one in islice(read_series(series, **columns), _MOST):
+    for one in evenly(read_series(series, **columns)):
         ahead = min(horizon, len(one) // 3)
         found.append(replace(one, target=one.target[: len(one) - ahead]))
     return found
+
+
+def _calibration(past: list[Series] | None, also_synthetic: bool, count: int, seed: int) -> Calibration:
+    if past is None or not also_synthetic:
+        return Calibration.read(past, count=count, seed=seed, mixed=True)
+    own = Calibration.read(past, count=-(-count // 2), seed=seed)
+    return own.mixed_with(Calibration.read(None, count=max(1, count - len(own.contexts)), seed=seed, mixed=True))
 
 
 def read_stages(path: Path) -> list[Stage]:
@@ -221,7 +234,7 @@ class _Search:
     home: Path
     past: list[Series] | None
     calibration: Calibration
-    judge: Judge
+    judges: list[Judge]
     parts: tuple[str, ...]
     steps: int
     seed: int
@@ -277,10 +290,10 @@ class _Search:
                 f"stage {number}: fitting", len(self.calibration.contexts) * layers_to_fit(child.inner_model)
             ) as advance:
                 repair(family_of(child), family_of(self.parent), self.calibration.contexts, advance)
-            verdict = self.judge.compare(child)
+            verdict = self._judged(child)
             if self.steps and verdict.upper > self.tolerance.max_loss:
                 better = self._healed(child, number)
-                found = self.judge.compare(better)
+                found = self._judged(better)
                 if found.upper < verdict.upper:
                     child, verdict, healed = better, found, True
         held = verdict is not None and verdict.upper <= self.tolerance.max_loss
@@ -298,6 +311,10 @@ class _Search:
             held=held,
             seconds=round(time.perf_counter() - began, 1),
         )
+
+    def _judged(self, child: Pipeline) -> Verdict:
+        """The worst of all verdicts."""
+        return max((judge.compare(child) for judge in self.judges), key=lambda verdict: verdict.upper)
 
     def _healed(self, child: Pipeline, number: int) -> Pipeline:
         folder = self.home / f"healing-{number:02d}"
@@ -336,8 +353,8 @@ class _Search:
             "allocation": {"name": "Tolerance", **asdict(self.tolerance)},
             "search": {
                 "steps": self.steps,
-                "validation_series": self.judge.series,
-                "horizon": self.judge.horizon,
+                "validation_series": sum(judge.series for judge in self.judges),
+                "horizon": self.judges[0].horizon,
                 "loss": best.loss,
                 "upper": best.upper,
                 "stages": [asdict(stage) for stage in stages],
