@@ -4,6 +4,7 @@ python benchmarks/whole_model.py tolerance --data FOLDER --backtests backtests.c
     [--max-loss 0.01 0.03] [--seeds 5] [--max-series 200]
 python benchmarks/whole_model.py attention …   kept attention parameters 0.237, 0.15, 0.075, unhealed and healed
 python benchmarks/whole_model.py table …       all methods at equal parameters, with time, unhealed and healed
+python benchmarks/whole_model.py table --equal latency …   the same at equal predicted seconds on this machine
 python benchmarks/whole_model.py time MODEL …  parent and children beside stock code, paired
 
 Every result is a line of a file in the folder --work, and what is there is not done again. Calibration, healing and
@@ -27,7 +28,10 @@ from scipy.stats import gmean
 import flowrank
 from flowrank import Budget, Healing, InputSVD, JointHeads, Tolerance, WeightSVD, WholeModel
 from flowrank.compression.children import around, child_of
+from flowrank.compression.latency import Latency
+from flowrank.compression.prices import Price, price_in
 from flowrank.compression.shapes import Shapes, Weights
+from flowrank.errors import FlowrankError
 from flowrank.evaluation import datasets_in, read_backtests
 from flowrank.families import family_of
 from flowrank.models import AttentionShape, MlpShape
@@ -35,8 +39,9 @@ from flowrank.pretraining import Recipe
 from flowrank.pretraining.architecture import build
 from flowrank.search import Judge
 
-SIZES = (0.6, 0.35)
+SIZES = {"parameters": (0.6, 0.35), "latency": (0.7, 0.45)}
 KEPT = (0.237, 0.15, 0.075)
+TRIES = 5
 
 
 class Results:
@@ -137,11 +142,10 @@ def attention(arguments: argparse.Namespace, parent: Any, results: Results) -> N
         results.row(f"{kept} healed {arguments.heal_steps}", healed)
 
 
-def without_layers(parent: Any, ratio: float) -> Any:
-    """Drop whole sublayers, the one whose loss the judge finds smallest at a time, down to a share of parameters."""
+def without_layers(parent: Any, ratio: float, price: Price) -> Any:
+    """Drop whole sublayers, the one whose loss the judge finds smallest at a time, down to a share of the price."""
     judge, model, family = Judge(parent, count=512), parent.inner_model, family_of(parent)
-    sizes = {site.name: sum(p.numel() for p in site.module.parameters()) for site in family.sites}
-    sizes |= {site.name: sum(p.numel() for p in site.module.parameters()) for site in family.mlps if not site.beside}
+    sizes = [site.name for site in (*family.sites, *family.mlps) if not getattr(site, "beside", None)]
     gone: list[str] = []
 
     def child(names: list[str]) -> Any:
@@ -155,13 +159,19 @@ def without_layers(parent: Any, ratio: float) -> Any:
         }
         return around(child_of(model, Weights(Shapes(attention, mlps, {}), tensors)))
 
-    while child(gone).inner_model.num_parameters() > ratio * model.num_parameters() and len(gone) < len(sizes):
-        losses = {n: judge.compare(child([*gone, n])).loss / sizes[n] for n in sizes if n not in gone}
+    goal = ratio * price(model.config)
+    while (now := price(child(gone).inner_model.config)) > goal and len(gone) < len(sizes):
+        losses = {}
+        for name in sizes:
+            if name not in gone:
+                smaller = child([*gone, name])
+                saved = max(1e-9, now - price(smaller.inner_model.config))
+                losses[name] = judge.compare(smaller).loss / saved
         gone.append(min(losses, key=losses.__getitem__))
     return child(gone)
 
 
-def smaller_dense(parent: Any, ratio: float) -> Any:
+def smaller_dense(parent: Any, ratio: float, price: Price) -> Any:
     """A dense model of the parent's depth with random weights, d_model, d_ff and heads scaled down alike."""
     config, chronos = parent.inner_model.config, parent.inner_model.config.chronos_config
     best: Any = None
@@ -181,52 +191,78 @@ def smaller_dense(parent: Any, ratio: float) -> Any:
             max_steps=1,
         )
         made = build(recipe)
-        if made.inner_model.num_parameters() <= ratio * parent.inner_model.num_parameters():
+        if price(made.inner_model.config) <= ratio * price(config):
             best = made
     return best
 
 
-def at_size(parent: Any, ratio: float, series: dict[str, Any]) -> dict[str, Callable[[], Any]]:
-    """Methods that can reach a share of all parameters."""
-    family, whole = family_of(parent), parent.inner_model.num_parameters()
-    dense = sum(site.dense_parameters for site in family.sites)
-    kept = (ratio * whole - (whole - dense)) / dense
-    methods: dict[str, Any] = {}
-    if kept > 0.02:
-        methods = {
-            "WeightSVD (the paper)": WeightSVD(Budget(kept)),
-            "InputSVD": InputSVD(Budget(kept)),
-            "JointHeads": JointHeads(Budget(kept)),
-            "neurons": WholeModel(Budget(ratio), parts=("neurons",)),
-        }
-    methods["WholeModel"] = WholeModel(Budget(ratio))
-    methods["WholeModel, factors too"] = WholeModel(Budget(ratio), parts=("heads", "neurons", "ends", "factors"))
-    methods["WholeModel, for latency"] = WholeModel(Budget(ratio, unit="latency"))
-    calls: dict[str, Callable[[], Any]] = {
-        name: lambda method=method: flowrank.compress(parent, method, calibration_series=768, **series)  # type: ignore[misc]
-        for name, method in methods.items()
+ATTENTION = {"WeightSVD (the paper)": WeightSVD, "InputSVD": InputSVD, "JointHeads": JointHeads}
+NEURONS, EVERYTHING = ("neurons",), ("heads", "neurons", "ends", "factors")
+
+
+def at_size(parent: Any, ratio: float, price: Price, unit: str, series: dict[str, Any]) -> dict[str, Callable[[], Any]]:
+    """Every method at a share of the price, parameters or predicted seconds; None where it cannot reach it."""
+    dense = price(parent.inner_model.config)
+
+    def largest(method: Callable[[float], Any]) -> Any:
+        """The largest child within the price, by bisection of the method's own budget."""
+        low, high, best = 0.02, 1.0, None
+        for _ in range(TRIES):
+            middle = (low * high) ** 0.5
+            try:
+                child = flowrank.compress(parent, method(middle), calibration_series=768, **series)
+            except FlowrankError:  # so little cannot be kept
+                low = middle
+                continue
+            if price(child.inner_model.config) <= ratio * dense:
+                low, best = middle, child
+            else:
+                high = middle
+        return best
+
+    methods: dict[str, Callable[[float], Any]] = {
+        name: lambda size, one=one: one(Budget(size))  # type: ignore[misc]
+        for name, one in ATTENTION.items()
     }
+    methods["neurons"] = lambda size: WholeModel(Budget(size), parts=NEURONS)
+    calls: dict[str, Callable[[], Any]] = {name: lambda one=one: largest(one) for name, one in methods.items()}  # type: ignore[misc]
+    whole = {
+        "WholeModel": lambda size: WholeModel(Budget(size)),
+        "WholeModel, factors too": lambda size: WholeModel(Budget(size), parts=EVERYTHING),
+        "WholeModel, for latency": lambda size: WholeModel(Budget(size, unit="latency")),
+    }
+    for name, one in whole.items():
+        direct = (unit == "latency") == name.endswith("latency")
+        calls[name] = lambda one=one, direct=direct: (  # type: ignore[misc]
+            flowrank.compress(parent, one(ratio), calibration_series=768, **series) if direct else largest(one)
+        )
     return calls | {
-        "layer dropping": lambda: without_layers(parent, ratio),
-        "smaller dense, from scratch": lambda: smaller_dense(parent, ratio),
+        "layer dropping": lambda: without_layers(parent, ratio, price),
+        "smaller dense, from scratch": lambda: smaller_dense(parent, ratio, price),
     }
 
 
 def table(arguments: argparse.Namespace, parent: Any, results: Results) -> None:
-    """Every method at equal parameters: loss unhealed and healed, and time over the parent's, both exact."""
+    """Every method at equal size: loss unhealed and healed, and time over the parent's, both exact."""
     scores = Scores(parent, arguments.data, arguments.backtests, arguments.max_series)
+    unit = arguments.equal
+    price = Latency.measure(parent) if unit == "latency" else price_in(unit, parent.inner_model)
     rows = []
-    for ratio in SIZES:
-        for name, make in at_size(parent, ratio, arguments.series).items():
-            folder = arguments.work / f"{arguments.model}-{ratio}-{name.replace(' ', '-')}"
+    for ratio in SIZES[unit]:
+        for name, make in at_size(parent, ratio, price, unit, arguments.series).items():
+            folder = arguments.work / f"{arguments.model}-{unit}-{ratio}-{name.replace(' ', '-')}"
 
             def unhealed(make: Any = make, folder: Path = folder) -> dict[str, Any]:
                 child = make()
+                if child is None:
+                    return {}
                 child.save_pretrained(folder, overwrite=True)
                 timed = flowrank.benchmark(child, parent, batch_size=32, context_length=512, horizon=64, repeats=9)
                 latency = timed["ratio"]["latency"]
                 kept = child.inner_model.num_parameters() / parent.inner_model.num_parameters()
-                return {"kept": kept, "time": latency["median"], "fastest": latency["min"], **scores.loss(child)}
+                asked = price(child.inner_model.config) / price(parent.inner_model.config)
+                timed = {"time": latency["median"], "fastest": latency["min"]}
+                return {"kept": kept, "asked": asked, **timed, **scores.loss(child)}
 
             def healed(folder: Path = folder) -> dict[str, Any]:
                 child = flowrank.heal(
@@ -234,8 +270,10 @@ def table(arguments: argparse.Namespace, parent: Any, results: Results) -> None:
                 )
                 return scores.loss(child)
 
-            plain = results.row(f"{ratio} {name}", unhealed)
-            after = results.row(f"{ratio} {name}, healed", healed)
+            plain = results.row(f"{unit} {ratio} {name}", unhealed)
+            if "kept" not in plain:
+                continue
+            after = results.row(f"{unit} {ratio} {name}, healed", healed)
             rows.append(
                 {"size": ratio, "method": name, **{k: plain[k] for k in ("kept", "time", "WQL", "MASE")}}
                 | {"WQL healed": after["WQL"], "MASE healed": after["MASE"]}
@@ -276,6 +314,7 @@ def main() -> None:
     parser.add_argument("--max-series", type=int, help="of each data set; default: all")
     parser.add_argument("--options", type=json.loads, default={}, help="JSON, of flowrank.smallest")
     parser.add_argument("--series", help="file of series that calibrate, heal and judge; default: synthetic ones")
+    parser.add_argument("--equal", choices=list(SIZES), default="parameters", help="table: what is the same for all")
     parser.add_argument("--unit", default="parameters", help="tolerance: what is to become small")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", type=int)
