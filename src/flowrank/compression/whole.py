@@ -102,11 +102,6 @@ class WholeFactorization:
             budget = (low + high) / 2
         return self._weights(*best)
 
-    def smallest(self) -> Weights:
-        """The model that keeps nothing of what competes."""
-        groups = self._groups()
-        return self._weights(groups, [torch.arange(0)] * len(groups))
-
     def _groups(self, without: frozenset[tuple[str, int]] = frozenset()) -> list[Group]:
         heads = self.heads.groups(self.losses, without=without) if "heads" in self.parts else []
         return heads + [one for one in self.rest.groups if "neurons" in self.parts or one.part != Neurons.part]
@@ -120,10 +115,12 @@ class WholeFactorization:
     def _most_useful(self, groups: list[Group], budget: float, standing: dict[str, float]) -> tuple[list[Group], Kept]:
         """Spend a budget; heads and layers that are worth less than what else could be had go, then spend again."""
         gone: frozenset[tuple[str, int]] = frozenset()
+        dropped: set[str] = set()
         costs = {(one.site.name, one.part): one.cost / max(1, len(one.members)) for one in groups}
         while True:
             kept = spend(budget, groups)
             fresh = self._not_worth_it(groups, kept) - gone
+            layer = None if fresh else self._layer_not_worth_it(groups, kept, standing)
             if fresh:
                 gone |= fresh
                 groups = [
@@ -132,12 +129,12 @@ class WholeFactorization:
                     else before
                     for one, before in _beside(self._groups(gone), groups)
                 ]
-                continue
-            layer = self._layer_not_worth_it(groups, kept, standing)
-            if layer is None:
+            elif layer is not None:
+                dropped.add(layer)
+            else:
                 return groups, kept
             groups = [
-                replace(one, value=torch.full_like(one.value, -1.0)) if one.site.name == layer else one
+                replace(one, value=torch.full_like(one.value, -1.0)) if one.site.name in dropped else one
                 for one in groups
             ]
 
