@@ -18,6 +18,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -242,11 +243,19 @@ def at_size(parent: Any, ratio: float, price: Price, unit: str, series: dict[str
     }
 
 
+def measured(parent: Any, arguments: argparse.Namespace) -> Latency:
+    """Seconds on this machine, measured once for a folder --work."""
+    path = arguments.work / f"{arguments.model}-latency.json"
+    if not path.exists():
+        path.write_text(json.dumps(asdict(Latency.measure(parent))), encoding="utf-8")
+    return Latency.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+
 def table(arguments: argparse.Namespace, parent: Any, results: Results) -> None:
     """Every method at equal size: loss unhealed and healed, and time over the parent's, both exact."""
     scores = Scores(parent, arguments.data, arguments.backtests, arguments.max_series)
     unit = arguments.equal
-    price = Latency.measure(parent) if unit == "latency" else price_in(unit, parent.inner_model)
+    price = measured(parent, arguments) if unit == "latency" else price_in(unit, parent.inner_model)
     rows = []
     for ratio in SIZES[unit]:
         for name, make in at_size(parent, ratio, price, unit, arguments.series).items():
