@@ -4,11 +4,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from transformers.models.t5.modeling_t5 import T5Attention
 
 import flowrank
-from flowrank import Budget, Epsilon, FlowOfRanks, FlowrankError, InputSVD, JointHeads, Uniform, WeightSVD
+from flowrank import (
+    Budget,
+    Epsilon,
+    FlowOfRanks,
+    FlowrankError,
+    InputSVD,
+    JointHeads,
+    Uniform,
+    WeightSVD,
+    WholeModel,
+)
 from flowrank.compression.children import around
 from flowrank.models import attention_layers, attention_parameters, mlp_layers, tensor_digest
+from flowrank.models.layers import FactoredEmbedding, FactoredLinear
 from tests.conftest import make_bolt, make_t5, outputs, relative_gap, small_mlps, with_own_widths
 
 METHODS = [JointHeads, InputSVD, WeightSVD]
@@ -92,6 +104,26 @@ def test_joint_heads_find_an_exact_low_rank(pipeline, contexts):
     child = flowrank.compress(parent, JointHeads(FlowOfRanks(d0=2, alpha=0)), **SMALL)
     assert relative_gap(outputs(child, contexts), expected) < 1e-3
     assert attention_parameters(child.inner_model) <= attention_parameters(parent.inner_model) / 3 + 1
+
+
+@pytest.mark.parametrize("method", [JointHeads, InputSVD, WholeModel])
+def test_both_sides_of_a_component_are_of_one_size(pipeline, method):
+    """Training moves all weights alike: beside queries a thousand times smaller, keys would not move at all."""
+    options = {"parts": ("heads", "ends"), "refit": False} if method is WholeModel else {}
+    child = flowrank.compress(pipeline, method(Budget(0.4), **options), calibration_series=24, calibration_points=64)
+    pairs = []
+    for module in child.inner_model.modules():
+        if isinstance(module, FactoredLinear):
+            pairs.append((module.down.weight, module.up.weight.T))
+        elif isinstance(module, FactoredEmbedding):
+            pairs.append((module.codes.weight.T, module.basis.weight.T))
+        elif method is not InputSVD and isinstance(module, T5Attention):
+            pairs += [(module.q.weight, module.k.weight), (module.v.weight, module.o.weight.T)]
+    pairs = [(one, other) for one, other in pairs if one.numel()]
+    assert pairs
+    for one, other in pairs:
+        sizes = one.square().mean(dim=1).sqrt(), other.square().mean(dim=1).sqrt()
+        torch.testing.assert_close(*sizes, rtol=1e-3, atol=1e-7)
 
 
 def test_budget_never_spends_on_queries_of_bolts_one_token_decoder(bolt_folder):
