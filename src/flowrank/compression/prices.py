@@ -87,13 +87,18 @@ def priced(groups: list[Group], price: Price, config_of: Callable[[dict[int, int
     whole = price(config_of({}))
     result = []
     for index, group in enumerate(groups):
-        few, more = (price(config_of({index: rank})) for rank in (min(1, group.size), min(2, group.size)))
-        step = max(0.0, more - few)
+
+        def at(rank: int, index: int = index) -> float:
+            return price(config_of({index: rank}))
+
         if group.size < 2:
-            step = max(0.0, whole - price(config_of({index: 0})))
-        dense = None if group.dense_cost is None else max(0.0, whole - few + step)
-        if dense is None and group.size >= 2:
-            step = max(0.0, (whole - few) / (group.size - 1))
+            step = whole - at(0)
+        elif group.dense_cost is None:
+            step = (whole - at(1)) / (group.size - 1)
+        else:  # beyond its capacity it is dense, and costs no more
+            step = at(2) - at(1)
+        step = max(0.0, step)
+        dense = None if group.dense_cost is None else max(0.0, whole - at(min(1, group.size)) + step)
         result.append(replace(group, cost=step, dense_cost=dense))
     return result
 

@@ -15,7 +15,7 @@ import torch
 import flowrank
 from flowrank import Healing, JointHeads, Uniform, WeightSVD, heal
 from flowrank.errors import FlowrankError
-from flowrank.healing import repair
+from flowrank.healing import course
 from flowrank.models import tensor_digest
 from flowrank.pipelines import FlowrankT5Pipeline
 from flowrank.pretraining.architecture import build
@@ -60,14 +60,14 @@ class Killed(Exception):
 
 
 def kill_at(monkeypatch, step):
-    whole = repair._Course._step
+    whole = course._Course._step
 
     def killed(self, share):
         if self.state.step == step:
             raise Killed
         whole(self, share)
 
-    monkeypatch.setattr(repair._Course, "_step", killed)
+    monkeypatch.setattr(course._Course, "_step", killed)
 
 
 def test_loss_falls_and_both_stay_as_they_are(child, parent):
@@ -117,7 +117,7 @@ def test_a_healing_cut_off_goes_on_as_if_it_had_not_been(child, parent, tmp_path
     assert [step for step, _, _ in logs[0]] == [0, 2, 4, 6, 8, 9]
     names = {path.name for path in (tmp_path / "killed").iterdir()}
     assert names == {"healing.json", "state.json", "log.jsonl", "tensors-9.safetensors"}
-    monkeypatch.setattr(repair._Course, "_step", None)  # nothing is left to do
+    monkeypatch.setattr(course._Course, "_step", None)  # nothing is left to do
     again = heal(child, parent, options, folder=tmp_path / "killed")
     assert weights(again) == weights(undisturbed)
     assert told(again)["loss_after"] == told(undisturbed)["loss_after"]
@@ -213,7 +213,7 @@ class TestSeries:
         series = [rng.normal(size=length) for length in (200, 90, 20, 9, 7)]
         series.append(np.r_[np.full(5, np.nan), rng.normal(size=150)])
         series.append(np.ones(100))
-        lessons = repair.Lessons.read(bolts[0], small(), series)
+        lessons = course.Lessons.read(bolts[0], small(), series)
         [store] = lessons.training.stores
         assert [len(values) for values in (store[n] for n in range(len(store)))] == [184, 74, 14, 9, 134]
         [held] = lessons.held_out
@@ -221,12 +221,12 @@ class TestSeries:
         scale = np.abs(series[0][120:184]).mean()
         np.testing.assert_allclose(held["target"][0], series[0][184:] / scale, rtol=1e-5)
         one = lessons.training.batch(3)
-        again = repair.Lessons.read(bolts[0], small(), series).training.batch(3)
+        again = course.Lessons.read(bolts[0], small(), series).training.batch(3)
         assert torch.equal(one["context"].nan_to_num(), again["context"].nan_to_num())
 
     def test_some_of_many_are_held_out(self, bolts):
         series = np.random.default_rng(0).normal(size=(50, 100))
-        lessons = repair.Lessons.read(bolts[0], small(eval_series=10), series)
+        lessons = course.Lessons.read(bolts[0], small(eval_series=10), series)
         assert sum(len(batch["target"]) for batch in lessons.held_out) == 10
         [store] = lessons.training.stores
         assert sorted({len(store[n]) for n in range(50)}) == [84, 100]
@@ -321,7 +321,7 @@ def test_options_that_make_no_sense(options):
 
 @pytest.mark.parametrize("budget", [{"steps": 100}, {"minutes": 1.0}])
 def test_rates_rise_for_the_warm_up(bolts, budget):
-    recipe = repair.Lessons.read(bolts[0], small(warmup=10, eval_series=1, **budget)).training.recipe
+    recipe = course.Lessons.read(bolts[0], small(warmup=10, eval_series=1, **budget)).training.recipe
     assert [round(rate(recipe, step, 0.0), 3) for step in (0, 4, 9, 50)] == [0.1, 0.5, 1.0, 1.0]
     assert rate(recipe, 50, 0.75) == 0.25
 
