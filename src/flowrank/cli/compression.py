@@ -106,7 +106,10 @@ def compress(
     ] = None,
     series: SeriesOption = None,
     calibration_series: Annotated[
-        int | None, typer.Option(help="Calibration series to use at most. Default: 512 (--max-loss: 256).")
+        int | None,
+        typer.Option(
+            help="Calibration series to use at most. Default: 512 (--max-loss: 1024 for a Bolt, 256 for a T5)."
+        ),
     ] = None,
     calibration_points: Annotated[int, typer.Option(help="Last points of each calibration series.")] = POINTS,
     seed: Seed = 0,

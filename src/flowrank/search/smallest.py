@@ -38,6 +38,7 @@ _LATENCY = "latency.json"
 _MODELS = "models"
 _STEP = 0.6
 _PRECISION = 1.12
+_CALIBRATION = {True: 1024, False: 256}  # series, by whether the decoder sees one token
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def smallest(
     also_synthetic: bool = False,
     parts: tuple[str, ...] = WholeModel(Budget(1.0)).parts,
     steps: int = 0,
-    calibration_series: int = 256,
+    calibration_series: int | None = None,
     validation_series: int = 2048,
     horizon: int = HORIZON,
     seed: int = 0,
@@ -121,7 +122,8 @@ def smallest(
         Of each healing by gradients, where a model left the tolerance; 0: none, the fit of the output matrices has to
         do. What is learned on synthetic series does not all carry over to others (docs/compression.md).
     calibration_series, validation_series
-        Series that components are measured on, and that models are judged on, at most.
+        Series that components are measured on, and that models are judged on, at most. None: 1 024 for a Bolt, whose
+        decoder sees one token a series, and 256 for a T5.
     horizon
         Steps ahead at which models are judged.
     seed
@@ -144,6 +146,8 @@ def smallest(
         If the folder holds another search or something else, or series cannot be used.
     """
     check_count(steps, "steps", 0)
+    enough = _CALIBRATION[family_of(pipeline).decodes_one_token]
+    count = check_count(enough if calibration_series is None else calibration_series, "calibration_series")
     refuse_quantized(pipeline.inner_model, "pipeline", "compress")
     refuse_uneven(family_of(pipeline))
     settings = {
@@ -151,7 +155,7 @@ def smallest(
         "tolerance": asdict(tolerance),
         "parts": list(WholeModel(Budget(1.0), parts=parts).parts),
         "steps": steps,
-        "calibration_series": check_count(calibration_series, "calibration_series"),
+        "calibration_series": count,
         "validation_series": check_count(validation_series, "validation_series"),
         "horizon": check_count(horizon, "horizon"),
         "seed": check_count(seed, "seed", 0),
@@ -167,7 +171,7 @@ def smallest(
             tolerance=tolerance,
             home=home,
             past=past,
-            calibration=_calibration(past, also_synthetic, calibration_series, seed),
+            calibration=_calibration(past, also_synthetic, count, seed),
             judges=[
                 Judge(
                     pipeline,
