@@ -52,7 +52,9 @@ class BoltEngine:
         if not config.use_reg_token:
             order = order[observed[order].any(dim=1)]
         result = context.new_full((len(context), len(config.quantiles), config.prediction_length), torch.nan)
-        costs = [self._bytes_a_series(count + 1) for count in observed[order].sum(dim=1).tolist()]
+        counts = observed[order].sum(dim=1).tolist()
+        each = {count: self._bytes_a_series(count + 1) for count in set(counts)}
+        costs = [each[count] for count in counts]
         for chunk in even_chunks(costs, budget_on(context.device, memory_budget)):
             rows = order[chunk]
             result[rows] = self._quantiles_of_chunk(context[rows])

@@ -82,7 +82,9 @@ class T5Engine:
         order = by_length(mask)
         drawn = torch.empty(len(tokens), paths, steps, dtype=torch.long, device=tokens.device)
         everywhere = not sampling.top_k
-        costs = [self._bytes_a_series(n, paths, steps, everywhere) for n in mask[order].sum(dim=1).tolist()]
+        counts = mask[order].sum(dim=1).tolist()
+        each = {count: self._bytes_a_series(count, paths, steps, everywhere) for count in set(counts)}
+        costs = [each[count] for count in counts]
         for chunk in even_chunks(costs, budget_on(tokens.device, memory_budget)):
             rows = order[chunk]
             noise = uniforms([keys[row] for row in rows.tolist()], steps, paths).to(tokens.device)
