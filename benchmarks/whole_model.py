@@ -42,7 +42,7 @@ from flowrank.search import Judge
 
 SIZES = {"parameters": (0.6, 0.35), "latency": (0.7, 0.45)}
 KEPT = (0.237, 0.15, 0.075)
-TRIES = 5
+TRIES = 8
 
 
 class Results:

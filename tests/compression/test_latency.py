@@ -77,16 +77,32 @@ def test_amounts_add_up_to_the_operations_of_all_layers(pipeline):
 
 def test_a_law_is_found_again(pipeline, machine):
     truth = law(rates_of(pipeline, {"encoder attention": Amount(2e-3, 0.0, 3e-10)}))
-    if not hasattr(pipeline, "tokenizer"):
-        truth = replace(truth, workload=replace(WORKLOAD, batch_size=32))
+    own = pipeline.inner_model.config.chronos_config
+    workload = Workload(
+        batch_size=8 if hasattr(pipeline, "tokenizer") else 32,
+        context_length=own["context_length"],
+        horizon=own["prediction_length"],
+        num_samples=own.get("num_samples", 1),
+    )
+    truth = replace(truth, workload=workload)
     timed = machine(truth)
     found = Latency.measure(pipeline)
-    assert found.workload == truth.workload
+    assert found.workload == workload
     assert 12 <= len(timed) <= 24
     child = flowrank.compress(pipeline, WholeModel(Budget(0.5), rounds=1), **SMALL)
     for model in (pipeline, child):
         config = model.inner_model.config
         assert found(config) == pytest.approx(truth(config), rel=0.15)
+
+
+def test_a_model_that_is_small_already_can_be_measured(pipeline, machine):
+    """Its patch blocks and vocabulary are products of two, and some layers may be gone."""
+    machine(law(rates_of(pipeline)))
+    parts = ("heads", "neurons", "ends")
+    small = flowrank.compress(pipeline, WholeModel(Budget(0.3), rounds=1, parts=parts, refit=False), **SMALL)
+    config = small.inner_model.config
+    truth = law(rates_of(pipeline))
+    assert Latency.measure(small)(config) == pytest.approx(truth(config), rel=0.15)
 
 
 def test_what_was_measured_survives_a_file(pipeline):

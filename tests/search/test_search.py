@@ -168,6 +168,11 @@ def test_synthetic_series_calibrate_and_judge_too_where_they_are_asked_for(bolt_
     assert search["loss"] == pytest.approx(max(losses), abs=1e-6)
 
 
+def test_synthetic_series_beside_none_are_refused(bolt_folder):
+    with pytest.raises(FlowrankError, match="also_synthetic: expected series beside it"):
+        flowrank.smallest(flowrank.load(bolt_folder), ROOMY, also_synthetic=True, **QUICK)
+
+
 def test_series_are_taken_from_all_over_a_sorted_source():
     """Calibrated or judged on the beginning alone, a search would never see the rest."""
     chosen = evenly(walks(200, length=16))

@@ -24,7 +24,7 @@ _ENDS, _VOCABULARY = "patch blocks", "vocabulary"
 
 @dataclass(frozen=True)
 class Amount:
-    """How much of one kind of layers there is.
+    """How much of one kind of layers there is; or, as a rate, the seconds of one of each.
 
     Attributes
     ----------
@@ -77,22 +77,24 @@ class Latency:
         negative and leave the smallest relative errors.
         """
         model = pipeline.inner_model
-        paths = "input_patch_size" not in model.config.chronos_config
-        sizes = {"batch_size": 8 if paths else 32, "context_length": 512}
-        took = seconds_of({"whole": pipeline}, **sizes, seconds=0.0)["whole"]
+        chronos, whole = model.config.chronos_config, around(model)
+        paths = None if "input_patch_size" in chronos else int(chronos["num_samples"])
+        sizes = {"batch_size": 32 if paths is None else 8, "context_length": min(512, int(chronos["context_length"]))}
+        took = seconds_of({"whole": whole}, **sizes, seconds=0.0)["whole"]
         sizes["batch_size"] = max(1, int(sizes["batch_size"] / max(1.0, took)))
-        workload = Workload(**sizes, horizon=64)
+        workload = Workload(**sizes, horizon=int(chronos["prediction_length"]), num_samples=paths or 1)
         kinds = _amounts(model.config, workload)
         least = float("inf")
         rows = [_row(kinds)]
         for shapes in _designs(model.config, list(kinds)):
             smaller = shapes.config(model.config)
-            timed = {"whole": pipeline, "smaller": around(_like(model, smaller))}
+            timed = {"whole": whole, "smaller": around(_like(model, smaller))}
             slow, fast = seconds_of(timed, **sizes, seconds=_SECONDS).values()
             least = min(least, slow)
             rows.append(_row(_amounts(smaller, workload)) * (slow / fast))
         system = np.array(rows)
-        scale = np.maximum(system.max(axis=0), np.finfo(float).tiny)
+        scale = np.abs(system).max(axis=0)
+        scale[scale == 0] = 1.0
         beside, *rates = nnls(system / scale, np.ones(len(rows)))[0] / scale * least
         found = {kind: Amount(*map(float, rates[3 * i : 3 * i + 3])) for i, kind in enumerate(kinds)}
         return cls(float(beside), found, workload)
@@ -131,6 +133,8 @@ def _amounts(config: PreTrainedConfig, workload: Workload) -> dict[str, Amount]:
     shapes = Shapes.of(config)
     whole = cost(config, workload).flops
     heads = {name: sum(width > 0 for width in shape.d_vo) for name, shape in shapes.attention.items()}
+    if _ENDS in map(_kind, shapes.mlps):  # one token has nothing to choose from: all heads are one linear map
+        heads |= {name: min(1, heads[name]) for name in heads if _kind(name) == "decoder attention"}
     widths = {name: shape.width for name, shape in shapes.mlps.items()}
     kinds = dict.fromkeys(_kind(name) for name in (*heads, *widths))
     amounts = {}
@@ -147,7 +151,7 @@ def _without(config: PreTrainedConfig, kind: str) -> Shapes:
     heads = (0,) * config.num_heads
     return Shapes(
         {name: AttentionShape(heads, heads, {}) for name in shapes.attention if _kind(name) == kind},
-        {name: MlpShape(0, {}) for name in shapes.mlps if _kind(name) == kind},
+        {name: MlpShape(0, _beside(one)) for name, one in shapes.mlps.items() if _kind(name) == kind},
         {"embedding": 1, "head": 1} if kind == _VOCABULARY else {},
     )
 
@@ -162,9 +166,14 @@ def _narrowed(config: PreTrainedConfig, kind: str, *, heads: bool = False) -> Sh
             for name, shape in shapes.attention.items()
             if _kind(name) == kind
         },
-        {name: MlpShape(_eighth(one.width), {}) for name, one in shapes.mlps.items() if _kind(name) == kind},
+        {name: MlpShape(_eighth(one.width), _beside(one)) for name, one in shapes.mlps.items() if _kind(name) == kind},
         {"embedding": rank, "head": rank} if kind == _VOCABULARY else {},
     )
+
+
+def _beside(shape: MlpShape) -> dict[str, int]:
+    """Rank of the residual path of a patch block, which is not what becomes narrow."""
+    return {name: rank for name, rank in shape.ranks.items() if name == "residual_layer"}
 
 
 def _eighth(width: int) -> int:

@@ -103,6 +103,11 @@ def priced(groups: list[Group], price: Price, config_of: Callable[[dict[int, int
     return result
 
 
+def stands(group: Group) -> bool:
+    """Whether a layer is gone when such groups of it are: heads' or neurons', not ranks of the matrices around them."""
+    return group.part in ("QK", "VO", "neurons")
+
+
 def standing_costs(
     groups: list[Group], price: Price, config_of: Callable[[dict[int, int]], PreTrainedConfig]
 ) -> dict[str, float]:
@@ -116,7 +121,8 @@ def standing_costs(
     whole = price(config_of({}))
     mine: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
-        mine.setdefault(group.site.name, []).append(index)
+        if stands(group):
+            mine.setdefault(group.site.name, []).append(index)
     costs = {}
     for name, indices in mine.items():
         saved = whole - price(config_of(dict.fromkeys(indices, 0)))

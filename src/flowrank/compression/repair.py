@@ -8,7 +8,7 @@ one forward pass and one linear system a layer.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,13 +162,20 @@ class _System:
 
 
 def _encoded(family: Family, series: list[Tensor]) -> Tensor:
-    return _pass(family, series, "encoder", [], None)[0]
+    return _pass(family, series, "encoder", [], None)[0].cpu()
+
+
+def _knowing(family: Family, encoded: Tensor | None) -> AbstractContextManager[None]:
+    return nullcontext() if encoded is None else family.knowing(encoded.to(family.model.device))
 
 
 def _pass(
     family: Family, series: list[Tensor], name: str, ends: list[nn.Linear], encoded: Tensor | None
 ) -> tuple[Tensor, list[Tensor]]:
-    """Output of a module, and inputs of its last matrices; what comes after is not computed, nor what is known."""
+    """Output of a module, and inputs of its last matrices; what comes after is not computed, nor what is known.
+
+    ``encoded``, on the CPU, is what the encoder gives.
+    """
     seen: dict[Any, Any] = {}
 
     def after(_module: Any, _inputs: Any, output: Any) -> None:
@@ -181,7 +188,7 @@ def _pass(
     hooks = [family.model.get_submodule(name).register_forward_hook(after)]
     hooks += [end.register_forward_pre_hook(before(i)) for i, end in enumerate(ends)]
     try:
-        with torch.no_grad(), suppress(_Enough), nullcontext() if encoded is None else family.knowing(encoded):
+        with torch.no_grad(), suppress(_Enough), _knowing(family, encoded):
             family.run(series)
     finally:
         for hook in hooks:

@@ -12,7 +12,7 @@ from flowrank.capture import head_moments, rank_losses
 from flowrank.compression.allocation import Group, Kept, Uniform, Unit, allocate, spend
 from flowrank.compression.factorize import HeadComponents
 from flowrank.compression.neurons import Neurons, Remainder
-from flowrank.compression.prices import Price, priced, refuse_below, standing_costs
+from flowrank.compression.prices import Price, priced, refuse_below, standing_costs, stands
 from flowrank.compression.shapes import Shapes, Weights
 from flowrank.families import Family
 from flowrank.models import CompressedT5Config
@@ -155,9 +155,10 @@ class WholeFactorization:
     def _layer_not_worth_it(self, groups: list[Group], kept: Kept, standing: dict[str, float]) -> str | None:
         """The layer that is worth least for what it costs, if that is less than the last component kept."""
         loss, cost = dict[str, float](), dict[str, float]()
+        left = {one.site.name for one, mine in zip(groups, kept, strict=True) if stands(one) and len(mine)}
         for one, mine in zip(groups, kept, strict=True):
             name = one.site.name
-            if not len(mine) or standing.get(name, 0.0) <= 0:
+            if name not in left or not stands(one) or standing.get(name, 0.0) <= 0:
                 continue
             cost[name] = cost.get(name, standing[name]) + one.price(len(mine))
             saved = -one.value[len(mine) :].sum() if one.part == "QK" else one.value[: len(mine)].sum()

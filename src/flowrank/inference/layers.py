@@ -189,7 +189,7 @@ class FeedForward:
         """Update ``x`` (n, d) in place."""
         if self.gone:
             return
-        for rows in x.chunk(-(-len(x) * self.width // _HIDDEN)):
+        for rows in x.chunk(max(1, -(-len(x) * self.width // _HIDDEN))):
             if self.plain:
                 hidden = project(normalised(rows, self.norm), self.before)
                 add_projection(rows, product(hidden, self.inner, relu=True), self.outer)

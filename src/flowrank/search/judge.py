@@ -21,7 +21,7 @@ from flowrank.synthetic import Mixture
 HORIZON = 24
 LENGTHS = (16, 32, 64, 128, 256, 512)
 MOST = 4096
-"""Of the user's series that are looked at."""
+"""Of the user's series that are looked at, unless more are to be judged."""
 
 _BLOCK = 64  # synthetic series of one length
 _STREAM = 3  # of the generator: neither training, nor validation, nor calibration draws from it
@@ -66,7 +66,7 @@ class Judge:
     series
         What `flowrank.series.read_series` reads, the last ``horizon`` values of each are forecast; None: synthetic.
     count
-        Series, at most; evenly from all over the source.
+        Series, at most; evenly from all over the first 4 096 of the source, or the first ``count``.
     horizon
         H, steps ahead; at most a third of a series.
     metric
@@ -106,7 +106,9 @@ class Judge:
         check_count(count, "validation_series")
         context = int(parent.model_context_length)
         drawn = (
-            _synthetic(context, self.horizon, seed) if series is None else _own(series, context, self.horizon, columns)
+            _synthetic(context, self.horizon, seed)
+            if series is None
+            else _own(series, count, context, self.horizon, columns)
         )
         self._requests: list[Request[_Case]] = []
         for request in drawn:
@@ -156,15 +158,15 @@ class Judge:
         return losses
 
 
-def evenly(series: Iterable[Series]) -> list[Series]:
-    """The first `MOST` series in an order of which every beginning is spread over all of them, as sources are sorted.
+def evenly(series: Iterable[Series], most: int = MOST) -> list[Series]:
+    """The first series in an order of which every beginning is spread over all of them, since sources are sorted.
 
     Examples
     --------
     >>> [one.item_id for one in evenly(Series(str(i), np.ones(4)) for i in range(10))][:5]
     ['0', '5', '2', '7', '4']
     """
-    found = list(islice(series, MOST))
+    found = list(islice(series, most))
     return [found[i] for i in sorted(range(len(found)), key=lambda i: i * _GOLDEN % 1)]
 
 
@@ -197,8 +199,8 @@ def _synthetic(context: int, horizon: int, seed: int) -> Iterator[Request[_Case]
         block += 1
 
 
-def _own(series: Any, context: int, horizon: int, columns: dict[str, Any]) -> Iterator[Request[_Case]]:
-    for one in evenly(read_series(series, **columns)):
+def _own(series: Any, count: int, context: int, horizon: int, columns: dict[str, Any]) -> Iterator[Request[_Case]]:
+    for one in evenly(read_series(series, **columns), max(MOST, count)):
         request = _case(one.item_id, one.target, context, horizon, season_length(one.freq))
         if request is not None:
             yield request

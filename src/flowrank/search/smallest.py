@@ -38,6 +38,7 @@ _LATENCY = "latency.json"
 _MODELS = "models"
 _STEP = 0.6
 _PRECISION = 1.12
+_FORMAT = 2  # of a search: one that counted or chose series otherwise does not go on
 _CALIBRATION = {True: 1024, False: 256}  # series, by whether the decoder sees one token
 
 
@@ -114,8 +115,9 @@ def smallest(
         What calibrates, heals and judges: anything that `flowrank.series.read_series` reads, more than once. The last
         ``horizon`` values of each series judge, what is before them does the rest. None: synthetic series.
     also_synthetic
-        Whether synthetic series take part where there are others: as half of what calibrates, and judged by
-        themselves. The tolerance then holds on both kinds, and more likely on series that are like neither.
+        Whether synthetic series take part beside those of ``series``: as half of what calibrates, or what is missing
+        there, and judged by themselves. The tolerance then holds on both kinds, and more likely on series that are like
+        neither. Healing sees those of ``series`` alone.
     parts
         What may become smaller, as of `flowrank.WholeModel`.
     steps
@@ -146,6 +148,13 @@ def smallest(
         If the folder holds another search or something else, or series cannot be used.
     """
     check_count(steps, "steps", 0)
+    if also_synthetic and series is None:
+        raise FlowrankError(
+            "also_synthetic",
+            expected="series beside it",
+            found="none",
+            todo="pass series; without any, synthetic ones do everything",
+        )
     enough = _CALIBRATION[family_of(pipeline).decodes_one_token]
     count = check_count(enough if calibration_series is None else calibration_series, "calibration_series")
     refuse_quantized(pipeline.inner_model, "pipeline", "compress")
@@ -159,6 +168,7 @@ def smallest(
         "validation_series": check_count(validation_series, "validation_series"),
         "horizon": check_count(horizon, "horizon"),
         "seed": check_count(seed, "seed", 0),
+        "format": _FORMAT,
         "also_synthetic": also_synthetic,
         "series": None if series is None else str(series) if isinstance(series, str | Path) else type(series).__name__,
     }
@@ -183,7 +193,7 @@ def smallest(
                     seed=seed,
                     **columns,
                 )
-                for one in ([series, None] if also_synthetic and series is not None else [series])
+                for one in ([series, None] if also_synthetic else [series])
             ],
             parts=parts,
             steps=steps,
@@ -209,7 +219,8 @@ def _calibration(past: list[Series] | None, also_synthetic: bool, count: int, se
     if past is None or not also_synthetic:
         return Calibration.read(past, count=count, seed=seed, mixed=True)
     own = Calibration.read(past, count=-(-count // 2), seed=seed)
-    return own.mixed_with(Calibration.read(None, count=max(1, count - len(own.contexts)), seed=seed, mixed=True))
+    missing = max(1, count - len(own.contexts))
+    return own.mixed_with(Calibration.read(None, count=missing, seed=seed, mixed=True))
 
 
 def read_stages(path: Path) -> list[Stage]:
@@ -357,6 +368,7 @@ class _Search:
             "allocation": {"name": "Tolerance", **asdict(self.tolerance)},
             "search": {
                 "steps": self.steps,
+                "also_synthetic": len(self.judges) > 1,
                 "validation_series": sum(judge.series for judge in self.judges),
                 "horizon": self.judges[0].horizon,
                 "loss": best.loss,
