@@ -30,6 +30,7 @@ import flowrank
 from flowrank import Budget, Healing, InputSVD, JointHeads, Tolerance, WeightSVD, WholeModel
 from flowrank.compression.children import around, child_of
 from flowrank.compression.latency import Latency
+from flowrank.compression.methods import PARTS
 from flowrank.compression.prices import Price, price_in
 from flowrank.compression.shapes import Shapes, Weights
 from flowrank.errors import FlowrankError
@@ -198,7 +199,6 @@ def smaller_dense(parent: Any, ratio: float, price: Price) -> Any:
 
 
 ATTENTION = {"WeightSVD (the paper)": WeightSVD, "InputSVD": InputSVD, "JointHeads": JointHeads}
-NEURONS, EVERYTHING = ("neurons",), ("heads", "neurons", "ends", "factors")
 
 
 def at_size(parent: Any, ratio: float, price: Price, unit: str, series: dict[str, Any]) -> dict[str, Callable[[], Any]]:
@@ -225,11 +225,11 @@ def at_size(parent: Any, ratio: float, price: Price, unit: str, series: dict[str
         name: lambda size, one=one: one(Budget(size))  # type: ignore[misc]
         for name, one in ATTENTION.items()
     }
-    methods["neurons"] = lambda size: WholeModel(Budget(size), parts=NEURONS)
+    methods["neurons"] = lambda size: WholeModel(Budget(size), parts=("neurons",))
     calls: dict[str, Callable[[], Any]] = {name: lambda one=one: largest(one) for name, one in methods.items()}  # type: ignore[misc]
     whole = {
         "WholeModel": lambda size: WholeModel(Budget(size)),
-        "WholeModel, factors too": lambda size: WholeModel(Budget(size), parts=EVERYTHING),
+        "WholeModel, factors too": lambda size: WholeModel(Budget(size), parts=PARTS),
         "WholeModel, for latency": lambda size: WholeModel(Budget(size, unit="latency")),
     }
     for name, one in whole.items():

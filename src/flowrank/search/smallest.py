@@ -219,8 +219,8 @@ def _calibration(past: list[Series] | None, also_synthetic: bool, count: int, se
     if past is None or not also_synthetic:
         return Calibration.read(past, count=count, seed=seed, mixed=True)
     own = Calibration.read(past, count=-(-count // 2), seed=seed)
-    missing = max(1, count - len(own.contexts))
-    return own.mixed_with(Calibration.read(None, count=missing, seed=seed, mixed=True))
+    rest = Calibration.read(None, count=max(1, count - len(own.contexts)), seed=seed, mixed=True)
+    return own.mixed_with(rest)
 
 
 def read_stages(path: Path) -> list[Stage]:
