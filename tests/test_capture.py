@@ -137,16 +137,18 @@ def test_input_moments_are_those_of_the_inputs(pipeline, contexts):
     assert set(moments[site.name].sensitivity) == {"q", "k", "v", "o"}
 
 
-def test_batches_keep_order_and_bounds(pipeline, monkeypatch):
+def test_batches_hold_series_of_like_length_within_bounds(pipeline, monkeypatch):
     family = family_of(pipeline)
     series = [torch.arange(float(n)) for n in (5, 60, 7, 64, 9, 10)]
     assert [len(group) for group in batches(family, series)] == [6]
     monkeypatch.setattr("flowrank.capture.sweeping.BATCH_BYTES", 2 * 64 * 4 * len(family.sites) * 8 * 24)
     groups = list(batches(family, series))
-    assert [len(s) for group in groups for s in group] == [len(s) for s in series]
+    assert [len(s) for group in groups for s in group] == [64, 60, 10, 9, 7, 5]
     assert max(map(len, groups)) < len(series) or family.context_tokens(64) < 64
     monkeypatch.setattr("flowrank.capture.sweeping.BATCH_SERIES", 1)
     assert all(len(group) == 1 for group in batches(family, series))
+    monkeypatch.setattr("flowrank.capture.sweeping.BLOCK", 2)  # no more are held in memory
+    assert [len(s) for group in batches(family, series) for s in group] == [60, 5, 64, 7, 10, 9]
 
 
 def test_rank_grid_covers_the_range():

@@ -143,7 +143,7 @@ def test_dead_neurons_go_first_and_cost_nothing(pipeline):
         if neurons.site.stack == "encoder":
             assert sorted(neurons.order[:16].tolist()) == list(range(1, 32, 2))
             group = neurons.group(len(series[::3]))
-            assert not group.value[16:].any()
+            assert group.value[16:].abs().max() < 1e-9 * group.value[:16].max()  # all but rounding
             assert group.value[:14].all()
             kept = neurons.linears[neurons.site.writes].weight[neurons.kept(16)]
             assert torch.allclose(neurons.refit(16)[:16], kept)

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import linear
 
+from flowrank.inference import products
 from flowrank.inference.layers import normalised
 from flowrank.inference.products import add_product, product
 
 SIZES = st.integers(0, 40)
 
 
+@contextmanager
+def using(onednn: bool):
+    """Multiply by oneDNN wherever it can, as on processors that Intel did not make, or by MKL."""
+    with pytest.MonkeyPatch.context() as patch, torch.backends.mkldnn.flags(enabled=onednn):
+        patch.setattr(products, "_INTEL", False)
+        yield
+
+
 @pytest.fixture(params=[True, False], ids=["onednn", "mkl"])
 def library(request):
-    with torch.backends.mkldnn.flags(enabled=request.param):
+    with using(onednn=request.param):
         yield
 
 
@@ -32,7 +43,7 @@ def test_a_product_is_that_of_fp64(n, inner, outer, biased, relu, strided, onedn
     bias = rows(outer, seed=2) if biased else None
     expected = linear(x, weight, bias)
     expected = expected.relu() if relu else expected
-    with torch.inference_mode(), torch.backends.mkldnn.flags(enabled=onednn):
+    with torch.inference_mode(), using(onednn):
         found = product(x.float(), weight.float(), None if bias is None else bias.float(), relu=relu)
     torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-5)
 
@@ -47,6 +58,16 @@ def test_a_product_is_added_in_place(library, count):
         add_product(found, update.float(), weight.float())
     assert found.data_ptr() == place
     torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-5)
+
+
+def test_intel_gets_onednn_for_some_rows_by_large_weights_only(monkeypatch):
+    taken = []
+    monkeypatch.setattr(products, "_INTEL", True)
+    monkeypatch.setattr(products, "_ONEDNN", lambda x, weight, *_: taken.append((len(x), len(weight))) or x @ weight.t())
+    for outer in (64, 8192):
+        for count in (1, 16, 600):
+            product(torch.ones(count, 128), torch.ones(outer, 128))
+    assert taken == [(16, 8192)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

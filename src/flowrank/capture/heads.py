@@ -16,6 +16,10 @@ from flowrank.families import AttentionSite, Family
 from flowrank.linalg import SecondMoment
 
 
+SCORES = 1 << 20
+"""Attention scores that a truncated head is run on at once: they then stay in the cache."""
+
+
 @dataclass
 class HeadActivations:
     """What one site saw and did in one forward and backward pass over a batch.
@@ -211,12 +215,16 @@ def rank_losses(
         if not site.chooses:
             return
         query, key = seen.query @ basis.query.to(seen.query), seen.key @ basis.key.to(seen.key)
-        measured = rank_grid(site.d_qk)
-        for rank in measured:
-            scores = query[..., :rank] @ key[..., :rank].transpose(-1, -2) + seen.bias
-            change = scores.softmax(dim=-1) @ seen.value - seen.output
-            effect = (change * seen.gradient).sum(dim=(2, 3))
-            mine["QK"][:, rank] += effect.square().sum(dim=0).double().cpu()
+        bias = seen.bias.expand(len(query), -1, -1, -1)
+        at_once = max(1, SCORES // seen.weights[0].numel())
+        for some in (slice(i, i + at_once) for i in range(0, len(query), at_once)):
+            before = (seen.output[some] * seen.gradient[some]).sum(dim=(2, 3))
+            for rank in rank_grid(site.d_qk):
+                scores = query[some, ..., :rank] @ key[some, ..., :rank].transpose(-1, -2)
+                scores += bias[some]
+                read = scores.softmax(dim=-1) @ seen.value[some]
+                effect = (read * seen.gradient[some]).sum(dim=(2, 3)) - before
+                mine["QK"][:, rank] += effect.square().sum(dim=0).double().cpu()
 
     count = sweep(family, contexts, [*head_taps(family, observe), *also], seed=seed, on_batch=on_batch)
     for site in family.sites:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from itertools import islice
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ BATCH_BYTES = 512 * 2**20
 BATCH_SERIES = 64
 """Most series in one calibration batch."""
 
+BLOCK = 1024
+"""Series among which those of like length are batched."""
+
 OnBatch = Callable[[int], None]
 """Called with the number of series of each finished batch."""
 
@@ -25,16 +29,17 @@ Tap = Callable[[], list[Any]]
 
 
 def batches(family: Family, contexts: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Group series, in order, so that what a forward pass keeps for the backward pass fits in `BATCH_BYTES`.
+    """Group series of like length, so that what a forward pass keeps for the backward pass fits in `BATCH_BYTES`.
 
-    A token keeps about 8 vectors of the model's width a layer, a pair of tokens one attention weight a head.
+    Little is padded then, and no long series is cut to the horizon of a short one (`Family.probe`). A token keeps about
+    8 vectors of the model's width a layer, a pair of tokens one attention weight a head.
     """
     sites = family.attention
     bytes_a_token = 4 * len(sites) * 8 * sites[0].d_model
     bytes_a_pair = 4 * len(sites) * max(1, *(site.heads for site in sites))
     batch: list[Tensor] = []
     longest = 0
-    for context in contexts:
+    for context in _by_length(contexts):
         tokens = max(longest, family.context_tokens(len(context)))
         needed = (len(batch) + 1) * tokens * (bytes_a_token + tokens * bytes_a_pair)
         if batch and (needed > BATCH_BYTES or len(batch) == BATCH_SERIES):
@@ -44,6 +49,13 @@ def batches(family: Family, contexts: Iterable[Tensor]) -> Iterator[list[Tensor]
         longest = tokens
     if batch:
         yield batch
+
+
+def _by_length(contexts: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The longest first, block by block."""
+    rest = iter(contexts)
+    while block := list(islice(rest, BLOCK)):
+        yield from sorted(block, key=len, reverse=True)
 
 
 def sweep(

@@ -1,11 +1,15 @@
 """Products with a weight, by the faster of the two libraries that torch carries.
 
-In fp32 `torch.nn.functional.linear` goes to MKL on x86 CPUs. oneDNN, which torch uses for bfloat16, is faster there: it
-is not held back on processors of other makers, and reads a weight at the memory's rate where there are few rows, as in
-a request for one series. `torch.backends.mkldnn.flags(enabled=False)` switches it off.
+In fp32 `torch.nn.functional.linear` goes to MKL on x86 CPUs. oneDNN, which torch uses for bfloat16, is not held back on
+processors of other makers than Intel, and is faster there. On Intel's it takes some 15 μs a call longer than MKL, and is
+worth it only for some rows by a weight of megabytes (`benchmarks/products.py`).
+`torch.backends.mkldnn.flags(enabled=False)` switches it off.
 """
 
 from __future__ import annotations
+
+import platform
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,8 +18,19 @@ from torch.nn.functional import linear
 from flowrank.models.quantized import Int8Weight, int8_product
 
 _MANY = 2048  # rows from which on the addition inside MKL's product is worth more
+_LARGE = 1 << 20  # numbers of a weight from which on oneDNN is faster on Intel's processors, too, by
+_SOME = range(8, 512)  # so many rows
 _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
+
+def _made_by_intel() -> bool:
+    """Whether MKL gives this processor its best."""
+    listed = Path("/proc/cpuinfo")
+    name = listed.read_text(encoding="utf-8") if listed.exists() else platform.processor()
+    return "GenuineIntel" in name
+
+
+_INTEL = _made_by_intel()
 
 Matrix = Tensor | Int8Weight
 """A weight (out, in), of floating-point numbers or of integers."""
@@ -42,6 +57,7 @@ def add_product(x: Tensor, update: Tensor, weight: Matrix) -> None:
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
         _ONEDNN is not None
+        and (not _INTEL or (weight.numel() >= _LARGE and len(x) in _SOME))
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == "cpu"
         and bool(torch.backends.mkldnn.enabled)
