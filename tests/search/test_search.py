@@ -48,6 +48,16 @@ def test_the_judge_agrees_with_evaluate(pipeline, child, metric):
     assert 1 + judge.compare(child).loss == pytest.approx(expected["child"] / expected["parent"], rel=2e-3)
 
 
+def test_calm_series_count_as_much_as_wild_ones(pipeline, child):
+    """Losses of 64 series that change little and of 64 that change much: the geometric mean, not the pooled ratio."""
+    calm = [Series(f"calm {i}", 1 + 0.01 * np.sin(0.7 * np.arange(64) + i)) for i in range(64)]
+    kinds = [Judge(pipeline, series=some, horizon=8, confidence=0.5) for some in (calm, walks(64))]
+    losses = [judge.compare(child).loss for judge in kinds]
+    both = Judge(pipeline, series=[*calm, *walks(64)], horizon=8, confidence=0.5).compare(child).loss
+    assert 1 + both == pytest.approx(((1 + losses[0]) * (1 + losses[1])) ** 0.5, rel=1e-6)
+    assert losses[0] != pytest.approx(losses[1], abs=1e-4)
+
+
 def test_the_upper_end_is_above_and_a_model_loses_nothing_to_itself(pipeline, child):
     judge = Judge(pipeline, count=64, horizon=8)
     assert judge.compare(pipeline).loss == judge.compare(pipeline).upper == 0

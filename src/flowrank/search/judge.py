@@ -26,6 +26,7 @@ MOST = 4096
 _BLOCK = 64  # synthetic series of one length
 _STREAM = 3  # of the generator: neither training, nor validation, nor calibration draws from it
 _RESAMPLES = 400
+_GROUPS, _GROUP = 10, 64  # groups of series at most, and the least that makes one
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -56,8 +57,10 @@ class _Case:
 class Judge:
     """Backtests of models beside one parent, on series that nobody else sees.
 
-    Series are taken in units of their history's mean magnitude, as one data set: losses are summed over all of them,
-    the child's divided by the parent's. Both sample with the same noise.
+    Series are taken in units of their history's mean magnitude and grouped by how much they change from season to
+    season there. A group is a data set: losses are summed over it, the child's divided by the parent's. The geometric
+    mean over the groups counts, as over the data sets of the published benchmarks, so calm series matter as wild ones
+    do, though they lose little. Both models sample with the same noise.
 
     Parameters
     ----------
@@ -122,6 +125,7 @@ class Judge:
                 found="none",
                 todo="pass other series, or leave the argument out to use synthetic ones",
             )
+        self._groups = _alike([request.key.scale for request in self._requests])
         self._parent = self._losses(parent)
 
     @property
@@ -131,17 +135,14 @@ class Judge:
 
     def compare(self, child: Any) -> Verdict:
         """Forecast the same series with a child."""
-        mine = self._losses(child)
-        theirs = self._parent
-        loss = _ratio(mine.sum(), theirs.sum())
+        mine, theirs = self._losses(child), self._parent
+        loss = float(_ratio(mine, theirs, self._groups))
         if self.confidence == 0.5:
             return Verdict(loss, loss)
         rng = np.random.default_rng([self.seed, _STREAM])
-        losses = np.empty(_RESAMPLES)
-        for i in range(_RESAMPLES):
-            picks = rng.integers(0, len(mine), len(mine))
-            losses[i] = _ratio(mine[picks].sum(), theirs[picks].sum())
-        return Verdict(loss, max(loss, float(np.quantile(losses, self.confidence))))
+        picks = [group[rng.integers(0, len(group), (_RESAMPLES, len(group)))] for group in self._groups]
+        resampled = _ratio(mine, theirs, picks)
+        return Verdict(loss, max(loss, float(np.quantile(resampled, self.confidence))))
 
     def _losses(self, pipeline: Any) -> np.ndarray:
         """Loss of every series, (series,): twice the summed quantile loss, or the scaled error of the median."""
@@ -170,10 +171,17 @@ def evenly(series: Iterable[Series], most: int = MOST) -> list[Series]:
     return [found[i] for i in sorted(range(len(found)), key=lambda i: i * _GOLDEN % 1)]
 
 
-def _ratio(mine: float, theirs: float) -> float:
-    """Child over parent, less 1; 0 where neither loses anything."""
+def _alike(scales: list[float]) -> list[np.ndarray]:
+    """Indices of series, grouped by scale."""
+    count = min(_GROUPS, max(1, len(scales) // _GROUP))
+    return np.array_split(np.argsort(scales, kind="stable"), count)
+
+
+def _ratio(mine: np.ndarray, theirs: np.ndarray, groups: list[np.ndarray]) -> Any:
+    """Geometric mean over groups, indices (…, series), of child over parent, less 1; 0 where neither loses anything."""
     tiny = np.finfo(float).tiny
-    return float((mine + tiny) / (theirs + tiny) - 1)
+    logs = [np.log((mine[group].sum(axis=-1) + tiny) / (theirs[group].sum(axis=-1) + tiny)) for group in groups]
+    return np.expm1(np.mean(logs, axis=0))
 
 
 def _case(item_id: str, values: np.ndarray, context: int, horizon: int, season: int) -> Request[_Case] | None:

@@ -38,8 +38,8 @@ _LATENCY = "latency.json"
 _MODELS = "models"
 _STEP = 0.6
 _PRECISION = 1.12
-_FORMAT = 2  # of a search: one that counted or chose series otherwise does not go on
-_CALIBRATION = {True: 1024, False: 256}  # series, by whether the decoder sees one token
+_FORMAT = 3  # of a search: one that counted or chose series otherwise does not go on
+_CALIBRATION = {True: 1024, False: 512}  # series, by whether the decoder sees one token
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def smallest(
         do. What is learned on synthetic series does not all carry over to others (docs/compression.md).
     calibration_series, validation_series
         Series that components are measured on, and that models are judged on, at most. None: 1 024 for a Bolt, whose
-        decoder sees one token a series, and 256 for a T5.
+        decoder sees one token a series, and 512 for a T5.
     horizon
         Steps ahead at which models are judged.
     seed
