@@ -28,6 +28,8 @@ from scipy.stats import gmean
 
 import flowrank
 from flowrank import Budget, Healing, InputSVD, JointHeads, Tolerance, WeightSVD, WholeModel
+from flowrank.calibration import Calibration
+from flowrank.compression.apply import shrunk
 from flowrank.compression.children import around, child_of
 from flowrank.compression.latency import Latency
 from flowrank.compression.methods import PARTS
@@ -198,46 +200,53 @@ def smaller_dense(parent: Any, ratio: float, price: Price) -> Any:
     return best
 
 
-ATTENTION = {"WeightSVD (the paper)": WeightSVD, "InputSVD": InputSVD, "JointHeads": JointHeads}
+def at_size(
+    parent: Any, ratio: float, unit: str, latency: Latency, series: dict[str, Any]
+) -> dict[str, Callable[[], Any]]:
+    """Every method at a share of the parameters or of the predicted seconds; None where it cannot reach it."""
+    prices: dict[str, Price] = {"parameters": price_in("parameters", parent.inner_model), "latency": latency}
+    price = prices[unit]
+    goal = ratio * price(parent.inner_model.config)
+    contexts = Calibration.read(series.get("series"), count=768, mixed=True, timestamp_column=None).contexts
 
+    def attention(method: Any) -> Callable[[float, str], Any]:
+        return lambda size, _: flowrank.compress(parent, method(Budget(size)), calibration_series=768, **series)
 
-def at_size(parent: Any, ratio: float, price: Price, unit: str, series: dict[str, Any]) -> dict[str, Callable[[], Any]]:
-    """Every method at a share of the price, parameters or predicted seconds; None where it cannot reach it."""
-    dense = price(parent.inner_model.config)
+    def whole(*parts: Any) -> Callable[[float, Any], Any]:
+        return lambda size, own: shrunk(
+            parent, WholeModel(Budget(size, unit=own), parts=parts), contexts, 0, None, prices[own]
+        )
 
-    def largest(method: Callable[[float], Any]) -> Any:
-        """The largest child within the price, by bisection of the method's own budget."""
+    def tried(make: Callable[[float, str], Any], size: float, own: str) -> Any:
+        try:
+            return make(size, own)
+        except FlowrankError:  # so little cannot be kept
+            return None
+
+    def reached(make: Callable[[float, str], Any], own: str = "parameters", of_all: bool = True) -> Any:
+        """The largest child within the price: by the method's own budget, where that counts the same, or bisection."""
+        if of_all and own == unit:
+            return tried(make, ratio, own)
         low, high, best = 0.02, 1.0, None
         for _ in range(TRIES):
             middle = (low * high) ** 0.5
-            try:
-                child = flowrank.compress(parent, method(middle), calibration_series=768, **series)
-            except FlowrankError:  # so little cannot be kept
+            child = tried(make, middle, own)
+            if child is None:
                 low = middle
-                continue
-            if price(child.inner_model.config) <= ratio * dense:
+            elif price(child.inner_model.config) <= goal:
                 low, best = middle, child
             else:
                 high = middle
         return best
 
-    methods: dict[str, Callable[[float], Any]] = {
-        name: lambda size, one=one: one(Budget(size))  # type: ignore[misc]
-        for name, one in ATTENTION.items()
-    }
-    methods["neurons"] = lambda size: WholeModel(Budget(size), parts=("neurons",))
-    calls: dict[str, Callable[[], Any]] = {name: lambda one=one: largest(one) for name, one in methods.items()}  # type: ignore[misc]
-    whole = {
-        "WholeModel": lambda size: WholeModel(Budget(size)),
-        "WholeModel, factors too": lambda size: WholeModel(Budget(size), parts=PARTS),
-        "WholeModel, for latency": lambda size: WholeModel(Budget(size, unit="latency")),
-    }
-    for name, one in whole.items():
-        direct = (unit == "latency") == name.endswith("latency")
-        calls[name] = lambda one=one, direct=direct: (  # type: ignore[misc]
-            flowrank.compress(parent, one(ratio), calibration_series=768, **series) if direct else largest(one)
-        )
-    return calls | {
+    return {
+        "WeightSVD (the paper)": lambda: reached(attention(WeightSVD), of_all=False),
+        "InputSVD": lambda: reached(attention(InputSVD), of_all=False),
+        "JointHeads": lambda: reached(attention(JointHeads), of_all=False),
+        "neurons": lambda: reached(whole("neurons")),
+        "WholeModel": lambda: reached(whole("heads", "neurons", "ends")),
+        "WholeModel, factors too": lambda: reached(whole(*PARTS)),
+        "WholeModel, for latency": lambda: reached(whole("heads", "neurons", "ends"), own="latency"),
         "layer dropping": lambda: without_layers(parent, ratio, price),
         "smaller dense, from scratch": lambda: smaller_dense(parent, ratio, price),
     }
@@ -254,11 +263,11 @@ def measured(parent: Any, arguments: argparse.Namespace) -> Latency:
 def table(arguments: argparse.Namespace, parent: Any, results: Results) -> None:
     """Every method at equal size: loss unhealed and healed, and time over the parent's, both exact."""
     scores = Scores(parent, arguments.data, arguments.backtests, arguments.max_series)
-    unit = arguments.equal
-    price = measured(parent, arguments) if unit == "latency" else price_in(unit, parent.inner_model)
+    unit, latency = arguments.equal, measured(parent, arguments)
+    price = latency if unit == "latency" else price_in(unit, parent.inner_model)
     rows = []
     for ratio in SIZES[unit]:
-        for name, make in at_size(parent, ratio, price, unit, arguments.series).items():
+        for name, make in at_size(parent, ratio, unit, latency, arguments.series).items():
             folder = arguments.work / f"{arguments.model}-{unit}-{ratio}-{name.replace(' ', '-')}"
 
             def unhealed(make: Any = make, folder: Path = folder) -> dict[str, Any]:

@@ -63,7 +63,9 @@ def test_a_product_is_added_in_place(library, count):
 def test_intel_gets_onednn_for_some_rows_by_large_weights_only(monkeypatch):
     taken = []
     monkeypatch.setattr(products, "_INTEL", True)
-    monkeypatch.setattr(products, "_ONEDNN", lambda x, weight, *_: taken.append((len(x), len(weight))) or x @ weight.t())
+    monkeypatch.setattr(
+        products, "_ONEDNN", lambda x, weight, *_: taken.append((len(x), len(weight))) or x @ weight.t()
+    )
     for outer in (64, 8192):
         for count in (1, 16, 600):
             product(torch.ones(count, 128), torch.ones(outer, 128))

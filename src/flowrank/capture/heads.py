@@ -15,7 +15,6 @@ from flowrank.capture.sweeping import OnBatch, Tap, sweep
 from flowrank.families import AttentionSite, Family
 from flowrank.linalg import SecondMoment
 
-
 SCORES = 1 << 20
 """Attention scores that a truncated head is run on at once: they then stay in the cache."""
 

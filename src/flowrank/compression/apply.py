@@ -98,7 +98,7 @@ def compress(
     total = sweeps * len(calibration.contexts)
     with progress_bar(f"measuring (passes: {sweeps})", total=total, show=progress and total > 0) as advance:
         if isinstance(method, WholeModel):
-            made = _shrunk(pipeline, method, calibration.contexts, seed, advance)
+            made = shrunk(pipeline, method, calibration.contexts, seed, advance)
         else:
             factorization = factorization_of(method, family, calibration.contexts, seed, advance)
             dense = sum(site.dense_parameters for site in family.sites)
@@ -155,20 +155,27 @@ def refuse_uneven(family: Family) -> None:
             )
 
 
-def _shrunk(
-    pipeline: Any, method: WholeModel, contexts: list[Tensor], seed: int, advance: Callable[[int], None]
+def shrunk(
+    pipeline: Any,
+    method: WholeModel,
+    contexts: list[Tensor],
+    seed: int,
+    advance: Callable[[int], None] | None,
+    price: Price | None = None,
 ) -> Pipeline:
-    """Shrink in rounds of equal ratio, each measured on the model that the last one left."""
+    """Shrink in rounds of equal ratio, each measured on the model that the last one left.
+
+    ``price`` is what counts in the unit of the budget; None: seconds are measured now, the rest is computed.
+    """
     unit = method.allocation.unit if isinstance(method.allocation, Budget) else "parameters"
-    price: Price | None = None
+    if price is None:
+        price = Latency.measure(pipeline) if unit == "latency" else price_in(unit, pipeline.inner_model)
+    dense = price(pipeline.inner_model.config)
     made = pipeline
     for round_ in range(1, method.rounds + 1):
         last = round_ == method.rounds
         parts = [one for one in method.parts if last or one != "factors"] or method.parts
         whole = WholeFactorization(family_of(made), contexts, seed + 2 * round_, advance, parts=parts)
-        if price is None:
-            price = Latency.measure(pipeline) if unit == "latency" else price_in(unit, pipeline.inner_model)
-            dense = price(pipeline.inner_model.config)
         goal = dense * method.allocation.ratio ** (round_ / method.rounds)
         weights = whole.shrunk(goal, price, unit=unit, uniform=not isinstance(method.allocation, Budget))
         made = around(child_of(made.inner_model, weights))

@@ -1,8 +1,8 @@
 """Products with a weight, by the faster of the two libraries that torch carries.
 
 In fp32 `torch.nn.functional.linear` goes to MKL on x86 CPUs. oneDNN, which torch uses for bfloat16, is not held back on
-processors of other makers than Intel, and is faster there. On Intel's it takes some 15 μs a call longer than MKL, and is
-worth it only for some rows by a weight of megabytes (`benchmarks/products.py`).
+processors of other makers than Intel, and is faster there. On Intel's it takes some 15 μs a call longer than MKL, which
+pays only for some rows by a weight of megabytes (`benchmarks/products.py`).
 `torch.backends.mkldnn.flags(enabled=False)` switches it off.
 """
 
