@@ -164,7 +164,7 @@ def test_series_of_the_user_are_judged_on_their_ends(bolt_folder):
 
 
 def test_synthetic_series_calibrate_and_judge_too_where_they_are_asked_for(bolt_folder):
-    """What is promised then is the worse of the two losses."""
+    """What is promised then is the geometric mean of the two losses, however many series each comes from."""
     parent = flowrank.load(bolt_folder)
     own = walks(30)
     found = flowrank.smallest(parent, ROOMY, series=own, also_synthetic=True, **{**QUICK, "steps": 0})
@@ -175,7 +175,7 @@ def test_synthetic_series_calibrate_and_judge_too_where_they_are_asked_for(bolt_
     losses = [
         Judge(parent, series=series, count=48, horizon=8, confidence=0.5).compare(found).loss for series in (own, None)
     ]
-    assert search["loss"] == pytest.approx(max(losses), abs=1e-6)
+    assert 1 + search["loss"] == pytest.approx(((1 + losses[0]) * (1 + losses[1])) ** 0.5, rel=1e-6)
 
 
 def test_synthetic_series_beside_none_are_refused(bolt_folder):

@@ -54,13 +54,26 @@ class _Case:
     scale: float
 
 
+@dataclass(frozen=True)
+class _Group:
+    """Indices (…, series) of series that are alike, and how much they weigh; all groups together weigh 1."""
+
+    indices: np.ndarray
+    weight: float
+
+    def resampled(self, rng: np.random.Generator) -> _Group:
+        """As many series, drawn with replacement, many times."""
+        return _Group(self.indices[rng.integers(0, len(self.indices), (_RESAMPLES, len(self.indices)))], self.weight)
+
+
 class Judge:
     """Backtests of models beside one parent, on series that nobody else sees.
 
     Series are taken in units of their history's mean magnitude and grouped by how much they change from season to
     season there. A group is a data set: losses are summed over it, the child's divided by the parent's. The geometric
     mean over the groups counts, as over the data sets of the published benchmarks, so calm series matter as wild ones
-    do, though they lose little. Both models sample with the same noise.
+    do, though they lose little. Own and synthetic series weigh alike, each as a whole. Both models sample with the same
+    noise.
 
     Parameters
     ----------
@@ -68,8 +81,10 @@ class Judge:
         The pipeline to compare with.
     series
         What `flowrank.series.read_series` reads, the last ``horizon`` values of each are forecast; None: synthetic.
+    also_synthetic
+        Whether synthetic series judge beside those of ``series``.
     count
-        Series, at most; evenly from all over the first 4 096 of the source, or the first ``count``.
+        Series of each kind, at most; evenly from all over the first 4 096 of the source, or the first ``count``.
     horizon
         H, steps ahead; at most a third of a series.
     metric
@@ -97,6 +112,7 @@ class Judge:
         parent: Any,
         *,
         series: Any = None,
+        also_synthetic: bool = False,
         count: int = 2048,
         horizon: int = HORIZON,
         metric: Metric = "WQL",
@@ -105,27 +121,28 @@ class Judge:
         **columns: Any,
     ) -> None:
         self.metric, self.confidence, self.seed = metric, confidence, seed
+        self.also_synthetic = also_synthetic and series is not None
         self.horizon = min(check_count(horizon, "horizon"), int(parent.model_prediction_length))
         check_count(count, "validation_series")
         context = int(parent.model_context_length)
-        drawn = (
-            _synthetic(context, self.horizon, seed)
-            if series is None
-            else _own(series, count, context, self.horizon, columns)
-        )
+        kinds = [] if series is None else [_own(series, count, context, self.horizon, columns)]
+        if series is None or also_synthetic:
+            kinds.append(_synthetic(context, self.horizon, seed))
         self._requests: list[Request[_Case]] = []
-        for request in drawn:
-            self._requests.append(request)
-            if len(self._requests) == count:
-                break
-        if not self._requests:
-            raise FlowrankError(
-                "series",
-                expected="series of at least 6 values that vary and whose last third is observed",
-                found="none",
-                todo="pass other series, or leave the argument out to use synthetic ones",
-            )
-        self._groups = _alike([request.key.scale for request in self._requests])
+        self._groups: list[_Group] = []
+        for kind in kinds:
+            drawn = list(islice(kind, count))
+            if not drawn:
+                raise FlowrankError(
+                    "series",
+                    expected="series of at least 6 values that vary and whose last third is observed",
+                    found="none",
+                    todo="pass other series, or leave the argument out to use synthetic ones",
+                )
+            alike = _alike([request.key.scale for request in drawn])
+            first, weight = len(self._requests), 1 / len(alike) / len(kinds)
+            self._groups += [_Group(first + indices, weight) for indices in alike]
+            self._requests += drawn
         self._parent = self._losses(parent)
 
     @property
@@ -140,8 +157,7 @@ class Judge:
         if self.confidence == 0.5:
             return Verdict(loss, loss)
         rng = np.random.default_rng([self.seed, _STREAM])
-        picks = [group[rng.integers(0, len(group), (_RESAMPLES, len(group)))] for group in self._groups]
-        resampled = _ratio(mine, theirs, picks)
+        resampled = _ratio(mine, theirs, [group.resampled(rng) for group in self._groups])
         return Verdict(loss, max(loss, float(np.quantile(resampled, self.confidence))))
 
     def _losses(self, pipeline: Any) -> np.ndarray:
@@ -177,11 +193,14 @@ def _alike(scales: list[float]) -> list[np.ndarray]:
     return np.array_split(np.argsort(scales, kind="stable"), count)
 
 
-def _ratio(mine: np.ndarray, theirs: np.ndarray, groups: list[np.ndarray]) -> Any:
-    """Geometric mean over groups, indices (…, series), of child over parent, less 1; 0 where neither loses anything."""
+def _ratio(mine: np.ndarray, theirs: np.ndarray, groups: list[_Group]) -> Any:
+    """Geometric mean over groups of the child's summed losses over the parent's, less 1; 0 where neither loses."""
     tiny = np.finfo(float).tiny
-    logs = [np.log((mine[group].sum(axis=-1) + tiny) / (theirs[group].sum(axis=-1) + tiny)) for group in groups]
-    return np.expm1(np.mean(logs, axis=0))
+
+    def summed(losses: np.ndarray, group: _Group) -> Any:
+        return losses[group.indices].sum(axis=-1) + tiny
+
+    return np.expm1(sum(group.weight * np.log(summed(mine, group) / summed(theirs, group)) for group in groups))
 
 
 def _case(item_id: str, values: np.ndarray, context: int, horizon: int, season: int) -> Request[_Case] | None:

@@ -116,8 +116,8 @@ def smallest(
         ``horizon`` values of each series judge, what is before them does the rest. None: synthetic series.
     also_synthetic
         Whether synthetic series take part beside those of ``series``: as half of what calibrates, or what is missing
-        there, and judged by themselves. The tolerance then holds on both kinds, and more likely on series that are like
-        neither. Healing sees those of ``series`` alone.
+        there, and as half of the judgement. The tolerance then holds on both kinds together, and more likely on series
+        that are like neither. Healing sees those of ``series`` alone.
     parts
         What may become smaller, as of `flowrank.WholeModel`.
     steps
@@ -182,19 +182,17 @@ def smallest(
             home=home,
             past=past,
             calibration=_calibration(past, also_synthetic, count, seed),
-            judges=[
-                Judge(
-                    pipeline,
-                    series=one,
-                    count=validation_series,
-                    horizon=horizon,
-                    metric=tolerance.metric,
-                    confidence=tolerance.confidence,
-                    seed=seed,
-                    **columns,
-                )
-                for one in ([series, None] if also_synthetic else [series])
-            ],
+            judge=Judge(
+                pipeline,
+                series=series,
+                also_synthetic=also_synthetic,
+                count=validation_series,
+                horizon=horizon,
+                metric=tolerance.metric,
+                confidence=tolerance.confidence,
+                seed=seed,
+                **columns,
+            ),
             parts=parts,
             steps=steps,
             seed=seed,
@@ -249,7 +247,7 @@ class _Search:
     home: Path
     past: list[Series] | None
     calibration: Calibration
-    judges: list[Judge]
+    judge: Judge
     parts: tuple[str, ...]
     steps: int
     seed: int
@@ -305,10 +303,10 @@ class _Search:
                 f"stage {number}: fitting", len(self.calibration.contexts) * layers_to_fit(child.inner_model)
             ) as advance:
                 repair(family_of(child), family_of(self.parent), self.calibration.contexts, advance)
-            verdict = self._judged(child)
+            verdict = self.judge.compare(child)
             if self.steps and verdict.upper > self.tolerance.max_loss:
                 better = self._healed(child, number)
-                found = self._judged(better)
+                found = self.judge.compare(better)
                 if found.upper < verdict.upper:
                     child, verdict, healed = better, found, True
         held = verdict is not None and verdict.upper <= self.tolerance.max_loss
@@ -326,10 +324,6 @@ class _Search:
             held=held,
             seconds=round(time.perf_counter() - began, 1),
         )
-
-    def _judged(self, child: Pipeline) -> Verdict:
-        """The worst of all verdicts."""
-        return max((judge.compare(child) for judge in self.judges), key=lambda verdict: verdict.upper)
 
     def _healed(self, child: Pipeline, number: int) -> Pipeline:
         folder = self.home / f"healing-{number:02d}"
@@ -368,9 +362,9 @@ class _Search:
             "allocation": {"name": "Tolerance", **asdict(self.tolerance)},
             "search": {
                 "steps": self.steps,
-                "also_synthetic": len(self.judges) > 1,
-                "validation_series": sum(judge.series for judge in self.judges),
-                "horizon": self.judges[0].horizon,
+                "also_synthetic": self.judge.also_synthetic,
+                "validation_series": self.judge.series,
+                "horizon": self.judge.horizon,
                 "loss": best.loss,
                 "upper": best.upper,
                 "stages": [asdict(stage) for stage in stages],
