@@ -290,15 +290,17 @@ class _Stacks:
     """The layers of a config; ``even``: as the exact engine has them, each head as wide as its layer's widest."""
 
     def __init__(self, config: Any, even: bool) -> None:
+        from flowrank.models.config import LayerNames
+
         self.config, self.raw, self.even = config, config.chronos_config, even
         self.d = int(config.d_model)
-        names = [f"encoder.block.{i}.layer.0.SelfAttention" for i in range(config.num_layers)]
-        self.encoder = [self._layer(name) for name in names]
-        depth = range(config.num_decoder_layers)
-        self.encoder_mlps = [self.mlp(f"encoder.block.{i}.layer.1.DenseReluDense") for i in range(config.num_layers)]
-        self.decoder_mlps = [self.mlp(f"decoder.block.{i}.layer.2.DenseReluDense") for i in depth]
-        self.own = [self._layer(f"decoder.block.{i}.layer.0.SelfAttention") for i in depth]
-        self.cross = [self._layer(f"decoder.block.{i}.layer.1.EncDecAttention") for i in depth]
+        names = LayerNames.of(config.num_layers, config.num_decoder_layers)
+        self.encoder, self.own, self.cross = (
+            [self._layer(name) for name in some] for some in (names.encoder, names.own, names.cross)
+        )
+        self.encoder_mlps, self.decoder_mlps = (
+            [self.mlp(name) for name in some] for some in (names.encoder_mlps, names.decoder_mlps)
+        )
 
     def _layer(self, name: str) -> _Layer:
         from flowrank.models.config import AttentionShape, CompressedT5Config

@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig
 
 from flowrank.compression.factorize import Layer
 from flowrank.models import AttentionShape, CompressedT5Config, MlpShape
+from flowrank.models.config import LayerNames
 
 _SIZES = ("attention_shapes", "mlp_shapes", "vocabulary_ranks")
 
@@ -27,13 +28,10 @@ class Shapes:
         """Sizes of all layers of a model by its config, in the order of computation."""
         every = config if isinstance(config, CompressedT5Config) else cls({}, {}, {}).config(config)
         patches = hasattr(config, "chronos_config") and "input_patch_size" in config.chronos_config
-        attention, mlps = list[str](), ["input_patch_embedding"] if patches else []
-        for stack, depth in (("encoder", config.num_layers), ("decoder", config.num_decoder_layers)):
-            kinds = ("SelfAttention", "EncDecAttention")[: 1 + (stack == "decoder")]
-            for block in (f"{stack}.block.{i}.layer" for i in range(depth)):
-                attention += [f"{block}.{i}.{kind}" for i, kind in enumerate(kinds)]
-                mlps.append(f"{block}.{len(kinds)}.DenseReluDense")
-        mlps += ["output_patch_embedding"] if patches else []
+        names = LayerNames.of(config.num_layers, config.num_decoder_layers)
+        attention = (*names.encoder, *(name for both in zip(names.own, names.cross, strict=True) for name in both))
+        blocks = ("input_patch_embedding", "output_patch_embedding") if patches else ()
+        mlps = (*blocks[:1], *names.encoder_mlps, *names.decoder_mlps, *blocks[1:])
         return cls(
             {name: every.shape_of(name) for name in attention},
             {name: every.mlp_shape_of(name, config.d_ff) for name in mlps},

@@ -160,6 +160,38 @@ class MlpShape:
         }
 
 
+@dataclass(frozen=True)
+class LayerNames:
+    """Dotted names of the layers of a T5 model, block by block.
+
+    Examples
+    --------
+    >>> LayerNames.of(1, 1).cross
+    ('decoder.block.0.layer.1.EncDecAttention',)
+    """
+
+    encoder: tuple[str, ...]
+    encoder_mlps: tuple[str, ...]
+    own: tuple[str, ...]
+    cross: tuple[str, ...]
+    decoder_mlps: tuple[str, ...]
+
+    @classmethod
+    def of(cls, num_layers: int, num_decoder_layers: int) -> LayerNames:
+        """By the blocks of the encoder and of the decoder."""
+
+        def named(stack: str, blocks: int, layer: str) -> tuple[str, ...]:
+            return tuple(f"{stack}.block.{i}.layer.{layer}" for i in range(blocks))
+
+        return cls(
+            named("encoder", num_layers, "0.SelfAttention"),
+            named("encoder", num_layers, "1.DenseReluDense"),
+            named("decoder", num_decoder_layers, "0.SelfAttention"),
+            named("decoder", num_decoder_layers, "1.EncDecAttention"),
+            named("decoder", num_decoder_layers, "2.DenseReluDense"),
+        )
+
+
 def mlp_linears(layer: str, *, gated: bool) -> tuple[str, ...]:
     """Names of the linear layers of the feed-forward layer or residual block of that name."""
     if layer.rpartition(".")[2] != "DenseReluDense":
