@@ -180,8 +180,13 @@ def test_probe_of_bolt_has_the_curvature_of_the_quantile_loss(bolt_folder, conte
         assert float(rise) == pytest.approx(float(0.5 * f * delta**2), rel=1e-2)
 
 
-def test_mixed_calibration_has_short_contexts_and_whole_ones():
+def test_mixed_calibration_has_short_contexts_and_whole_and_calm_ones():
     whole = Calibration.read(None, count=40, points=128, seed=1).contexts
     mixed = Calibration.read(None, count=40, points=128, seed=1, mixed=True).contexts
     assert {len(one) for one in mixed[::2]} >= {16, 32, 64}
-    assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(whole[1::2], mixed[1::2], strict=True))
+    for number, (before, after) in enumerate(zip(whole[1::2], mixed[1::2], strict=True)):
+        if number % 8:
+            assert torch.equal(before.nan_to_num(), after.nan_to_num())
+        else:
+            seen = after[after.isfinite()]
+            assert float(seen.std() / seen.mean()) < 0.15

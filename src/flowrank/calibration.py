@@ -15,7 +15,7 @@ from torch import Tensor
 
 from flowrank.errors import FlowrankError, check_count
 from flowrank.series import Series, read_series
-from flowrank.synthetic import synthetic_series
+from flowrank.synthetic import lifted, synthetic_series
 
 SHORTEST = 4
 """Observed points below which a series says nothing about attention."""
@@ -61,7 +61,8 @@ class Calibration:
             Of the generator.
         mixed
             Whether every other one of the generator's series is cut to a length from 16 up to half of ``points``, a
-            doubling as often as the next: what holds for long contexts need not hold for short ones.
+            doubling as often as the next: what holds for long contexts need not hold for short ones. And some are put
+            on a level (`flowrank.synthetic.lifted`).
         **columns
             As of `flowrank.series.read_series`.
 
@@ -74,7 +75,7 @@ class Calibration:
         check_count(points, "calibration_points")
         if series is None:
             source: Any = synthetic_series(count, length=max(points, SYNTHETIC_POINTS), seed=seed)
-            source = _shortened(source, points) if mixed else source
+            source = _varied(source, points) if mixed else source
             name = f"synthetic, seed {seed}"
         else:
             source, name = read_series(series, **columns), _name(series)
@@ -116,12 +117,13 @@ class Calibration:
         return Calibration(contexts, f"{self.source}; {other.source}", skipped)
 
 
-def _shortened(source: Iterable[Series], points: int) -> Iterator[Series]:
-    """Keep the last 16, 32, … ``points`` / 2 values of every other series; all of those that are constant there."""
+def _varied(source: Iterable[Series], points: int) -> Iterator[Series]:
+    """Keep the last 16, 32, … ``points`` / 2 values of every other series, all of those that are constant there."""
     lengths = [16 * 2**i for i in range(max(1, math.ceil(math.log2(max(points, 17) / 16))))]
     for i, one in enumerate(source):
-        short = replace(one, target=one.target[-lengths[i // 2 % len(lengths)] :])
-        yield one if i % 2 or _unusable(short, points) else short
+        whole = replace(one, target=lifted(one.target, i // 2))
+        short = replace(whole, target=whole.target[-lengths[i // 2 % len(lengths)] :])
+        yield whole if i % 2 or _unusable(short, points) else short
 
 
 def _unusable(item: Series, points: int) -> str | None:

@@ -16,7 +16,7 @@ from flowrank.forecasting import DEFAULT_LEVELS, Request, predict_requests
 from flowrank.pretraining.windows import cut
 from flowrank.search.tolerance import Metric
 from flowrank.series import Series, read_series
-from flowrank.synthetic import Mixture
+from flowrank.synthetic import Mixture, lifted
 
 HORIZON = 24
 LENGTHS = (16, 32, 64, 128, 256, 512)
@@ -220,7 +220,7 @@ def _synthetic(context: int, horizon: int, seed: int) -> Iterator[Request[_Case]
         rng = np.random.default_rng([seed, _STREAM, block])
         length = lengths[block % len(lengths)]
         for row, one in enumerate(mixture.block(rng, rows=_BLOCK, length=length + horizon)[1]):
-            request = _case(f"{block}-{row}", one, length, horizon, 1)
+            request = _case(f"{block}-{row}", lifted(one, row), length, horizon, 1)
             if request is not None:
                 yield request
         block += 1
