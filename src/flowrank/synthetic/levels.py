@@ -11,7 +11,7 @@ LEVELS = (10.0, 30.0, 100.0)
 
 
 def lifted(values: Float[np.ndarray, " time"], number: int) -> Float[np.ndarray, " time"]:
-    """Put one series of eight on a level of 10, 30 or 100 standard deviations, by its number; return others as they are.
+    """Put one series of eight, by its number, on a level of 10, 30 or 100 standard deviations; others stay as they are.
 
     The generator's own series move about as much as they are large; hardly one moves by a hundredth of that. But a
     Chronos-T5 has bins of the mean magnitude: of a calm series it sees a handful, and needs them as they are.
