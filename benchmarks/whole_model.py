@@ -228,6 +228,9 @@ def at_size(
         if of_all and own == unit:
             return tried(make, ratio, own)
         low, high, best = 0.02, 1.0, None
+        least = tried(make, low, own)
+        if least is not None and price(least.inner_model.config) > goal:
+            return None
         for _ in range(TRIES):
             middle = (low * high) ** 0.5
             child = tried(make, middle, own)
@@ -266,7 +269,7 @@ def table(arguments: argparse.Namespace, parent: Any, results: Results) -> None:
     unit, latency = arguments.equal, measured(parent, arguments)
     price = latency if unit == "latency" else price_in(unit, parent.inner_model)
     rows = []
-    for ratio in SIZES[unit]:
+    for ratio in arguments.sizes or SIZES[unit]:
         for name, make in at_size(parent, ratio, unit, latency, arguments.series).items():
             folder = arguments.work / f"{arguments.model}-{unit}-{ratio}-{name.replace(' ', '-')}"
 
@@ -333,6 +336,7 @@ def main() -> None:
     parser.add_argument("--options", type=json.loads, default={}, help="JSON, of flowrank.smallest")
     parser.add_argument("--series", help="file of series that calibrate, heal and judge; default: synthetic ones")
     parser.add_argument("--equal", choices=list(SIZES), default="parameters", help="table: what is the same for all")
+    parser.add_argument("--sizes", type=float, nargs="+", help="table: shares of the parent's; default: two")
     parser.add_argument("--unit", default="parameters", help="tolerance: what is to become small")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", type=int)
