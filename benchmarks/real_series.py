@@ -48,7 +48,11 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=20, help="windows a series")
     parser.add_argument("--seed", type=int, default=0, help="of the order")
     arguments = parser.parse_args()
+    if min(arguments.window, arguments.most) < 1:
+        parser.error("--window and --most: expected at least 1")
     found = pd.DataFrame(windows(arguments.folder, arguments.window, arguments.most))
+    if found.empty:
+        parser.error(f"no series in {arguments.folder}")
     found = found.sample(frac=1.0, random_state=arguments.seed)
     with atomic_file(arguments.output) as temporary:
         found.to_parquet(temporary, index=False)

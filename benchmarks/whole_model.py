@@ -7,7 +7,8 @@ python benchmarks/whole_model.py table …       all methods at equal parameters
 python benchmarks/whole_model.py table --equal latency …   the same at equal predicted seconds on this machine
 python benchmarks/whole_model.py time MODEL …  parent and children beside stock code, paired
 
-Every result is a line of a file in the folder --work, and what is there is not done again. Calibration, healing and
+Every result is a line of a file in the folder --work, and what is there is not done again: take a new folder for new
+code or options. Calibration, healing and
 judging see synthetic series, or those of --series; losses on the data sets are relative to the parent, geometric means.
 """
 
@@ -227,9 +228,9 @@ def at_size(
         """The largest child within the price: by the method's own budget, where that counts the same, or bisection."""
         if of_all and own == unit:
             return tried(make, ratio, own)
-        low, high, best = 0.02, 1.0, None
-        least = tried(make, low, own)
-        if least is not None and price(least.inner_model.config) > goal:
+        low, high = 0.02, 1.0
+        best = tried(make, low, own)
+        if best is not None and price(best.inner_model.config) > goal:
             return None
         for _ in range(TRIES):
             middle = (low * high) ** 0.5

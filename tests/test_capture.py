@@ -111,6 +111,17 @@ def test_rank_losses_predict_what_truncation_does(bolt_folder, contexts, part, s
     assert foretold == pytest.approx(abs(change), rel=0.2, abs=2e-4)
 
 
+def test_losses_are_the_same_a_series_at_a_time(pipeline, contexts, monkeypatch):
+    family = family_of(pipeline)
+    bases = JointFactorization(family, contexts, 0, None, measured=False, per_head=True).heads.bases
+    together = rank_losses(family, contexts, bases)
+    monkeypatch.setattr("flowrank.capture.heads.SCORES", 1)
+    alone = rank_losses(family, contexts, bases)
+    for name, parts in together.items():
+        for part, losses in parts.items():
+            torch.testing.assert_close(alone[name][part], losses, rtol=1e-3, atol=1e-9)
+
+
 def test_losses_shrink_to_nothing_at_full_rank(pipeline, contexts):
     family = family_of(pipeline)
     factorization = JointFactorization(family, contexts, 0, None, measured=False, per_head=True)

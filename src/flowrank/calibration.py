@@ -16,6 +16,7 @@ from torch import Tensor
 from flowrank.errors import FlowrankError, check_count
 from flowrank.series import Series, read_series
 from flowrank.synthetic import lifted, synthetic_series
+from flowrank.synthetic.levels import EVERY
 
 SHORTEST = 4
 """Observed points below which a series says nothing about attention."""
@@ -118,11 +119,15 @@ class Calibration:
 
 
 def _varied(source: Iterable[Series], points: int) -> Iterator[Series]:
-    """Keep the last 16, 32, … ``points`` / 2 values of every other series, all of those that are constant there."""
+    """Put every eighth pair of series on a level; keep the last 16, 32, … ``points`` / 2 values of the first of each.
+
+    One that is constant there is kept whole.
+    """
     lengths = [16 * 2**i for i in range(max(1, math.ceil(math.log2(max(points, 17) / 16))))]
     for i, one in enumerate(source):
         whole = replace(one, target=lifted(one.target, i // 2))
-        short = replace(whole, target=whole.target[-lengths[i // 2 % len(lengths)] :])
+        number = i // 2 + 5 * (i // (2 * EVERY))  # so that series on a level get all lengths
+        short = replace(whole, target=whole.target[-lengths[number % len(lengths)] :])
         yield whole if i % 2 or _unusable(short, points) else short
 
 

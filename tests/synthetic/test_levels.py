@@ -26,8 +26,9 @@ def test_a_bolt_forecasts_a_calm_series_as_before(bolt_folder):
     """It takes series in their own deviations, so only a model with bins of the mean magnitude learns from a level."""
     values = np.random.default_rng(0).normal(size=48)
     pipeline = flowrank.load(bolt_folder)
-    before, after = (
-        pipeline.predict_quantiles(torch.tensor(one, dtype=torch.float64), prediction_length=8)[0]
-        for one in (values, lifted(values, 0))
-    )
-    np.testing.assert_allclose(after - before, 10 * np.std(values), atol=1e-3)
+    for number, level in ((0, 10), (8, 30), (16, 100)):
+        before, after = (
+            pipeline.predict_quantiles(torch.tensor(one, dtype=torch.float64), prediction_length=8)[0]
+            for one in (values, lifted(values, number))
+        )
+        np.testing.assert_allclose(after - before, level * np.std(values), atol=1e-3)

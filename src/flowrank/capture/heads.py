@@ -16,7 +16,7 @@ from flowrank.families import AttentionSite, Family
 from flowrank.linalg import SecondMoment
 
 SCORES = 1 << 20
-"""Attention scores that a truncated head is run on at once: they then stay in the cache."""
+"""Attention scores that a truncated head is run on at once on a CPU: they then stay in its cache."""
 
 
 @dataclass
@@ -215,7 +215,7 @@ def rank_losses(
             return
         query, key = seen.query @ basis.query.to(seen.query), seen.key @ basis.key.to(seen.key)
         bias = seen.bias.expand(len(query), -1, -1, -1)
-        at_once = max(1, SCORES // seen.weights[0].numel())
+        at_once = max(1, SCORES // seen.weights[0].numel()) if query.device.type == "cpu" else len(query)
         for some in (slice(i, i + at_once) for i in range(0, len(query), at_once)):
             before = (seen.output[some] * seen.gradient[some]).sum(dim=(2, 3))
             for rank in rank_grid(site.d_qk):

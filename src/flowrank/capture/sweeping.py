@@ -29,10 +29,10 @@ Tap = Callable[[], list[Any]]
 
 
 def batches(family: Family, contexts: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Group series of like length, so that what a forward pass keeps for the backward pass fits in `BATCH_BYTES`.
+    """Group series, the longest first, so that what a forward pass keeps for the backward pass fits in `BATCH_BYTES`.
 
-    Little is padded then, and no long series is cut to the horizon of a short one (`Family.probe`). A token keeps about
-    8 vectors of the model's width a layer, a pair of tokens one attention weight a head.
+    Less is padded so, and fewer series are cut to the horizon of a short one (`Family.probe`). A token keeps about 8
+    vectors of the model's width a layer, a pair of tokens one attention weight a head.
     """
     sites = family.attention
     bytes_a_token = 4 * len(sites) * 8 * sites[0].d_model

@@ -88,7 +88,7 @@ def compress(
     ] = None,
     horizon: Annotated[int | None, typer.Option(help="--max-loss: steps ahead that are judged. Default: 24.")] = None,
     validation_series: Annotated[
-        int | None, typer.Option(help="--max-loss: series to judge on at most. Default: 2048.")
+        int | None, typer.Option(help="--max-loss: series of each kind to judge on at most. Default: 2048.")
     ] = None,
     also_synthetic: Annotated[
         bool,
@@ -108,7 +108,7 @@ def compress(
     calibration_series: Annotated[
         int | None,
         typer.Option(
-            help="Calibration series to use at most. Default: 512 (--max-loss: 1024 for a Bolt, 256 for a T5)."
+            help="Calibration series to use at most. Default: 512 (--max-loss: 1024 for a Bolt, 512 for a T5)."
         ),
     ] = None,
     calibration_points: Annotated[int, typer.Option(help="Last points of each calibration series.")] = POINTS,

@@ -9,6 +9,7 @@ pays only for some rows by a weight of megabytes (`benchmarks/products.py`).
 from __future__ import annotations
 
 import platform
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -23,14 +24,15 @@ _SOME = range(8, 512)  # so many rows
 _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
-def _made_by_intel() -> bool:
-    """Whether MKL gives this processor its best."""
-    listed = Path("/proc/cpuinfo")
-    name = listed.read_text(encoding="utf-8") if listed.exists() else platform.processor()
-    return "GenuineIntel" in name
+@cache
+def mkl_is_best() -> bool:
+    """Whether torch has MKL and Intel made this processor."""
+    try:
+        name = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        name = platform.processor()
+    return torch.backends.mkl.is_available() and "GenuineIntel" in name
 
-
-_INTEL = _made_by_intel()
 
 Matrix = Tensor | Int8Weight
 """A weight (out, in), of floating-point numbers or of integers."""
@@ -57,7 +59,7 @@ def add_product(x: Tensor, update: Tensor, weight: Matrix) -> None:
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
         _ONEDNN is not None
-        and (not _INTEL or (weight.numel() >= _LARGE and len(x) in _SOME))
+        and (not mkl_is_best() or (weight.numel() >= _LARGE and len(x) in _SOME))
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == "cpu"
         and bool(torch.backends.mkldnn.enabled)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flowrank.errors import FlowrankError, check_count
 
-_GROUPS = 8  # for each of the largest that are looked for: fewer are found faster, and leave more to search
+_GROUPS_EACH = 8  # for each of the largest that are looked for: fewer are found faster, and leave more to search
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Sampling:
         return chosen if tokens is None else tokens.gather(1, chosen)
 
     def candidates(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Scores (rows, n) of what may be drawn, in fp32, and their tokens, rising; None: column is token."""
+        """Scores (rows, n), in fp32, −inf where not to be drawn, and their tokens, rising; None: column is token."""
         logits = logits.float()
         if self.forbidden is not None:
             logits[:, self.forbidden] = -torch.inf
@@ -120,7 +120,7 @@ def _largest(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     They lie in the ``count`` groups whose largest entries are largest, so only those are searched. A group takes every
     n-th entry, n groups in all: its maximum is then a maximum of contiguous vectors.
     """
-    size = _power_of_two(rows.shape[1] // (_GROUPS * count))
+    size = _power_of_two(rows.shape[1] // (_GROUPS_EACH * count))
     groups, rest = divmod(rows.shape[1], size)
     if size < 4 or rest:  # a gain no longer
         return rows.topk(count, dim=1, sorted=False)

@@ -9,6 +9,7 @@ from typing import Any
 from flowrank.compression import FlowOfRanks, Uniform
 from flowrank.errors import FlowrankError
 from flowrank.models import AttentionShape
+from flowrank.models.config import LayerNames
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,9 @@ def attention_shapes(
     >>> shapes["decoder.block.0.layer.1.EncDecAttention"]["d_qk"]
     [3, 3]
     """
-    named = {f"encoder.block.{layer}.layer.0.SelfAttention": layer for layer in range(layers)}
-    for layer in range(decoder_layers):
-        named[f"decoder.block.{layer}.layer.0.SelfAttention"] = layer
-        named[f"decoder.block.{layer}.layer.1.EncDecAttention"] = layers + layer
-    return {name: AttentionShape.dense(heads, widths[number]).to_dict() for name, number in named.items()}
+    names = LayerNames.of(layers, decoder_layers)
+    named = [*enumerate(names.encoder), *enumerate(names.own), *enumerate(names.cross, start=layers)]
+    return {name: AttentionShape.dense(heads, widths[depth]).to_dict() for depth, name in named}
 
 
 def schedule_to(schedule: Schedule | None) -> dict[str, Any] | None:

@@ -37,7 +37,7 @@ class Verdict:
     Attributes
     ----------
     loss
-        Metric of the child over that of the parent, less 1.
+        Metric of the child over that of the parent, less 1; the geometric mean over groups of series.
     upper
         Upper end of its confidence interval.
     """

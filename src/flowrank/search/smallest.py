@@ -124,8 +124,8 @@ def smallest(
         Of each healing by gradients, where a model left the tolerance; 0: none, the fit of the output matrices has to
         do. What is learned on synthetic series does not all carry over to others (docs/compression.md).
     calibration_series, validation_series
-        Series that components are measured on, and that models are judged on, at most. None: 1 024 for a Bolt, whose
-        decoder sees one token a series, and 512 for a T5.
+        Series that components are measured on, and series of each kind that models are judged on, at most. None:
+        1 024 calibrate a Bolt, whose decoder sees one token a series, and 512 a T5.
     horizon
         Steps ahead at which models are judged.
     seed

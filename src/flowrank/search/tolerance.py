@@ -19,7 +19,8 @@ class Tolerance:
     ----------
     max_loss
         Share by which the metric may grow, e.g. 0.01; in backtests on series that took no part in compressing or
-        healing. The upper end of its confidence interval counts.
+        healing, as a geometric mean over up to ten groups of them, calm to wild. The upper end of its confidence
+        interval counts.
     metric
         "WQL" or "MASE".
     unit
