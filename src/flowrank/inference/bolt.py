@@ -138,7 +138,9 @@ class BoltEngine:
 
 def through(block: ResidualBlock, x: Tensor) -> Tensor:
     """What a residual block makes of rows (n, in): (n, out)."""
-    result = _affine(block.act(_affine(x, block.hidden_layer)), block.output_layer)
+    hidden = _affine(x, block.hidden_layer)
+    hidden = hidden.relu_() if isinstance(block.act, nn.ReLU) else block.act(hidden)
+    result = _affine(hidden, block.output_layer)
     result += _affine(x, block.residual_layer)
     return block.layer_norm(result) if block.use_layer_norm else result
 
