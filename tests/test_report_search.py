@@ -76,7 +76,7 @@ def test_a_search_is_shown_wherever_it_is_told_of(tmp_path, source):
     assert found["detail"] == "at most 0.80% with 90% confidence, WQL"
     assert "tolerance: 1%" in html
     assert "5 steps; the models of 2 of them stayed within 1% of the parent&#39;s WQL" in html
-    assert "2,048, at most, 24 steps ahead" in html
+    assert "up to 2,048, 24 steps ahead" in html
     assert "| 2 | 1 | 35.4% | 35.0% | 350 | +0.40% | +0.80% | yes | yes | 232 s |" in markdown
     assert "| 5 | 2 | 30.0% | 35.0% | 350 | – | – | no | no | 9 s |" in markdown
 

@@ -47,7 +47,7 @@ def _search(findings: Findings) -> Section | None:
     within = f"{100 * tolerance.get('max_loss', 0.0):g}% of the parent's {tolerance.get('metric', 'metric')}"
     lead = f"{count} steps; the models of {held} of them stayed within {within if tolerance else 'the tolerance'}."
     if series and horizon:
-        lead += f" Each forecast the same series as the parent: {series:,}, at most, {horizon} steps ahead."
+        lead += f" Each forecast the same series as the parent, up to {series:,}, {horizon} steps ahead."
     return Section(
         "search",
         "The search for the smallest model",
