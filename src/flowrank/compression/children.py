@@ -38,8 +38,16 @@ def child_of(parent: PreTrainedModel, weights: Weights) -> PreTrainedModel:
             layers = {""} if name in _VOCABULARY else {f".{suffix.partition('.')[0]}" for suffix in tensors}
             for key in [key for key in state if key.startswith(tuple(f"{alias}{layer}." for layer in layers))]:
                 del state[key]
-            state |= {f"{alias}.{suffix}": tensor.to(reference).contiguous() for suffix, tensor in tensors.items()}
+            state |= {f"{alias}.{suffix}": _as_saved(tensor.to(reference)) for suffix, tensor in tensors.items()}
     return assembled(config, state, parent)
+
+
+def _as_saved(tensor: Tensor) -> Tensor:
+    """Give it the strides that it has when it is loaded.
+
+    A single column counts as contiguous with any strides, but MKL sums by them in another order.
+    """
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def assembled(config: PreTrainedConfig, state: dict[str, Tensor], parent: PreTrainedModel) -> PreTrainedModel:
