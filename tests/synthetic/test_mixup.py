@@ -33,7 +33,9 @@ def recovered_weights(values: np.ndarray, mixed: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("most", [1, 2, 3, 5])
 def test_convex_combinations_of_scaled_rows(most):
     rng = np.random.default_rng(most)
-    values = rng.standard_normal((12, 60)) * 10.0 ** rng.integers(-6, 9, (12, 1)) + 3
+    # A row's own spread against its level of 3 sets how far apart least squares can tell rows: below 1e-2 the weights
+    # that it gives back are as uncertain as the bounds below, and their last digits are the processor's.
+    values = rng.standard_normal((12, 60)) * 10.0 ** rng.integers(-2, 9, (12, 1)) + 3
     mixed = mixup(rng, values, 3000, most)
     weights = recovered_weights(values, mixed)
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-9)
