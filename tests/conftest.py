@@ -143,7 +143,7 @@ def long_frame():
 
 def outputs(pipeline, contexts):
     """What the inner model gives for series: normalised quantiles of Bolt, teacher-forced logits of T5."""
-    from flowrank.families.base import pad_left
+    from flowrank.family import pad_left
 
     batch = pad_left(contexts, torch.device("cpu"))
     with torch.no_grad():
@@ -159,16 +159,12 @@ def relative_gap(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max())
 
 
-def with_own_widths(model, seed: int = 1, **fields):
-    """A compressed model of the config of another, but for these fields, with random weights and biases."""
-    from flowrank.models import CompressedChronosBolt, CompressedT5Config, CompressedT5ForConditionalGeneration
+def with_own_widths(model, seed: int = 1, **sizes):
+    """A narrowed model of the config of another, but for these sizes, with random weights and biases."""
+    from tests.layers import narrow_model
 
-    raw = {k: v for k, v in model.config.to_dict().items() if k not in ("model_type", "architectures")}
-    bolt = hasattr(model, "input_patch_embedding")
     torch.manual_seed(seed)
-    made = (CompressedChronosBolt if bolt else CompressedT5ForConditionalGeneration)(
-        CompressedT5Config(**raw, **fields)
-    )
+    made = narrow_model(model, **sizes)
     for name, parameter in made.named_parameters():
         if parameter.numel() and (name.endswith("bias") or "relative_attention_bias" in name):
             torch.nn.init.normal_(parameter, std=0.5)
@@ -177,7 +173,7 @@ def with_own_widths(model, seed: int = 1, **fields):
 
 def small_mlps(model):
     """Shapes of a model's feed-forward layers and blocks: narrow, factored, gone and dense ones."""
-    from flowrank.models import mlp_layers
+    from tests.layers import mlp_layers
 
     gated = bool(model.config.is_gated_act)
     first = "wi_0" if gated else "wi"

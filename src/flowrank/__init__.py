@@ -6,7 +6,7 @@ Flow-of-ranks, and Compressibility", ICLR 2026, arXiv 2510.03358.
 Examples
 --------
 >>> import flowrank
->>> parent = flowrank.load("seed-bolt")
+>>> parent = flowrank.load("flow-bolt-mini")
 >>> child = flowrank.compress(parent, flowrank.JointHeads(flowrank.Budget(0.25)), calibration_series=32)
 >>> child.inner_model.num_parameters() < parent.inner_model.num_parameters()
 True
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from flowrank.errors import FlowrankError as FlowrankError
     from flowrank.evaluation import evaluate as evaluate
     from flowrank.evaluation import relative_scores as relative_scores
+    from flowrank.family import embedded_models as embedded_models
     from flowrank.forecasting import forecast as forecast
     from flowrank.healing import Healing as Healing
     from flowrank.healing import heal as heal
-    from flowrank.models import embedded_models as embedded_models
     from flowrank.pipelines import load as load
     from flowrank.report import write_report as write_report
     from flowrank.search import Tolerance as Tolerance
@@ -70,7 +70,7 @@ _HOMES = {
     "analyze": "analysis",
     "benchmark": "benchmarking",
     "compress": "compression",
-    "embedded_models": "models",
+    "embedded_models": "family",
     "evaluate": "evaluation",
     "fastest": "compression",
     "forecast": "forecasting",

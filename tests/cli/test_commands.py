@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 
 import flowrank
 from flowrank import Budget, Epsilon, FlowOfRanks, InputSVD, JointHeads, Uniform, WeightSVD
-from flowrank.models import attention_layers, attention_parameters, tensor_digest
+from flowrank.family import tensor_digest
 from tests.cli.calls import FEW, LEVELS, SMALL, is_as_before, quietly, run
+from tests.layers import attention_layers, attention_parameters
 from tests.test_files import tree
 
 
@@ -478,18 +479,18 @@ class TestSmallCommands:
             ((), "Usage"),
             (("bogus",), "bogus"),
             (("compress",), "model"),
-            (("compress", "seed-bolt"), "OUT"),
-            (("compress", "seed-bolt", "x", "--method", "magic"), "--method"),
-            (("compress", "seed-bolt", "x", "--allocation", "magic"), "--allocation"),
-            (("compress", "seed-bolt", "x", "--ratio", "half"), "--ratio"),
-            (("compress", "seed-bolt", "x", "--seed", "-1"), "--seed"),
-            (("compress", "seed-bolt", "x", "--seed", str(2**64)), "--seed"),
+            (("compress", "flow-bolt-mini"), "OUT"),
+            (("compress", "flow-bolt-mini", "x", "--method", "magic"), "--method"),
+            (("compress", "flow-bolt-mini", "x", "--allocation", "magic"), "--allocation"),
+            (("compress", "flow-bolt-mini", "x", "--ratio", "half"), "--ratio"),
+            (("compress", "flow-bolt-mini", "x", "--seed", "-1"), "--seed"),
+            (("compress", "flow-bolt-mini", "x", "--seed", str(2**64)), "--seed"),
             (("evaluate", "seasonal-naive"), "--data"),
             (("evaluate", "--data", "x", "--output", "y"), "MODEL"),
-            (("forecast", "seed-bolt", "x.csv", "--output", "y"), "--horizon"),
-            (("forecast", "seed-bolt", "x.csv", "--horizon", "1.5", "--output", "y"), "--horizon"),
-            (("benchmark", "seed-bolt", "--output", "y"), "--against"),
-            (("analyze", "seed-bolt"), "--output"),
+            (("forecast", "flow-bolt-mini", "x.csv", "--output", "y"), "--horizon"),
+            (("forecast", "flow-bolt-mini", "x.csv", "--horizon", "1.5", "--output", "y"), "--horizon"),
+            (("benchmark", "flow-bolt-mini", "--output", "y"), "--against"),
+            (("analyze", "flow-bolt-mini"), "--output"),
             (("report",), "folder"),
         ],
     )

@@ -15,12 +15,12 @@ from chronos import BaseChronosPipeline
 import flowrank
 from flowrank import FlowOfRanks, Uniform
 from flowrank.cli.recipe_flags import PANELS, described, recipe_flags
-from flowrank.models import attention_parameters
 from flowrank.pretraining import Recipe, Widths, pretrain
 from flowrank.pretraining.budget import Clock
 from flowrank.pretraining.config import read_recipe
 from flowrank.pretraining.journal import read_log
 from tests.cli.calls import is_as_before, quietly, run
+from tests.layers import attention_parameters
 from tests.test_files import tree
 
 TINY = {
@@ -118,7 +118,7 @@ class TestTraining:
         assert "min_past=64" in told
         config = json.loads(Path("out/config.json").read_text())
         assert config["chronos_config"]["tokenizer_kwargs"] == {"low_limit": -12.0, "high_limit": 12.0}
-        assert {shape["d_qk"][0] for shape in config["attention_shapes"].values()} == {4}
+        assert {shape["d_qk"][0] for shape in config["flowrank"]["attention"].values()} == {4}
         assert flowrank.load("./out").recipe["pretraining"]["recipe"]["optim"] == "adamw"
 
     def test_progress_unless_quiet(self, here, capsys):
@@ -160,8 +160,8 @@ class TestFlags:
             (("--num-decoder-layers", "2"), {"num_decoder_layers": 2}),
             (("--horizons", "12,64"), {"horizons": (12, 64)}),
             (("--minutes", "1.5"), {"minutes": 1.5}),
-            (("--initial-model", "seed-bolt"), {"initial_model": "seed-bolt"}),
-            (("--grown-from", "seed-bolt"), {"grown_from": "seed-bolt"}),
+            (("--initial-model", "flow-bolt-mini"), {"initial_model": "flow-bolt-mini"}),
+            (("--grown-from", "flow-bolt-mini"), {"grown_from": "flow-bolt-mini"}),
             (("--learning-rate", "0.003"), {"learning_rate": 0.003}),
             (("--torch-compile", "true"), {"torch_compile": True}),
             (("--use-eos-token", "false"), {"use_eos_token": False}),

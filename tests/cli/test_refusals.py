@@ -154,7 +154,7 @@ class TestBadInput:
         if request.param == "contradiction":
             flowrank.compress(flowrank.load(bolt_folder), WeightSVD(Uniform(0.5))).save_pretrained(copy)
             config = json.loads((copy / "config.json").read_text())
-            next(iter(config["attention_shapes"].values()))["ranks"]["q"] += 1
+            next(iter(config["flowrank"]["attention"].values()))["ranks"]["q"] += 1
             (copy / "config.json").write_text(json.dumps(config))
             return copy
         shutil.copytree(bolt_folder, copy)

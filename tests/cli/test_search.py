@@ -11,7 +11,7 @@ import pytest
 
 import flowrank
 from flowrank import Budget, Tolerance, Uniform, WholeModel
-from flowrank.models import tensor_digest
+from flowrank.family import tensor_digest
 from flowrank.search.smallest import SEARCH_LOG, read_stages
 from tests.cli.calls import is_as_before, quietly, run
 from tests.test_files import tree

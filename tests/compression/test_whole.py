@@ -9,15 +9,16 @@ from hypothesis import strategies as st
 
 import flowrank
 from flowrank import Budget, FlowOfRanks, FlowrankError, JointHeads, Uniform, WholeModel
-from flowrank.calibration import Calibration
 from flowrank.compression.children import child_of
 from flowrank.compression.neurons import Factors, Linear, Neurons, Remainder
+from flowrank.compression.plan import Plan
 from flowrank.compression.prices import price_in
 from flowrank.compression.whole import WholeFactorization
-from flowrank.families import family_of
+from flowrank.family import family_of, tensor_digest
 from flowrank.linalg import refit, removal_order
-from flowrank.models import attention_layers, mlp_layers, tensor_digest
+from flowrank.measure.calibration import Calibration
 from tests.conftest import outputs, relative_gap
+from tests.layers import attention_layers, mlp_layers
 
 ALL = ("heads", "neurons", "ends", "factors")
 SMALL = {"calibration_series": 24, "calibration_points": 64}
@@ -60,13 +61,13 @@ def test_refit_is_least_squares(seed, kept):
 def test_what_removing_neurons_costs_is_what_changing_the_weight_does_to_the_probe(folder, contexts, bias):
     """The probe's output is linear in a readout for small changes: foretold and real change agree."""
     family = family_of(flowrank.load(folder))
-    sites = [site for site in family.mlps if (site.beside is not None) == bias]
+    sites = [site for site in family.mlps if (site.residual is not None) == bias]
     if not sites:
         pytest.skip("no residual block in a Chronos-T5")
     site = sites[-1]
     linear = Linear(site.linears[site.writes], constant=bias)
     at_weight = []
-    from flowrank.capture import linear_tap, sweep
+    from flowrank.measure import linear_tap, sweep
 
     taps = [
         linear_tap(linear.module, linear.moments.update),
@@ -161,12 +162,8 @@ def test_factors_find_an_exact_low_rank(pipeline, contexts):
     assert small
     assert all(float(group.sigma[2] / group.sigma[0]) < 1e-3 for group in small if group.size > 2)
     ranks = {(g.site.name, g.part): (2 if g in small else g.size) for g in whole.rest.groups}
-    from flowrank.compression.shapes import Shapes, Weights
-
-    shapes = Shapes({}, *whole.rest.shapes(ranks))
-    child = child_of(pipeline.inner_model, Weights(shapes, whole.rest.tensors(ranks)))
-    pipeline_of = type(pipeline)
-    made = pipeline_of(child) if not hasattr(pipeline, "tokenizer") else pipeline_of.around(child)
+    child = child_of(pipeline.inner_model, Plan(whole.rest.shapes(ranks), whole.rest.tensors(ranks)))
+    made = family_of(pipeline).pipeline_of(child)
     assert relative_gap(outputs(made, contexts), expected) <= 2e-3
 
 
@@ -234,7 +231,7 @@ def test_factors_and_neurons_of_one_layer_agree(bolt_folder, contexts):
     """A matrix that loses neurons and becomes a product is the product of what is left."""
     family = family_of(flowrank.load(bolt_folder))
     rest = Remainder(family, ends=True, factors=True)
-    from flowrank.capture import sweep
+    from flowrank.measure import sweep
 
     sweep(family, contexts, rest.moment_taps(), seed=0)
     sweep(family, contexts, rest.loss_taps(), seed=1)
@@ -242,10 +239,11 @@ def test_factors_and_neurons_of_one_layer_agree(bolt_folder, contexts):
     ranks = {(g.site.name, g.part): g.capacity for g in rest.groups}
     name = "encoder.block.0.layer.1.DenseReluDense"
     ranks[name, "neurons"], ranks[name, "wi"], ranks[name, "wo"] = 16, 3, 2
-    new = rest.tensors(ranks)[name]
-    assert new["wi.up.weight"].shape == (16, 3)
-    assert new["wo.down.weight"].shape == (2, 16)
+    new = rest.tensors(ranks)
+    wi, wo = new[f"{name}.wi"], new[f"{name}.wo"]
+    assert wi["up.weight"].shape == (16, 3)
+    assert wo["down.weight"].shape == (2, 16)
     one: Neurons = next(n for n in rest.neurons if n.site.name == name)
     factors: Factors = rest.cut[name, "wi"]
     expected = (factors.a[:, :3] @ factors.b[:3])[:, one.kept(16).sort().values]
-    assert torch.allclose((new["wi.up.weight"] @ new["wi.down.weight"]).T, expected)
+    assert torch.allclose((wi["up.weight"] @ wi["down.weight"]).T, expected)

@@ -15,9 +15,9 @@ import torch
 import flowrank
 from flowrank import Healing, JointHeads, Uniform, WeightSVD, heal
 from flowrank.errors import FlowrankError
+from flowrank.families.chronos_t5.pipeline import FlowrankT5Pipeline
+from flowrank.family import tensor_digest
 from flowrank.healing import course
-from flowrank.models import tensor_digest
-from flowrank.pipelines import FlowrankT5Pipeline
 from flowrank.pretraining.architecture import build
 from flowrank.pretraining.budget import rate
 from flowrank.pretraining.journal import read_log
@@ -247,7 +247,7 @@ class TestRefusals:
 
     def test_of_another_horizon(self, bolt_folder):
         with pytest.raises(FlowrankError, match="child: expected prediction_length 64"):
-            heal(flowrank.load(bolt_folder), flowrank.load("seed-bolt"))
+            heal(flowrank.load(bolt_folder), flowrank.load("flow-bolt-mini"))
 
     def test_of_another_vocabulary(self, t5_folder):
         parent = flowrank.load(t5_folder)
@@ -259,7 +259,7 @@ class TestRefusals:
         with pytest.raises(FlowrankError, match="child: expected a pipeline of flowrank"):
             heal(bolt, bolts[1])
         with pytest.raises(FlowrankError, match="parent: expected a pipeline of flowrank"):
-            heal(bolts[0], "seed-bolt")
+            heal(bolts[0], "flow-bolt-mini")
 
     def test_of_what_is_broken(self, bolts):
         child = heal(*bolts, small(steps=1))

@@ -11,8 +11,8 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from flowrank import FlowOfRanks, Uniform
 from flowrank.errors import FlowrankError
+from flowrank.families.chronos_t5.training import settings as t5_settings
 from flowrank.pretraining import Recipe, Widths
-from flowrank.pretraining.architecture import t5_settings
 from flowrank.pretraining.chronos_config import SHAPES
 from flowrank.pretraining.config import read_recipe, read_settings, recipe_of, to_yaml
 

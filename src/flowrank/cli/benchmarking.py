@@ -35,8 +35,8 @@ def benchmark(
     """Measure latency, parameters, weight, cache and peak bytes of two models, in turns in one process."""
     import json
 
+    from flowrank.engine.paths import check_engine
     from flowrank.files import atomic_file
-    from flowrank.inference.engines import check_engine
 
     refuse_existing(output, overwrite=overwrite, argument="--output", kind="file")
     check_engine(engine, "--engine")

@@ -123,7 +123,7 @@ def compress(
     quiet: Quiet = False,
 ) -> None:
     """Make a smaller model, by its size or by what it may lose, and save it as a Hugging Face folder."""
-    from flowrank.models.checkpoint import MODEL_FILES
+    from flowrank.family import MODEL_FILES
 
     refuse_existing(output, overwrite=overwrite, argument="OUT", kind="folder", owned=MODEL_FILES)
     common: dict[str, Any] = {

@@ -56,7 +56,7 @@ def heal(
     quiet: Quiet = False,
 ) -> None:
     """Train a compressed model to forecast as its parent does, for some minutes; it never gets worse."""
-    from flowrank.models.checkpoint import MODEL_FILES
+    from flowrank.family import MODEL_FILES
 
     refuse_existing(output, overwrite=overwrite, argument="OUT", kind="folder", owned=MODEL_FILES)
     given: dict[str, Any] = {

@@ -8,21 +8,18 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from flowrank.calibration import POINTS, Calibration
-from flowrank.compression.allocation import Budget, allocate
-from flowrank.compression.children import around, child_of, parent_name
+from flowrank.compression.allocation import Budget, allocate, beyond_fixed
+from flowrank.compression.children import child_of, parent_name, pipeline_of
 from flowrank.compression.factorize import factorization_of
 from flowrank.compression.latency import Latency
 from flowrank.compression.methods import Method, WholeModel, describe, passes
 from flowrank.compression.prices import Price, price_in
-from flowrank.compression.repair import repair
-from flowrank.compression.shapes import Weights
+from flowrank.compression.reconstruction import reconstruct
 from flowrank.compression.whole import WholeFactorization
 from flowrank.errors import FlowrankError
-from flowrank.families import Family, family_of
-from flowrank.models import CompressedT5Config, attention_parameters, tensor_digest
-from flowrank.models.attention import CompressedT5Attention
-from flowrank.models.quantized import refuse_quantized
+from flowrank.family import Family, anatomy_of, family_of, tensor_digest
+from flowrank.measure import POINTS, Calibration
+from flowrank.nn.config import NarrowConfig, refuse_quantized
 from flowrank.pipelines import Pipeline
 from flowrank.progress import progress_bar
 from flowrank.versions import versions
@@ -44,7 +41,7 @@ def compress(
     Parameters
     ----------
     pipeline
-        A dense Chronos-T5 or Chronos-Bolt pipeline; for `WholeModel` also one that it made.
+        A dense pipeline of a family that can be compressed; for `WholeModel` also one that it made.
     method
         `WeightSVD`, `InputSVD`, `JointHeads` or `WholeModel`, with its allocation.
     series
@@ -60,7 +57,7 @@ def compress(
 
     Returns
     -------
-    FlowrankBoltPipeline or FlowrankT5Pipeline
+    FlowrankPipeline
         The child, with its recipe; ``save_pretrained`` writes it. What was not compressed shares memory with the
         parent's.
 
@@ -72,13 +69,13 @@ def compress(
     Examples
     --------
     >>> import flowrank
-    >>> parent = flowrank.load("seed-bolt")
+    >>> parent = flowrank.load("flow-bolt-mini")
     >>> child = flowrank.compress(parent, flowrank.JointHeads(flowrank.Budget(0.25)), calibration_series=32)
     >>> child.recipe["parameters"]["attention_child"] <= 0.25 * child.recipe["parameters"]["attention_parent"]
     True
     """
-    family = family_of(pipeline)
-    parent = family.model
+    family = family_of(pipeline).private()
+    parent = pipeline.inner_model
     refuse_quantized(parent, "pipeline", "compress")
     if isinstance(method, WholeModel):
         refuse_uneven(family)
@@ -102,8 +99,9 @@ def compress(
         else:
             factorization = factorization_of(method, family, calibration.contexts, seed, advance)
             dense = sum(site.dense_parameters for site in family.sites)
-            kept = allocate(method.allocation, factorization.groups, dense)
-            made = around(child_of(parent, Weights.of_attention(factorization.layers(kept))))
+            allocation = beyond_fixed(method.allocation, factorization.fixed, dense)
+            kept = allocate(allocation, factorization.groups, dense - factorization.fixed)
+            made = pipeline_of(child_of(parent, factorization.plan(kept)))
     made.name = f"{parent_name(pipeline)} compressed"
     made.recipe = account(pipeline, made.inner_model, calibration, calibration_points, seed) | {
         "method": describe(method),
@@ -130,7 +128,7 @@ def account(pipeline: Any, child: PreTrainedModel, calibration: Calibration, poi
 
 
 def _refuse_compressed(parent: PreTrainedModel) -> None:
-    if isinstance(parent.config, CompressedT5Config):
+    if isinstance(parent.config, NarrowConfig):
         raise FlowrankError(
             "pipeline",
             expected="a dense model",
@@ -142,15 +140,11 @@ def _refuse_compressed(parent: PreTrainedModel) -> None:
 def refuse_uneven(family: Family) -> None:
     """Refuse attention that is not one matrix a projection with heads of one width: `WholeModel` could not go on."""
     for site in family.sites:
-        if not isinstance(site.module, CompressedT5Attention):
-            continue
-        shape = site.module.shape
-        uneven = len({(shape.d_qk[head], shape.d_vo[head]) for head in site.alive}) > 1
-        if uneven or shape.ranks:
+        if not site.even:
             raise FlowrankError(
                 "pipeline",
                 expected="a dense model, or one whose heads are matrices of one width",
-                found=f"{site.name} with {'heads of several widths' if uneven else 'two factors'}",
+                found=f"{site.name} with heads of several widths or with two factors",
                 todo="compress its parent",
             )
 
@@ -175,12 +169,12 @@ def shrunk(
     for round_ in range(1, method.rounds + 1):
         last = round_ == method.rounds
         parts = [one for one in method.parts if last or one != "factors"] or method.parts
-        whole = WholeFactorization(family_of(made), contexts, seed + 2 * round_, advance, parts=parts)
+        whole = WholeFactorization(family_of(made).private(), contexts, seed + 2 * round_, advance, parts=parts)
         goal = dense * method.allocation.ratio ** (round_ / method.rounds)
-        weights = whole.shrunk(goal, price, unit=unit, uniform=not isinstance(method.allocation, Budget))
-        made = around(child_of(made.inner_model, weights))
+        plan = whole.shrunk(goal, price, unit=unit, uniform=not isinstance(method.allocation, Budget))
+        made = pipeline_of(child_of(made.inner_model, plan))
     if method.refit:
-        repair(family_of(made), family_of(pipeline), contexts)
+        reconstruct(family_of(made), family_of(pipeline).private(), contexts)
     return made
 
 
@@ -188,6 +182,6 @@ def _parameters(parent: PreTrainedModel, child: PreTrainedModel) -> dict[str, in
     return {
         "parent": parent.num_parameters(),
         "child": child.num_parameters(),
-        "attention_parent": attention_parameters(parent),
-        "attention_child": attention_parameters(child),
+        "attention_parent": anatomy_of(parent).parameters_of_attention(),
+        "attention_child": anatomy_of(child).parameters_of_attention(),
     }

@@ -11,7 +11,7 @@ from typing import Any
 
 from flowrank.compression import FlowOfRanks
 from flowrank.errors import FlowrankError
-from flowrank.pretraining.architecture import t5_settings
+from flowrank.families.chronos_t5.training import settings as t5_settings
 from flowrank.pretraining.recipe import Recipe
 from flowrank.pretraining.schedule import schedule_to
 
