@@ -198,7 +198,8 @@ def bound(ax: Axes, curve: pd.DataFrame) -> Axes:
     looks = {"sigma": ("measured", SERIES[0], "-"), "bound": ("theorem 4", SERIES[1], EMBEDDED)}
     for column, (name, hue, style) in looks.items():
         shown = curve[curve[column] >= LOWEST]
-        ax.plot(shown["k"].to_numpy(), shown[column].to_numpy(), color=hue, linestyle=style, linewidth=2, label=name)
+        (line,) = ax.plot(shown["k"].to_numpy(), shown[column].to_numpy(), color=hue, linestyle=style, label=name)
+        line.set(linewidth=2, marker="o" if len(shown) == 1 else "", markersize=4)  # one point makes no line
     span(ax.xaxis, [len(curve)], zero=True)
     powers(ax.yaxis, LOWEST, max(1.0, float(curve[["sigma", "bound"]].max().max())))
     ax.set(xlabel="index k", ylabel="σₖ / σ₁ of the stream after the layer")

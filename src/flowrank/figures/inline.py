@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 import warnings
+from collections import Counter
 from typing import Any
 from xml.etree import ElementTree
 
@@ -57,19 +58,26 @@ def inline_svg(figure: Figure) -> str:
     'role="img"><title>Ranks &amp; more</title><desc>Nothing yet.</desc>'
     """
     root = ElementTree.fromstring(_FORBIDDEN.sub("", _drawn(figure)))
-    mark = hashlib.sha256(ElementTree.tostring(root)).hexdigest()[:8]
-    names: dict[str, str] = {}
+    title, description = figure.get_suptitle(), str(figure.get_label())
+    mark = hashlib.sha256(repr((ElementTree.tostring(root), title, description)).encode()).hexdigest()[:8]
     shapes = {path.get("id"): path for group in root.iter(f"{_SVG}defs") for path in group.iter(f"{_SVG}path")}
-    used = [str(use.get(_LINK))[1:] for use in root.iter(f"{_SVG}use")]
-    for name in dict.fromkeys(used):
-        names[name] = f"f{mark}-{len(names)}"
-    body = "".join(_element(child, names) for child in root)
+    uses = Counter(str(use.get(_LINK))[1:] for use in root.iter(f"{_SVG}use"))
+    shared = [name for name, count in uses.items() if count > 1]
+    names = {name: f"f{mark}-{number}" for number, name in enumerate(shared)}
+    for use in root.iter(f"{_SVG}use"):
+        name = str(use.attrib.pop(_LINK))[1:]
+        if name in names:
+            use.set("href", f"#{names[name]}")
+        else:
+            use.tag = f"{_SVG}path"
+            use.set("d", str(shapes[name].get("d")))
+            use.set("transform", f"translate({use.attrib.pop('x')} {use.attrib.pop('y')})")
+    body = "".join(map(_element, root))
     drawn = "".join(f'<path id="{new}" d="{_path(shapes[old].get("d"), 2)}"/>' for old, new in names.items())
     width, height = (round(72 * inches, 2) for inches in figure.get_size_inches())
-    title = figure.get_suptitle()
     head = f'<svg viewBox="0 0 {width:g} {height:g}" style="{_STYLE}" '
     if title:
-        head += f'role="img"><title>{_escaped(title)}</title><desc>{_escaped(str(figure.get_label()))}</desc>'
+        head += f'role="img"><title>{_escaped(title)}</title><desc>{_escaped(description)}</desc>'
     else:
         head += f'width="{width:g}" height="{height:g}" aria-hidden="true">'
     return head + (f"<defs>{drawn}</defs>" if drawn else "") + body + "</svg>"
@@ -84,19 +92,17 @@ def _drawn(figure: Figure) -> str:
         return file.getvalue()
 
 
-def _element(element: ElementTree.Element, names: dict[str, str]) -> str:
+def _element(element: ElementTree.Element) -> str:
     """Write an element without the groups, definitions and numbers that a reader cannot tell from nothing."""
     tag = element.tag.removeprefix(_SVG)
     if tag in ("metadata", "defs", "style"):
         return ""
-    inside = "".join(_element(child, names) for child in element)
+    inside = "".join(map(_element, element))
     if tag == "g":
         return inside if element.get("style") is None else f'<g style="{_style(element)}">{inside}</g>'
     parts = []
     for name, value in element.attrib.items():
-        if name == _LINK:
-            parts.append(f'href="#{names[value[1:]]}"')
-        elif name == "style":
+        if name == "style":
             parts.append(f'style="{_style(element)}"')
         elif name == "transform":
             if not value.startswith("rotate(-0 "):
@@ -104,7 +110,7 @@ def _element(element: ElementTree.Element, names: dict[str, str]) -> str:
         elif name == "d":
             parts.append(f'd="{_path(value, 1)}"')
         elif name not in ("id", "clip-path"):
-            parts.append(f'{name}="{_escaped(_short(value, 1))}"')
+            parts.append(f'{name}="{_short(value, 1)}"')
     text = _escaped((element.text or "").strip("\n"))
     return f"<{' '.join([tag, *parts])}>{text}{inside}</{tag}>" if text or inside else f"<{' '.join([tag, *parts])}/>"
 
@@ -128,6 +134,7 @@ def _short(text: str, digits: int) -> str:
 
 def _escaped(text: str) -> str:
     """Escape a text for use between tags and in attributes."""
+    text = _FORBIDDEN.sub("", text)
     for sign, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"), ("'", "&#x27;")):
         text = text.replace(sign, safe)
     return text

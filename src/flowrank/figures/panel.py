@@ -104,7 +104,7 @@ def framed(ax: Axes, title: str, description: str, *, grid: str = "y") -> Figure
     ax.xaxis.set_label_coords(1 - RIGHT / WIDTH, 3 / height, transform=figure.transFigure)
     ax.tick_params(which="both", length=0, labelsize=TEXT, labelcolor=COLOURS["soft"])
     ax.tick_params(axis="y", pad=6 if grid == "y" else 8)
-    ax.tick_params(axis="x", pad=5)
+    ax.tick_params(axis="x", pad=6)
     ax.spines[:].set_visible(False)
     if grid == "y":
         ax.spines["bottom"].set(visible=True, color=COLOURS["quiet"], linewidth=1)
@@ -234,6 +234,7 @@ def level(ax: Axes, value: float, text: str = "", *, hue: str = COLOURS["soft"],
         )
 
 
-def note(ax: Axes, x: float, y: float, text: str, hue: str = COLOURS["soft"]) -> None:
-    """Write text just right of a point of the chart."""
-    ax.annotate(text, (x, y), xytext=(5, 0), textcoords="offset points", va="center", size=TEXT, color=hue)
+def note(ax: Axes, x: float, y: float, text: str, hue: str = COLOURS["soft"], *, above: bool = False) -> None:
+    """Write text just right of a point of the chart, or above it."""
+    place: dict[str, Any] = {"xytext": (0, 7), "ha": "center"} if above else {"xytext": (5, 0), "va": "center"}
+    ax.annotate(text, (x, y), textcoords="offset points", size=TEXT, color=hue, **place)

@@ -50,7 +50,7 @@ def tradeoff(ax: Axes, stages: pd.DataFrame, front: list[tuple[float, float]], *
         ax.vlines(row["cost"], place, 100 * min(row["upper"], ceiling), color=hue, linewidth=1)
         ax.plot([row["cost"]], [place], linestyle="", zorder=3, **mark(shape, hue, size=8))
         if row["loss"] > ceiling:
-            note(ax, row["cost"], place, f"↑ {100 * row['loss']:.3g}%", hue)
+            note(ax, row["cost"], place, f"↑ {100 * row['loss']:.3g}%", hue, above=True)
     return ax
 
 
