@@ -54,8 +54,8 @@ def inline_svg(figure: Figure) -> str:
     >>> figure = Figure(figsize=(2, 1))
     >>> _ = figure.suptitle("Ranks & more")
     >>> figure.set_label("Nothing yet.")
-    >>> inline_svg(figure).partition("<path")[0][-64:]
-    'role="img"><title>Ranks &amp; more</title><desc>Nothing yet.</desc>'
+    >>> inline_svg(figure).partition("<path")[0][-68:]
+    ' role="img"><title>Ranks &amp; more</title><desc>Nothing yet.</desc>'
     """
     root = ElementTree.fromstring(_FORBIDDEN.sub("", _drawn(figure)))
     title, description = figure.get_suptitle(), str(figure.get_label())
@@ -85,7 +85,7 @@ def inline_svg(figure: Figure) -> str:
 
 def _drawn(figure: Figure) -> str:
     for text in figure.findobj(Text):
-        text.set_parse_math(False)  # type: ignore[attr-defined]
+        text.set_parse_math(False)
     with mpl.rc_context(_SETTINGS), warnings.catch_warnings(), io.StringIO() as file:
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the page's font draws the text, not this one
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})

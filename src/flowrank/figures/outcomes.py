@@ -56,7 +56,7 @@ def dots(ax: Axes, ratios: pd.DataFrame, looks: Mapping[str, tuple[str, str]], l
     _upright(ax, 1.0)
     ends = finite.agg(["min", "max"], axis=1)[finite.notna().sum(axis=1).to_numpy() > 1]
     ax.hlines(places[finite.notna().sum(axis=1).to_numpy() > 1], ends["min"], ends["max"], color=COLOURS["quiet"])
-    for model in reversed(looks):
+    for model in reversed(list(looks)):
         ax.plot(finite[model].to_numpy(), places, linestyle="", label=model, **mark(*looks[model], size=8))
     _rows(ax, labels)
     span(ax.xaxis, [*finite.to_numpy().ravel(), 1.0], zero=True)
@@ -153,7 +153,7 @@ def fan(
     return ax
 
 
-def _pairs(table: pd.DataFrame) -> list[tuple[object, object]]:
+def _pairs(table: pd.DataFrame) -> list[tuple[float, float]]:
     """Columns of quantiles that are as far from the median below as above, widest first."""
     levels = sorted(float(name) for name in table.columns if not isinstance(name, str))
     pairs = []

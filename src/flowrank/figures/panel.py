@@ -115,8 +115,8 @@ def framed(ax: Axes, title: str, description: str, *, grid: str = "y") -> Figure
 
 def legible(ax: Axes) -> Axes:
     """Finish axes of a notebook or paper: large text, a legend, no box."""
-    ax.xaxis.label.set_size(13)
-    ax.yaxis.label.set_size(13)
+    ax.xaxis.label.set_fontsize(13)
+    ax.yaxis.label.set_fontsize(13)
     ax.tick_params(labelsize=11)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(fontsize=11, frameon=False)

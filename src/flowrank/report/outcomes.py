@@ -169,7 +169,7 @@ def _fan(
     ax.set_xlim(low, high if high > low else low + 1)
     ax.set_xticks(ticks, [names(tick, high - low) for tick in ticks])
     for label, align in zip(ax.get_xticklabels(), ("left", *("center" for _ in middle), "right"), strict=False):
-        label.set_horizontalalignment(align)
+        label.set(horizontalalignment=align)
     return figures.framed(ax, shorten(item, 44), f"History of {len(seen)} points and forecast of {steps} steps.")
 
 
