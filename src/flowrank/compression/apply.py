@@ -85,8 +85,8 @@ def compress(
     Notes
     -----
     Moments of fewer tokens than a layer has directions are of low rank, and what lies outside is thrown away: a child
-    calibrated on 16 series can have seven times its parent's WQL. So there are at least 32 series, and so many that the
-    layers of encoder and decoder each see
+    calibrated on 16 series can have seven times its parent's WQL. So there are at least 32 series (`WholeModel`: 64),
+    and so many that the layers of encoder and decoder each see
 
     * for `JointHeads`, twice as many tokens as a head has features,
     * for `InputSVD`, as many as the model is wide,

@@ -22,7 +22,7 @@ DEFAULT_SERIES = 512
 """Calibration series where the user does not say how many, unless the method needs more."""
 
 LEAST_SERIES = 32
-"""Series that every method needs: tokens of one series are much alike."""
+"""Series that a method needs however many tokens they have, since tokens of one series are much alike."""
 
 TOKENS_A_WIDTH = 2
 """Tokens that a head needs for each feature that it has."""
@@ -55,6 +55,18 @@ def tokens_needed(method: Any, family: Family) -> dict[str, int]:
     return needed
 
 
+def series_needed(method: Any) -> int:
+    """Series that a method needs at least: 32, and 64 for `WholeModel`, which fits on some and measures on the others.
+
+    Examples
+    --------
+    >>> import flowrank
+    >>> series_needed(JointHeads(flowrank.Budget(0.5)))
+    32
+    """
+    return 2 * LEAST_SERIES if isinstance(method, WholeModel) else LEAST_SERIES
+
+
 def covered(
     method: Any, family: Family, series: Any, *, count: int | None, points: int, seed: int, **columns: Any
 ) -> Calibration:
@@ -85,7 +97,7 @@ def covered(
     mixed = isinstance(method, WholeModel)
     found = Calibration.read(series, count=asked, points=points, seed=seed, mixed=mixed, **columns)
     missing = _less(tokens_needed(method, family), seen(family, found.contexts))
-    fewer = LEAST_SERIES - len(found.contexts)
+    fewer = series_needed(method) - len(found.contexts)
     if fewer <= 0 and max(missing.values()) <= 0:
         return found
     most = max(fewer, *missing.values())  # a series has one token at least; some that are drawn cannot be used
