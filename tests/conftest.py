@@ -12,6 +12,13 @@ settings.register_profile("flowrank", deadline=None)  # a busy machine is no fai
 settings.load_profile("flowrank")
 torch.set_num_threads(1)  # the models are tiny, and tests run side by side
 
+
+def pytest_configure(config):
+    """Models of random weights lose what they lose, and few series are enough to see whether the code works."""
+    for name in ("AccuracyWarning", "CalibrationWarning"):
+        config.addinivalue_line("filterwarnings", f"ignore::flowrank.errors.{name}")
+
+
 T5_TOKENS = {
     "tokenizer_class": "MeanScaleUniformBins",
     "tokenizer_kwargs": {"low_limit": -15.0, "high_limit": 15.0},

@@ -7,7 +7,7 @@ Examples
 --------
 >>> import flowrank
 >>> parent = flowrank.load("flow-bolt-mini")
->>> child = flowrank.compress(parent, flowrank.JointHeads(flowrank.Budget(0.25)), calibration_series=32)
+>>> child = flowrank.compress(parent, flowrank.JointHeads(flowrank.Budget(0.25)), calibration_series=128)
 >>> child.inner_model.num_parameters() < parent.inner_model.num_parameters()
 True
 """
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from flowrank.compression import fastest as fastest
     from flowrank.compression import quantize as quantize
     from flowrank.compression import rank_table as rank_table
+    from flowrank.errors import AccuracyWarning as AccuracyWarning
+    from flowrank.errors import CalibrationWarning as CalibrationWarning
     from flowrank.errors import FlowrankError as FlowrankError
     from flowrank.evaluation import evaluate as evaluate
     from flowrank.evaluation import relative_scores as relative_scores
@@ -53,8 +55,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AccuracyWarning": "errors",
     "Advice": "advice",
     "Budget": "compression",
+    "CalibrationWarning": "errors",
     "Epsilon": "compression",
     "FlowOfRanks": "compression",
     "FlowrankError": "errors",

@@ -1,4 +1,4 @@
-"""The one error that flowrank raises on bad input, and the check that every count goes through."""
+"""The one error that flowrank raises on bad input, its warnings, and the check that every count goes through."""
 
 from __future__ import annotations
 
@@ -26,6 +26,28 @@ class FlowrankError(ValueError):
         self.found = found
         self.todo = todo
         super().__init__(f"{argument}: expected {expected}, found {found}" + (f"; {todo}" if todo else ""))
+
+
+class AccuracyWarning(UserWarning):
+    """A compressed model forecasts clearly worse than its parent; the message says by how much and what to do.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> warnings.simplefilter("error", AccuracyWarning)  # such a model stops a script
+    >>> warnings.simplefilter("default", AccuracyWarning)
+    """
+
+
+class CalibrationWarning(UserWarning):
+    """There were too few calibration series, so that synthetic ones were added; the message says how many.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> warnings.simplefilter("ignore", CalibrationWarning)  # adding them is fine
+    >>> warnings.simplefilter("default", CalibrationWarning)
+    """
 
 
 def check_count(value: Any, argument: str, least: int = 1) -> int:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ class TestCompress:
         child = flowrank.load("./child")
         expected = flowrank.compress(flowrank.load(bolt_folder), JointHeads(Budget(0.25)), series=long_frame, **FEW)
         assert tensor_digest(child.inner_model) == tensor_digest(expected.inner_model)
-        assert child.recipe["calibration"]["source"] == "sales.parquet"
+        assert child.recipe["calibration"]["source"] == "sales.parquet; synthetic, seed 0"
 
     def test_the_parent_may_be_replaced(self, bolt_folder, here):
         shutil.copytree(bolt_folder, "model")
@@ -499,3 +500,14 @@ class TestSmallCommands:
         seen = capsys.readouterr()
         assert words.lower() in (seen.out + seen.err).lower()
         assert list(here.iterdir()) == []
+
+
+def test_too_few_series_are_told_in_a_sentence(bolt_folder, here, capsys):
+    """A warning that the library gives is shown without the line of code that it comes from."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert quietly("compress", bolt_folder, "child", *SMALL) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "warning 8 calibration series (synthetic, seed 0) are too few for JointHeads" in told
+    assert "24 synthetic ones were added" in told
+    assert ".py:" not in told

@@ -187,10 +187,16 @@ class TestCalibration:
         path = tmp_path / "mine.csv"
         long_frame.to_csv(path, index=False)
         recipe = self.compress(pipeline, path).recipe
-        assert recipe["calibration"] == {"source": "mine.csv", "series": 3, "points": 64, "skipped": {}}
+        assert recipe["calibration"] == {
+            "source": "mine.csv; synthetic, seed 0",
+            "series": 32,
+            "own": 3,
+            "points": 64,
+            "skipped": {},
+        }
         renamed = long_frame.rename(columns={"item_id": "sku", "target": "sales"})
         again = self.compress(pipeline, renamed, id_column="sku", target="sales")
-        assert again.recipe["calibration"]["series"] == 3
+        assert again.recipe["calibration"]["own"] == 3
 
     def test_useless_series_are_left_out_and_counted(self, pipeline):
         rng = np.random.default_rng(0)
@@ -202,7 +208,7 @@ class TestCalibration:
             1e30 * rng.normal(size=40),
         ]
         recipe = self.compress(pipeline, series).recipe["calibration"]
-        assert recipe["series"] == 2
+        assert recipe["own"] == 2
         assert recipe["skipped"] == {"constant": 1, "all missing": 1, "too short": 1}
 
     @pytest.mark.parametrize(
@@ -243,5 +249,5 @@ def test_even_a_starved_model_runs_and_reloads(pipeline, ratio, contexts, tmp_pa
 
 
 def test_progress_bar_counts_the_series(pipeline, capsys):
-    flowrank.compress(pipeline, JointHeads(Uniform(0.5)), progress=True, **SMALL)
-    assert "12" in capsys.readouterr().out
+    flowrank.compress(pipeline, JointHeads(Uniform(0.5)), progress=True, calibration_series=43, calibration_points=64)
+    assert "43" in capsys.readouterr().out

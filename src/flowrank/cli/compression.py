@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 import flowrank
-from flowrank.cli.console import out
+from flowrank.cli.console import announced, out
 from flowrank.cli.models import opened
 from flowrank.cli.options import (
     Device,
@@ -108,7 +108,8 @@ def compress(
     calibration_series: Annotated[
         int | None,
         typer.Option(
-            help="Calibration series to use at most. Default: 512 (--max-loss: 1024 for a Bolt, 512 for a T5)."
+            help="Calibration series to use at most; synthetic ones are added where the method needs more. "
+            "Default: 512 (--max-loss: 1024 for a Bolt, 512 for a T5)."
         ),
     ] = None,
     calibration_points: Annotated[int, typer.Option(help="Last points of each calibration series.")] = POINTS,
@@ -167,13 +168,14 @@ def compress(
         }
         for option, value in of_search.items():
             _only("--max-loss", option, value, None)
-        child = flowrank.compress(
-            opened(model, device, dtype),
-            _method(method, _allocation(method, allocation, ratio, alpha, unit), per_head, rounds),
-            calibration_series=512 if calibration_series is None else calibration_series,
-            calibration_points=calibration_points,
-            **common,
-        )
+        with announced():
+            child = flowrank.compress(
+                opened(model, device, dtype),
+                _method(method, _allocation(method, allocation, ratio, alpha, unit), per_head, rounds),
+                calibration_series=calibration_series,
+                calibration_points=calibration_points,
+                **common,
+            )
     child.save_pretrained(output, overwrite=overwrite)
     if max_loss is not None and folder is None:
         shutil.rmtree(work)
@@ -187,6 +189,8 @@ def _print(recipe: dict[str, Any], title: str) -> None:
         before, after = counts[f"{key}parent"], counts[f"{key}child"]
         kept = f"{after / before:.1%}" if before else "–"
         table.add_row(label, f"{before:,}", f"{after:,}", kept)
+    if (check := recipe.get("check")) and check["wql_ratio"] is not None:
+        table.add_row(f"WQL lost, {check['series']} held-out series", "", share(check["wql_ratio"] - 1), "")
     if "search" in recipe:
         found, tolerance = recipe["search"], recipe["allocation"]
         table.add_row(f"{tolerance['metric']} lost", "", share(found["loss"]), "")

@@ -8,8 +8,10 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from flowrank.compression.accuracy import Accuracy
 from flowrank.compression.allocation import Budget, allocate, beyond_fixed
 from flowrank.compression.children import child_of, parent_name, pipeline_of
+from flowrank.compression.coverage import covered
 from flowrank.compression.factorize import factorization_of
 from flowrank.compression.latency import Latency
 from flowrank.compression.methods import Method, WholeModel, describe, passes
@@ -30,7 +32,7 @@ def compress(
     method: Method,
     *,
     series: Any = None,
-    calibration_series: int = 512,
+    calibration_series: int | None = None,
     calibration_points: int = POINTS,
     seed: int = 0,
     progress: bool = False,
@@ -47,7 +49,8 @@ def compress(
     series
         Calibration series, anything that `flowrank.series.read_series` reads; None for the built-in synthetic ones.
     calibration_series, calibration_points
-        How many series to use at most, and how many last points of each.
+        How many series to use at most, and how many last points of each. None: 512 series. Where a layer sees fewer
+        tokens of them than its method needs, synthetic series are added (see Notes).
     seed
         Of the synthetic series and of the probe's random directions.
     progress
@@ -61,16 +64,39 @@ def compress(
         The child, with its recipe; ``save_pretrained`` writes it. What was not compressed shares memory with the
         parent's.
 
+    Warns
+    -----
+    CalibrationWarning
+        If synthetic series were added to what was asked for; ``recipe["calibration"]`` says how many there are, and how
+        many of them are yours ("own").
+    AccuracyWarning
+        If the child's WQL on held-out series is more than 5 % above its parent's; ``recipe["check"]`` has the figures
+        of every child. For that, both forecast 192 synthetic series (48 if they sample) and the ends of up to 16 of
+        yours.
+
     Raises
     ------
     FlowrankError
         If the pipeline is compressed already, or the method or the series cannot be used.
 
+    Notes
+    -----
+    Moments of fewer tokens than a layer has directions are of low rank, and what lies outside is thrown away: a child
+    calibrated on 16 series can have seven times its parent's WQL. So there are at least 32 series (`WholeModel`: 64),
+    and so many that the layers of encoder and decoder each see
+
+    * for `JointHeads`, twice as many tokens as a head has features,
+    * for `InputSVD`, as many as the model is wide,
+    * for `WholeModel`, as for `JointHeads`, and half as many as the widest layer has neurons.
+
+    A Chronos-Bolt's decoder sees one token a series: `flow-bolt` needs 128, 256 and 256 series. More are better up to
+    some 512 (`WholeModel`: 1024).
+
     Examples
     --------
     >>> import flowrank
     >>> parent = flowrank.load("flow-bolt-mini")
-    >>> child = flowrank.compress(parent, flowrank.JointHeads(flowrank.Budget(0.25)), calibration_series=32)
+    >>> child = flowrank.compress(parent, flowrank.JointHeads(flowrank.Budget(0.25)), calibration_series=128)
     >>> child.recipe["parameters"]["attention_child"] <= 0.25 * child.recipe["parameters"]["attention_parent"]
     True
     """
@@ -81,17 +107,10 @@ def compress(
         refuse_uneven(family)
     else:
         _refuse_compressed(parent)
-    calibration = Calibration([], "none needed", {})
+    calibration = covered(
+        method, family, series, count=calibration_series, points=calibration_points, seed=seed, **columns
+    )
     sweeps = passes(method)
-    if sweeps:
-        calibration = Calibration.read(
-            series,
-            count=calibration_series,
-            points=calibration_points,
-            seed=seed,
-            mixed=isinstance(method, WholeModel),
-            **columns,
-        )
     total = sweeps * len(calibration.contexts)
     with progress_bar(f"measuring (passes: {sweeps})", total=total, show=progress and total > 0) as advance:
         if isinstance(method, WholeModel):
@@ -107,6 +126,10 @@ def compress(
         "method": describe(method),
         "allocation": describe(method.allocation),
     }
+    if hasattr(pipeline, "predict_quantiles"):
+        accuracy = Accuracy.measure(pipeline, made, calibration.own)
+        made.recipe["check"] = accuracy.record()
+        accuracy.warn()
     return made
 
 
@@ -118,6 +141,7 @@ def account(pipeline: Any, child: PreTrainedModel, calibration: Calibration, poi
         "calibration": {
             "source": calibration.source,
             "series": len(calibration.contexts),
+            "own": len(calibration.own),
             "points": points,
             "skipped": calibration.skipped,
         },

@@ -206,6 +206,10 @@ class Family(ABC):
         """L, the tokens that a context of so many points becomes."""
         raise self.lacks("a calibration pass")
 
+    def decoder_tokens(self, points: int) -> int:
+        """Tokens that the decoder sees when the model runs on a series of so many points; none without a decoder."""
+        return 0
+
     def probe(self, contexts: Sequence[Tensor], generator: torch.Generator) -> Float[Tensor, ""]:
         """Run the model on series (1-D, NaN = missing) and return a random scalar.
 

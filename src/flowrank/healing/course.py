@@ -79,7 +79,7 @@ def heal(
     --------
     >>> import flowrank
     >>> parent = flowrank.load("flow-bolt-mini")
-    >>> child = flowrank.compress(parent, flowrank.JointHeads(flowrank.Budget(0.25)), calibration_series=32)
+    >>> child = flowrank.compress(parent, flowrank.JointHeads(flowrank.Budget(0.25)), calibration_series=128)
     >>> healed = flowrank.heal(child, parent, flowrank.Healing(steps=2, batch=8, eval_series=8))
     >>> healed.recipe["healing"]["loss_after"] <= healed.recipe["healing"]["loss_before"]
     True

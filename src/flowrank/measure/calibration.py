@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -40,11 +40,14 @@ class Calibration:
         For the recipe and the report.
     skipped
         Series left out, by reason.
+    own
+        Those of the contexts that are the user's.
     """
 
     contexts: list[Tensor]
     source: str
     skipped: dict[str, int]
+    own: list[Tensor] = field(default_factory=list)
 
     @classmethod
     def read(
@@ -100,7 +103,7 @@ class Calibration:
                 found=found or "no series at all",
                 todo="pass longer or other series, or leave the argument out to use synthetic ones",
             )
-        return cls(contexts, name, dict(skipped))
+        return cls(contexts, name, dict(skipped), [] if series is None else contexts)
 
     def mixed_with(self, other: Calibration) -> Calibration:
         """Contexts of both in turns, then what is left of one.
@@ -115,7 +118,7 @@ class Calibration:
         turns = zip_longest(self.contexts, other.contexts)
         contexts = [context for both in turns for context in both if context is not None]
         skipped = dict(Counter(self.skipped) + Counter(other.skipped))
-        return Calibration(contexts, f"{self.source}; {other.source}", skipped)
+        return Calibration(contexts, f"{self.source}; {other.source}", skipped, [*self.own, *other.own])
 
 
 def _varied(source: Iterable[Series], points: int) -> Iterator[Series]:

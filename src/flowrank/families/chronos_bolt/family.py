@@ -97,6 +97,10 @@ class ChronosBolt(T5StackFamily):
         points = min(points, config.context_length)
         return -(-points // config.input_patch_size) + int(config.use_reg_token)
 
+    def decoder_tokens(self, points: int) -> int:
+        """One."""
+        return 1
+
     def probe(self, contexts: Sequence[Tensor], generator: torch.Generator) -> Float[Tensor, ""]:
         """Random projection of the quantiles, weighted by the curvature of the expected quantile loss.
 

@@ -86,6 +86,10 @@ class ChronosT5(T5StackFamily):
         config = self.pipeline.model.config
         return min(points, config.context_length) + int(config.use_eos_token)
 
+    def decoder_tokens(self, points: int) -> int:
+        """The values that `run` scores."""
+        return max(1, min(int(self.pipeline.model.config.prediction_length), points // 3))
+
     def probe(self, contexts: Sequence[Tensor], generator: torch.Generator) -> Float[Tensor, ""]:
         """Negative log-likelihood of tokens drawn from the model's own forecast, given the true past tokens.
 
@@ -124,5 +128,5 @@ class ChronosT5(T5StackFamily):
     def _split(self, contexts: Sequence[Tensor]) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
         """Tokens, mask and scale of the past, and the values of the future (B, H)."""
         batch = pad_left(contexts, torch.device("cpu"))
-        horizon = max(1, min(self.pipeline.model.config.prediction_length, min(map(len, contexts)) // 3))
+        horizon = self.decoder_tokens(min(map(len, contexts)))
         return self.pipeline.tokenizer.context_input_transform(batch[:, :-horizon]), batch[:, -horizon:]
