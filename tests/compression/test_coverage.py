@@ -64,7 +64,7 @@ class TestNeeds:
         one = torch.rand(30)
         logits = family.run([one])
         assert seen(family, [one])["decoder"] == logits.shape[1]
-        assert seen(family, [one])["encoder"] == int(family.seen([one]).sum())
+        assert seen(family, [one])["encoder"] == int(family.attention_mask([one]).sum())
 
     def test_fewer_series_leave_directions_of_a_head_unseen(self, mini):
         """The reason: a decoder of one token sees no more directions than there are series."""
