@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from transformers import PreTrainedModel, T5ForConditionalGeneration
 
 from flowrank.cost import fastest_dtype
 from flowrank.errors import FlowrankError, check_count
-from flowrank.files import atomic_folder, current_umask
+from flowrank.files import atomic_folder
 from flowrank.inference.bolt import BoltEngine
 from flowrank.inference.engines import Inference, check_budget, check_engine
 from flowrank.inference.sampling import Sampling, series_keys
@@ -120,8 +121,8 @@ class _Beside:
             weights = _cast(weights, file_dtype)
         self.inner_model.save_pretrained(folder, state_dict=weights)
         (folder / "README.md").write_text(model_card(self.name, self.inner_model, self.recipe), encoding="utf-8")
-        for file in folder.iterdir():
-            file.chmod(0o666 & ~current_umask())
+        for file in folder.iterdir():  # safetensors' own are for their owner alone
+            shutil.copymode(folder / "README.md", file)
         if self.recipe is not None:
             (folder / RECIPE).write_text(json.dumps(self.recipe, indent=2) + "\n", encoding="utf-8")
 
