@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from flowrank.errors import FlowrankError
 from flowrank.family.card import model_card
 from flowrank.family.checkpoint import MODEL_FILES, RECIPE, Checkpoint, hub_options
 from flowrank.family.copies import private_copy
-from flowrank.files import atomic_folder, current_umask
+from flowrank.files import atomic_folder
 from flowrank.nn.config import NarrowConfig
 
 
@@ -159,8 +160,8 @@ class FlowrankPipeline:
             weights = _cast(weights, file_dtype)
         model.save_pretrained(folder, state_dict=weights)
         (folder / "README.md").write_text(model_card(self.name, model, self.recipe), encoding="utf-8")
-        for file in folder.iterdir():
-            file.chmod(0o666 & ~current_umask())
+        for file in folder.iterdir():  # safetensors' own are for their owner alone
+            shutil.copymode(folder / "README.md", file)
         if self.recipe is not None:
             (folder / RECIPE).write_text(json.dumps(self.recipe, indent=2) + "\n", encoding="utf-8")
 
