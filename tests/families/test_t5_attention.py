@@ -14,11 +14,11 @@ from tests.conftest import T5_TOKENS, outputs, relative_gap, tiny_config
 from tests.layers import attention_layers, narrow_model
 
 
-def uneven_child(parent, widths=((2, 0, 5), (4, 3, 0))):
-    """A compressed copy whose heads have all kinds of widths, with random weights."""
+def uneven_child(parent, widths=((2, 0, 5), (4, 3, 0)), layers=None):
+    """A compressed copy whose heads have all kinds of widths, in all layers or in these, with random weights."""
     shape = AttentionShape(*widths, ranks={"o": 2}).to_dict()
     torch.manual_seed(1)
-    return narrow_model(parent, attention=dict.fromkeys(attention_layers(parent), shape)).eval()
+    return narrow_model(parent, attention=dict.fromkeys(layers or attention_layers(parent), shape)).eval()
 
 
 def test_dense_shapes_reproduce_the_stock_model_exactly(t5_folder, contexts):
@@ -77,11 +77,41 @@ def test_cached_decoding_equals_teacher_forcing_and_the_cache_holds_no_padding(t
     assert cached.values.numel() == 2 * 12 * layer.key_value_widths()[1] == 2 * 12 * 7
 
 
+@pytest.mark.parametrize(
+    "widths",
+    [
+        ((2, 0, 5), (4, 3, 0)),
+        ((0, 0, 0), (2, 2, 2)),
+        ((1, 2, 3), (3, 3, 3)),
+        ((3, 3, 3), (1, 0, 2)),
+        ((3, 3, 3), (0, 0, 0)),
+    ],
+)
+@pytest.mark.parametrize("layers", [None, ["decoder.block.0.layer.0.SelfAttention"]])
+@pytest.mark.parametrize("implementation", ["dynamic", "static"])
+def test_generation_with_a_cache_gives_the_logits_of_one_without(t5_folder, widths, layers, implementation):
+    """Keys and values may have heads of even widths, uneven ones, of width 0, or none: each by itself.
+
+    The first layer's cache also tells transformers how many tokens it has seen.
+    """
+    child = uneven_child(flowrank.load(t5_folder).inner_model, widths=widths, layers=layers)
+    tokens, mask = torch.randint(2, 60, (2, 12)), torch.ones(2, 12)
+    mask[0, :7] = 0
+    settings = {
+        **{"input_ids": tokens, "attention_mask": mask, "min_new_tokens": 6, "max_new_tokens": 6},
+        **{"do_sample": False, "output_logits": True, "return_dict_in_generate": True},
+    }
+    expected = torch.stack(child.generate(**settings, use_cache=False).logits)
+    got = child.generate(**settings, cache_implementation=implementation, disable_compile=True)
+    assert len(got.logits) == 6
+    assert relative_gap(torch.stack(got.logits), expected) < 1e-5
+
+
 def test_a_layer_without_heads_adds_nothing(t5_folder):
     child = uneven_child(flowrank.load(t5_folder).inner_model, widths=((3, 3, 3), (0, 0, 0)))
     layer = child.encoder.block[0].layer[0].SelfAttention
     x = torch.randn(1, 4, 24)
-    output, bias, _ = layer(x)
+    output, bias = layer(x)[:2]
     assert not output.any()
     assert bias.shape == (1, 3, 4, 4)  # later layers still need the bias of all heads
 
@@ -102,7 +132,9 @@ def test_layout_round_trip(widths):
     layout = HeadLayout(widths)
     features = torch.randn(2, 5, layout.total)
     assert torch.equal(layout.join(layout.split(features).transpose(1, 2)), features)
-    assert torch.equal(layout.restored(layout.stored(features)), layout.split(features))
+    for by_head in (False, True):
+        stored = layout.stored(features, by_head=by_head)
+        assert torch.equal(layout.restored(stored, by_head=by_head), layout.split(features))
 
 
 def test_initial_spread_follows_each_layers_own_width():

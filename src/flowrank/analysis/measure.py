@@ -14,7 +14,7 @@ from flowrank.analysis.spectra import Key, Lift, WeightMatrix, activation_spectr
 from flowrank.analysis.streams import Streams
 from flowrank.anatomy import Block
 from flowrank.errors import FlowrankError, check_count
-from flowrank.family import Family, anatomy_of, explicit_attention, family_of, private_copy
+from flowrank.family import Family, family_of, family_of_model, private_copy
 from flowrank.linalg import Spectrum, marchenko_pastur_edge
 from flowrank.measure import POINTS, Calibration
 from flowrank.measure import batches as batches_of
@@ -135,13 +135,13 @@ def _of_model(
             found="None",
             todo="pass batches=...",
         )
-    model = private_copy(model)
-    streams = streams_of(model, list(anatomy_of(model).blocks), min(tolerances))
+    family, model = family_of_model(model), private_copy(model)
+    streams = streams_of(model, list(family.anatomy_of(model).blocks), min(tolerances))
     stacks = [name for name in ("encoder", "decoder") if any(block.stack == name for block in streams.blocks)]
     masks = ("attention_mask", "decoder_attention_mask")
     number = 0
     bar = progress_bar("analyzing", unit="batches", show=progress)
-    with bar as advance, explicit_attention(model), streams.watching():
+    with bar as advance, family.explicit(model), streams.watching():
         for batch in batches:
             if not isinstance(batch, Mapping):
                 raise FlowrankError("batches", expected="dicts of keyword arguments", found=type(batch).__name__)

@@ -7,10 +7,10 @@ from transformers.models.t5.modeling_t5 import T5Block
 
 from flowrank.anatomy import Anatomy
 from flowrank.families._t5_stack.anatomy import t5_blocks
-from flowrank.family import Family
+from flowrank.families._t5_stack.family import T5StackFamily
 
 
-class T5(Family):
+class T5(T5StackFamily):
     """Models made of T5 stacks."""
 
     name = "t5"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -162,6 +162,11 @@ class Family(ABC):
             raise cls.lacks("smaller models")
         return cls.config_class
 
+    @classmethod
+    def explicit(cls, model: nn.Module, *, gradients: bool = False) -> AbstractContextManager[None]:
+        """Within the block a model computes its attention weights, in eval mode, and its own weights are frozen."""
+        return explicit_attention(model, gradients=gradients)
+
     # What a view of one pipeline knows.
 
     @property
@@ -261,7 +266,7 @@ class Family(ABC):
             for module in self.sources()
         ]
         try:
-            with explicit_attention(self.model, gradients=gradients):
+            with self.explicit(self.model, gradients=gradients):
                 yield
         finally:
             for hook in hooks:

@@ -34,13 +34,18 @@ class HeadLayout:
         self._slots = slots
         return slots
 
-    def stored(self, features: Tensor) -> Tensor:
-        """(B, L, total) → what a cache keeps: (B, heads, L, widest), or (B, 1, L, total) where heads are uneven."""
-        return self.split(features) if self.even else features.unsqueeze(1)
+    def stored(self, features: Tensor, *, by_head: bool) -> Tensor:
+        """(B, L, total) → what a cache keeps: (B, heads, L, widest) ``by_head``, else (B, 1, L, total).
 
-    def restored(self, stored: Tensor) -> Tensor:
+        Without any feature it keeps one zero, since a cache counts its tokens only if they hold a number.
+        """
+        if by_head:
+            return self.split(features)
+        return (features if self.total else features.new_zeros(*features.shape[:2], 1)).unsqueeze(1)
+
+    def restored(self, stored: Tensor, *, by_head: bool) -> Tensor:
         """What a cache kept → (B, heads, L, widest)."""
-        return stored if self.even else self.split(stored.squeeze(1))
+        return stored if by_head else self.split(stored.squeeze(1)[..., : self.total])
 
     def split(self, features: Tensor) -> Tensor:
         """(B, L, total) → (B, heads, L, widest)."""

@@ -73,8 +73,8 @@ class NarrowModel(PreTrainedModel):
         """
         parent, _, attribute = name.rpartition(".")
         setattr(self.get_submodule(parent), attribute, layer)
-        if is_real(layer):
-            for module in layer.modules():
+        for module in layer.modules():
+            if is_real(layer) or not module._parameters:  # what a file lacks is still drawn, matrix by matrix
                 vars(module)["_is_hf_initialized"] = True
 
 

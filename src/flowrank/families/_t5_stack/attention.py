@@ -7,16 +7,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import dropout as dropped
 from torch.nn.functional import pad
 from transformers import T5Config
 from transformers import initialization as init
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.t5.modeling_t5 import T5Attention, eager_attention_forward
+from transformers.models.t5 import modeling_t5
+from transformers.models.t5.modeling_t5 import T5Attention
 
 from flowrank.nn.factored import draw, linear
 from flowrank.nn.heads import HeadLayout
 from flowrank.nn.shapes import AttentionShape
+
+# Since transformers 5.15 an attention layer always returns its weights, and a bias without the mask in it.
+RETURNS_WEIGHTS = hasattr(modeling_t5, "eager_attention_forward")
 
 
 class NarrowT5Attention(T5Attention):
@@ -35,7 +40,8 @@ class NarrowT5Attention(T5Attention):
         layer_idx: int | None,
         is_causal: bool,
     ) -> None:
-        super().__init__(config, has_relative_attention_bias, layer_idx, is_causal)
+        super().__init__(config, has_relative_attention_bias=has_relative_attention_bias, layer_idx=layer_idx)
+        self.config, self.is_causal, self.scaling = config, is_causal, 1.0
         self.shape = shape
         active = [head for head, width in enumerate(shape.d_vo) if width > 0]
         self.active_heads: list[int] | None = None if len(active) == self.n_heads else active
@@ -77,20 +83,25 @@ class NarrowT5Attention(T5Attention):
         key_value_states: Tensor | None = None,
         position_bias: Tensor | None = None,
         past_key_values: Any = None,
+        output_attentions: bool | None = None,
+        cache: Any = None,
         **kwargs: Any,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    ) -> tuple[Any, ...]:
         """Attend from ``hidden_states`` (B, L, d) to themselves or to ``key_value_states``.
+
+        The cache comes as ``past_key_values``, or as ``cache`` since transformers 5.24.
 
         Returns
         -------
         output, position_bias, weights
             (B, L, d); the bias of all heads (1, h, L, L_k) that later layers reuse; the attention weights, where the
-            attention implementation gives them.
+            attention implementation gives them. Before transformers 5.15 the last only if ``output_attentions``.
         """
-        seen = past_key_values.get_seq_length(self.layer_idx) if past_key_values is not None else 0
+        cache = past_key_values if cache is None else cache
+        seen = cache.get_seq_length(self.layer_idx) if cache is not None else 0
         seen = seen.clone() if isinstance(seen, Tensor) else seen
         query = self.query_layout.split(self.q(hidden_states))
-        key, value = self._keys_and_values(hidden_states, key_value_states, past_key_values)
+        key, value = self._keys_and_values(hidden_states, key_value_states, cache)
 
         length, key_length = hidden_states.shape[1], key.shape[-2]
         if position_bias is None:
@@ -98,12 +109,15 @@ class NarrowT5Attention(T5Attention):
                 position_bias = self.compute_bias(length, key_length, device=query.device, past_seen_tokens=seen)
             else:
                 position_bias = query.new_zeros(1, self.n_heads, length, key_length)
-        if not self.value_layout.widths:
-            return torch.zeros_like(hidden_states), position_bias, None
-
-        bias = position_bias if self.active_heads is None else position_bias[:, self.active_heads]
-        heads_output, weights = self._attend(query, key, value, mask, bias, **kwargs)
-        return self.o(self.value_layout.join(heads_output)), position_bias, weights
+        if self.value_layout.widths:
+            bias = position_bias if self.active_heads is None else position_bias[:, self.active_heads]
+            heads_output, weights = self._attend(query, key, value, mask, bias, **kwargs)
+            output = self.o(self.value_layout.join(heads_output))
+        else:
+            output, weights = torch.zeros_like(hidden_states), None
+        if RETURNS_WEIGHTS or output_attentions:
+            return output, position_bias, weights
+        return output, position_bias
 
     def _attend(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, bias: Tensor, **kwargs: Any
@@ -113,13 +127,11 @@ class NarrowT5Attention(T5Attention):
         The fused kernels want queries and values of one width, and fall back to a slow path otherwise. So the narrower
         is padded, except for a single query, where two plain products are faster than copying the keys.
         """
-        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, _attend_explicitly)
         widths = query.shape[-1], value.shape[-1]
-        if attend is not eager_attention_forward and widths[0] != widths[1]:
+        if attend is not _attend_explicitly and widths[0] != widths[1]:
             if query.shape[2] == 1 and not self.training:
-                attend, mask = eager_attention_forward, _additive(mask, query)
+                attend, mask = _attend_explicitly, _additive(mask, query)
             else:
                 query, key, value = (pad(x, (0, max(widths) - x.shape[-1])) for x in (query, key, value))
         dropout = self.dropout if self.training else 0.0
@@ -131,7 +143,11 @@ class NarrowT5Attention(T5Attention):
     def _keys_and_values(
         self, hidden_states: Tensor, key_value_states: Tensor | None, past_key_values: Any
     ) -> tuple[Tensor, Tensor]:
-        """Keys and values (B, heads, L_k, widest), from the cache where it has them; the cache holds no padding."""
+        """Keys and values (B, heads, L_k, widest), from the cache where it has them; the cache holds no padding.
+
+        A static cache has as many heads of values as of keys, so both are kept by head, or neither.
+        """
+        by_head = self.query_layout.even and self.value_layout.even
         is_cross = key_value_states is not None
         cache, crossing = past_key_values, False
         if isinstance(past_key_values, EncoderDecoderCache):
@@ -142,12 +158,33 @@ class NarrowT5Attention(T5Attention):
             key, value = layer.keys, layer.values
         else:
             source = hidden_states if key_value_states is None else key_value_states
-            key, value = self.query_layout.stored(self.k(source)), self.value_layout.stored(self.v(source))
+            key = self.query_layout.stored(self.k(source), by_head=by_head)
+            value = self.value_layout.stored(self.v(source), by_head=by_head)
             if cache is not None:
                 key, value = cache.update(key, value, self.layer_idx)
                 if crossing:
                     past_key_values.is_updated[self.layer_idx] = True
-        return self.query_layout.restored(key), self.value_layout.restored(value)
+        return self.query_layout.restored(key, by_head=by_head), self.value_layout.restored(value, by_head=by_head)
+
+
+def _attend_explicitly(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    dropout: float,
+    scaling: float,
+    position_bias: Tensor,
+    **_: Any,
+) -> tuple[Tensor, Tensor]:
+    """Attention by two plain products: (B, L, heads, widest value), and the weights."""
+    scores = query @ key.transpose(2, 3) * scaling + position_bias
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = dropped(scores.softmax(dim=-1), p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
 def _additive(mask: Tensor | None, like: Tensor) -> Tensor | None:

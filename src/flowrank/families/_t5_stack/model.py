@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from transformers import T5Config
 from transformers.models.t5.modeling_t5 import T5Attention, T5DenseActDense, T5DenseGatedActDense
 
 from flowrank.families._t5_stack.attention import NarrowT5Attention
@@ -21,14 +20,14 @@ class NarrowT5Model(NarrowModel):
         """Make the attention layer that stands in for a stock one."""
         if not isinstance(layer, T5Attention):
             return super().narrow_attention(layer, shape, name)
-        config: Any = layer.config  # its stack's copy of ours
-        assert isinstance(config, T5Config)
+        stack: Any = self.get_submodule(name.partition(".")[0])
+        config: Any = stack.config  # a copy of ours
         made = NarrowT5Attention(
             config,
             shape.check(config.num_heads, where=name),
             has_relative_attention_bias=layer.has_relative_attention_bias,
             layer_idx=layer.layer_idx,
-            is_causal=layer.is_causal,
+            is_causal=config.is_decoder and name.endswith(".SelfAttention"),
         )
         if is_real(made):
             made.initialise(self.config.initializer_factor)

@@ -82,7 +82,7 @@ class BoltEngine(Engine):
         packed = Packed.of(seen)
         x = self._embedded(patches, packed)
         decoded = self._decode(self.encoder(x, packed), packed)
-        quantiles = through(model.output_patch_embedding, decoded)
+        quantiles = through(model.output_patch_embedding, decoded).float()  # chronos-forecasting 2.3.1 keeps the type
         return model.instance_norm.inverse(quantiles, loc_scale).unflatten(1, (model.num_quantiles, -1))
 
     def _embedded(self, patches: Tensor, packed: Packed) -> Tensor:

@@ -8,7 +8,7 @@ from transformers import AutoModel, AutoModelForSeq2SeqLM, T5ForConditionalGener
 
 from flowrank.families._t5_stack.config import NarrowT5Config
 from flowrank.families._t5_stack.model import NarrowT5Model
-from flowrank.nn.factored import FactoredEmbedding, draw, linear
+from flowrank.nn.factored import FactoredEmbedding, FactoredLinear, draw, linear
 from flowrank.nn.narrowed import is_real
 
 EMBEDDINGS = ("shared", "encoder.embed_tokens", "decoder.embed_tokens")
@@ -47,7 +47,8 @@ class NarrowChronosT5(NarrowT5Model, T5ForConditionalGeneration):
         }
 
     def _init_weights(self, module: nn.Module) -> None:
-        if module is not self or not isinstance(self.shared, FactoredEmbedding):
+        factored = isinstance(self.shared, FactoredEmbedding) or isinstance(self.lm_head, FactoredLinear)
+        if module is not self or not factored:
             super()._init_weights(module)
 
 
