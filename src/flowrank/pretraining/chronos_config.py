@@ -14,6 +14,8 @@ from flowrank.errors import FlowrankError
 from flowrank.pretraining.architecture import t5_settings
 from flowrank.pretraining.recipe import Recipe
 from flowrank.pretraining.schedule import schedule_to
+from flowrank.pretraining.settings import Data
+from flowrank.pretraining.shape import SIZES, ModelShape
 
 MARKS = ("model_id", "base_tilde_d", "tokenizer_class")
 """A config with one of these keys is theirs: what it leaves out has their default, not ours."""
@@ -36,15 +38,6 @@ DEFAULTS: dict[str, Any] = {
     "n_tokens": 4096,
     "max_missing_prop": 0.9,
 }
-
-SHAPES: dict[str, tuple[int, int, int, int, int]] = {
-    "tiny": (256, 64, 1024, 4, 4),
-    "mini": (384, 64, 1536, 8, 4),
-    "small": (512, 64, 2048, 8, 6),
-    "base": (768, 64, 3072, 12, 12),
-    "large": (1024, 64, 4096, 16, 24),
-}
-"""d_model, d_kv, d_ff, num_heads and num_layers of google/t5-efficient-… and amazon/chronos-t5-…"""
 
 NO_EFFECT = {
     "shuffle_buffer_length": "series are drawn in random order already",
@@ -121,11 +114,11 @@ def _data(settings: dict[str, Any], notes: list[str], theirs: bool) -> None:
     if theirs and isinstance(shares, list) and all(isinstance(one, int | float) for one in shares) and sum(shares) > 0:
         settings["probability"] = [share / sum(shares) for share in shares]
     least = settings.pop("min_past", None)
-    longest = settings.get("context_length", Recipe.context_length)
+    longest = settings.get("context_length", ModelShape.context_length)
     if least is not None and "lengths" in settings:
         notes.append("min_past has no effect: lengths says how long contexts are")
     elif isinstance(least, int) and isinstance(longest, int):
-        settings["lengths"] = [*(length for length in Recipe.lengths if least <= length < longest), longest]
+        settings["lengths"] = [*(length for length in Data.lengths if least <= length < longest), longest]
         notes.append(f"min_past={least}: contexts have {settings['lengths']} values, one length a batch")
 
 
@@ -195,11 +188,11 @@ def _weights(settings: dict[str, Any], notes: list[str], theirs: bool) -> None:
     if known is None and not set(names) <= set(settings):
         raise FlowrankError(
             "model_id",
-            expected=f"google/t5-efficient- or amazon/chronos-t5- with one of {', '.join(SHAPES)}",
+            expected=f"google/t5-efficient- or amazon/chronos-t5- with one of {', '.join(SIZES)}",
             found=repr(model),
             todo=f"or give {', '.join(names)}",
         )
-    shape = dict(zip(names, SHAPES[known.group(1)], strict=True)) if known else {}
+    shape = SIZES[known.group(1)] if known else {}
     for key, value in {**shape, **(_UNSAID if settings["family"] == "t5" else {})}.items():
         settings.setdefault(key, value)
 

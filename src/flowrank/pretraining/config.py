@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 from flowrank.errors import FlowrankError
 from flowrank.pretraining.chronos_config import translate
-from flowrank.pretraining.recipe import Recipe
+from flowrank.pretraining.recipe import Recipe, setting_kinds
+from flowrank.pretraining.settings import Data
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ def recipe_of(settings: Mapping[str, Any], **overrides: Any) -> Recipe:
     (32, 64, 96, 100)
     """
     merged = {**settings, **overrides}
-    kinds = get_type_hints(Recipe)
+    kinds = setting_kinds()
     merged = {name: _of_kind(name, kinds.get(name), value) for name, value in merged.items()}
     optional = {name for name, kind in kinds.items() if type(None) in get_args(kind)}
     merged = {
@@ -99,7 +100,7 @@ def recipe_of(settings: Mapping[str, Any], **overrides: Any) -> Recipe:
     chosen = "lengths" in overrides or ("lengths" in settings and "context_length" not in overrides)
     longest = merged.get("context_length")
     if not chosen and isinstance(longest, int):
-        known = merged.get("lengths", Recipe.lengths)
+        known = merged.get("lengths", Data.lengths)
         merged["lengths"] = (*(length for length in known if length < longest), longest)
     return Recipe.from_dict(merged)
 
