@@ -20,14 +20,17 @@ class Data:
 
     Attributes
     ----------
-    training_data_paths, probability
-        Files of real series, without which all series are synthetic; share of the series that is drawn from each
-        file, the rest being synthetic (not given: equal shares, and only the tsmixup share of them is mixed).
+    training_data_paths
+        Files of real series, of which the tsmixup share is mixed with one another. Not given: all series are
+        synthetic.
+    probability
+        Share of the series that is drawn from each file, the rest being synthetic. Not given: equal shares, and
+        nothing synthetic.
     shares
-        Share of each family of synthetic series, see `Mixture`.
+        Share of each family of synthetic series; ``flowrank datasheet`` draws some of all.
     easy_share, easy_steps
         Share of the synthetic series that is one clean season at first, but no less than the mixture's own; step at
-        which it has fallen, linearly, to the mixture's own.
+        which easy_share has fallen, linearly, to the mixture's own.
     lengths
         Context lengths; each batch has one of them, drawn in proportion to ``1 / length ** length_exponent``.
     length_exponent
@@ -86,9 +89,10 @@ class Optimisation:
 
     Attributes
     ----------
-    max_steps, minutes
-        Steps after which training ends; minutes after which it ends, counted over all runs of the same training. What
-        comes first counts, and one of the two must be given.
+    max_steps
+        Steps after which training ends. This or minutes is needed; what comes first counts.
+    minutes
+        Minutes after which training ends, counted over all runs of the same training.
     per_device_train_batch_size, gradient_accumulation_steps
         Series in one forward pass; forward passes in a step.
     optim

@@ -36,7 +36,7 @@ class ModelShape:
     num_layers, num_decoder_layers
         Encoder layers; decoder layers (not given: as many as encoder layers).
     relative_attention_num_buckets, relative_attention_max_distance, dropout_rate
-        Groups of distances that T5's position bias distinguishes; distance from which on it treats all alike; dropout.
+        Groups of distances that the position bias distinguishes; distance from which on it treats all alike; dropout.
     context_length, prediction_length
         Largest number of past values that the model reads; number of values that it forecasts at once.
     input_patch_size, quantiles
