@@ -17,6 +17,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/family_names.py
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,11 +13,13 @@ from chronos import BaseChronosPipeline
 
 import flowrank
 from flowrank import FlowOfRanks, Uniform
-from flowrank.cli.recipe_flags import PANELS, described, recipe_flags
+from flowrank.cli.recipe_flags import PANELS, RANKS, described, recipe_flags
+from flowrank.family import SIZES
 from flowrank.pretraining import Recipe, Widths, pretrain
 from flowrank.pretraining.budget import Clock
 from flowrank.pretraining.config import read_recipe
 from flowrank.pretraining.journal import read_log
+from flowrank.pretraining.recipe import GROUPS, SETTINGS
 from tests.cli.calls import is_as_before, quietly, run
 from tests.layers import attention_parameters
 from tests.test_files import tree
@@ -160,8 +161,8 @@ class TestFlags:
             (("--num-decoder-layers", "2"), {"num_decoder_layers": 2}),
             (("--horizons", "12,64"), {"horizons": (12, 64)}),
             (("--minutes", "1.5"), {"minutes": 1.5}),
-            (("--initial-model", "flow-bolt-mini"), {"initial_model": "flow-bolt-mini"}),
-            (("--grown-from", "flow-bolt-mini"), {"grown_from": "flow-bolt-mini"}),
+            (("--initial-model", "seed-bolt"), {"initial_model": "seed-bolt"}),
+            (("--grown-from", "seed-bolt"), {"grown_from": "seed-bolt"}),
             (("--learning-rate", "0.003"), {"learning_rate": 0.003}),
             (("--torch-compile", "true"), {"torch_compile": True}),
             (("--use-eos-token", "false"), {"use_eos_token": False}),
@@ -201,19 +202,36 @@ class TestFlags:
 
     def test_help_names_every_field_within_100_columns(self, capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", "100")
-        assert run("pretrain", "--help") == 0
+        assert run("pretrain", "--help-all") == 0
         told = capsys.readouterr().out
-        names = [one.name for one in fields(Recipe)] + ["config", "show", "device", "quiet", "d0", "alpha", "widths"]
-        for name in names:
+        for name in (*SETTINGS, "size", "config", "show", "device", "quiet", "d0", "alpha", "ratio", "widths"):
             assert f"--{name.replace('_', '-')} " in told, name
-        for panel in PANELS.values():
+        for panel in (*PANELS.values(), RANKS):
             assert f"─ {panel} ─" in told
         assert max(map(len, told.splitlines())) <= 101
         assert "`" not in told
 
     def test_every_flag_says_what_it_is(self):
-        assert set(described(Recipe)) == {one.name for one in fields(Recipe)}
-        assert all(len(flag.annotation.__metadata__[0].help) > 5 for flag in recipe_flags())
+        for group in GROUPS.values():
+            assert set(described(group)) == set(group.__dataclass_fields__)
+        assert all(len(flag.annotation.__metadata__[0].help) > 10 for flag in recipe_flags())
+
+    def test_parts_of_a_description_go_to_their_names(self):
+        told = {name: text for group in GROUPS.values() for name, text in described(group).items()}
+        assert told["d_kv"] == "Width of each attention head."
+        assert told["quantiles"] == "Bolt: quantile levels that it forecasts."
+        assert told["log_steps"] == "Steps between log lines."
+
+    @pytest.mark.parametrize("size", SIZES)
+    def test_sizes(self, shown, size):
+        recipe = shown("--max-steps", "3", "--size", size)
+        assert recipe == Recipe(max_steps=3, **SIZES[size])
+
+    def test_single_settings_go_before_a_size_and_a_size_before_a_config(self, shown):
+        Path("c.yaml").write_text("max_steps: 1\nd_model: 48\nd_ff: 48\nprediction_length: 12")
+        recipe = shown("--config", "c.yaml", "--size", "small", "--d-ff", "96")
+        expected = Recipe(max_steps=1, prediction_length=12, **{**SIZES["small"], "d_ff": 96})
+        assert recipe == expected
 
     def test_help_of_all_commands_without_torch(self):
         script = (

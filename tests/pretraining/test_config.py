@@ -11,9 +11,9 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from flowrank import FlowOfRanks, Uniform
 from flowrank.errors import FlowrankError
-from flowrank.families.chronos_t5.training import settings as t5_settings
-from flowrank.pretraining import Recipe, Widths
-from flowrank.pretraining.chronos_config import SHAPES
+from flowrank.families.chronos_t5.training import settings_of
+from flowrank.family import SIZES
+from flowrank.pretraining import Data, Recipe, Widths
 from flowrank.pretraining.config import read_recipe, read_settings, recipe_of, to_yaml
 
 THEIRS = """
@@ -116,9 +116,9 @@ class TestOwnKeys:
     @pytest.mark.parametrize(
         ("settings", "overrides", "lengths"),
         [
-            ({}, {}, Recipe.lengths),
+            ({}, {}, Data.lengths),
             ({"context_length": 128}, {}, (32, 64, 96, 128)),
-            ({"context_length": 1000}, {}, (*Recipe.lengths, 1000)),
+            ({"context_length": 1000}, {}, (*Data.lengths, 1000)),
             ({"context_length": 16}, {}, (16,)),
             ({"lengths": [50, 90]}, {"context_length": 80}, (50, 80)),
             ({"context_length": 512}, {"lengths": (70,)}, (70,)),
@@ -217,7 +217,7 @@ class TestTheirKeys:
         with torch.device("meta"):
             model = T5ForConditionalGeneration(T5Config(**shape, vocab_size=recipe.n_tokens))
         assert model.num_parameters() == pytest.approx(published, rel=5e-3)
-        assert set(SHAPES) == {"tiny", "mini", "small", "base", "large"}
+        assert set(SIZES) == {"tiny", "mini", "small", "base", "large"}
 
     def test_the_authors_schedule(self, written):
         settings, notes = read_settings(written(with_line(THEIRS, "model_id: google/t5-efficient-base") + NARROW))
@@ -322,7 +322,7 @@ class TestTheirKeys:
 
 
 def test_limits_reach_the_tokenizer():
-    settings = t5_settings(Recipe(family="t5", max_steps=1, tokenizer_limit=4.0))
+    settings = settings_of(Recipe(family="t5", max_steps=1, tokenizer_limit=4.0))
     assert settings["tokenizer_kwargs"] == {"low_limit": -4.0, "high_limit": 4.0}
     with pytest.raises(FlowrankError, match="tokenizer_limit: expected a positive number"):
         Recipe(max_steps=1, tokenizer_limit=0)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import json
-from dataclasses import fields, replace
+import pickle
+from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import flowrank
 from flowrank.compression import FlowOfRanks, Uniform
 from flowrank.errors import FlowrankError
-from flowrank.pretraining import Recipe, Widths
+from flowrank.pretraining import Data, ModelShape, Optimisation, Recipe, Run, Start, Widths
+from flowrank.pretraining.recipe import GROUPS, SETTINGS
 from flowrank.synthetic.mixture import FAMILIES
 
 CHRONOS_KEYS = {
@@ -43,7 +48,7 @@ def test_through_json_and_back(**values):
     recipe = Recipe(max_steps=10, **values)
     plain = json.loads(json.dumps(recipe.to_dict()))
     assert Recipe.from_dict(plain) == recipe
-    assert list(plain) == [one.name for one in fields(Recipe)]
+    assert list(plain) == [one.name for group in GROUPS.values() for one in fields(group)]
 
 
 def test_from_some_of_the_keys():
@@ -53,10 +58,10 @@ def test_from_some_of_the_keys():
 
 
 def test_names_are_those_of_chronos_and_documented():
-    names = {one.name for one in fields(Recipe)}
-    assert names >= CHRONOS_KEYS
-    documented = Recipe.__doc__ or ""
-    assert all(name in documented for name in names)
+    assert set(SETTINGS) >= CHRONOS_KEYS
+    for group in GROUPS.values():
+        documented = inspect.getdoc(group) or ""
+        assert all(one.name in documented for one in fields(group))
 
 
 def test_unknown_keys_are_refused_with_the_nearest_one():
@@ -127,3 +132,89 @@ def test_shares_of_files():
 def test_decoder_layers():
     assert Recipe(max_steps=1, num_layers=6).decoder_layers == 6
     assert Recipe(max_steps=1, num_layers=6, num_decoder_layers=1).decoder_layers == 1
+
+
+class TestGroups:
+    """A recipe is five values, and reads and is written as one flat list of settings."""
+
+    def test_every_setting_is_in_one_group(self):
+        names = [one.name for group in GROUPS.values() for one in fields(group)]
+        assert len(names) == len(set(names)) == len(SETTINGS) == 54
+        assert [one.name for one in fields(Recipe)] == list(GROUPS)
+        assert not set(names) & set(GROUPS)
+
+    def test_groups_and_single_settings_say_the_same(self):
+        grouped = Recipe(
+            model=ModelShape(family="t5", d_model=64),
+            start=Start(token_embedding="donor"),
+            data=Data(lengths=(64,)),
+            optimisation=Optimisation(max_steps=9, optim="adamw"),
+            run=Run(seed=3),
+        )
+        flat = Recipe(
+            family="t5", d_model=64, token_embedding="donor", lengths=(64,), max_steps=9, optim="adamw", seed=3
+        )
+        assert grouped == flat
+        assert hash(grouped.model) == hash(flat.model)
+
+    def test_settings_go_before_those_of_their_group(self):
+        recipe = Recipe(model=ModelShape(d_model=64, d_ff=32), d_model=48, max_steps=1)
+        assert (recipe.model.d_model, recipe.model.d_ff) == (48, 32)
+
+    def test_reads_by_name(self):
+        recipe = Recipe(max_steps=7, num_layers=6, training_data_paths=("a.csv",))
+        for name, group in SETTINGS.items():
+            assert getattr(recipe, name) == getattr(getattr(recipe, group), name)
+        assert recipe.data_shares() == recipe.data.data_shares() == (1.0,)
+        with pytest.raises(AttributeError, match="no attribute 'd_modle'"):
+            _ = recipe.d_modle
+        with pytest.raises(AttributeError):
+            _ = recipe.__no_such_thing__
+
+    def test_replacing_groups_and_settings(self):
+        recipe = Recipe(max_steps=7, seed=3)
+        assert replace(recipe, seed=4).run == Run(seed=4)
+        assert replace(recipe, seed=4).optimisation == recipe.optimisation
+        assert replace(recipe, run=Run(log_steps=2), seed=5).run == Run(log_steps=2, seed=5)
+
+    def test_frozen_and_copied(self):
+        recipe = Recipe(max_steps=7, schedule=Uniform(0.5))
+        for name in ("d_model", "model", "new"):
+            with pytest.raises(FrozenInstanceError):
+                setattr(recipe, name, 1)
+        for again in (copy.copy(recipe), copy.deepcopy(recipe), pickle.loads(pickle.dumps(recipe))):
+            assert again == recipe
+
+    def test_what_no_group_knows_is_refused(self):
+        with pytest.raises(FlowrankError, match="did you mean 'd_model'"):
+            Recipe(d_modle=64, max_steps=1)
+        with pytest.raises(FlowrankError, match="run: expected a value of Run, found 7"):
+            Recipe(max_steps=1, run=7)
+
+    @pytest.mark.parametrize(
+        ("group", "values"),
+        [
+            (ModelShape, {"d_model": 0}),
+            (Start, {"initial_model": "a", "grown_from": "b"}),
+            (Data, {"lengths": (3,)}),
+            (Optimisation, {}),
+            (Run, {"seed": -1}),
+        ],
+    )
+    def test_groups_refuse_by_themselves(self, group, values):
+        with pytest.raises(FlowrankError):
+            group(**values)
+
+    @pytest.mark.parametrize("family", ["bolt", "t5"])
+    def test_sizes_are_those_of_the_published_models(self, family):
+        base = ModelShape.of_size("base", family=family)
+        assert (base.family, base.d_model, base.d_ff, base.num_heads, base.num_layers) == (family, 768, 3072, 12, 12)
+        assert ModelShape.of_size("tiny", d_kv=8).d_kv == 8
+        with pytest.raises(FlowrankError, match=r"size: expected one of tiny, .*found 'huge'"):
+            ModelShape.of_size("huge")
+
+    @pytest.mark.parametrize("name", ["flow-bolt", "flow-bolt-mini", "flow-t5"])
+    def test_recipes_of_the_embedded_models_are_read(self, name):
+        told = flowrank.load(name).recipe["pretraining"]
+        raw = told["recipe"]
+        assert Recipe.from_dict(raw).to_dict() | raw == Recipe.from_dict(raw).to_dict()

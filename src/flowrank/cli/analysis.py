@@ -2,51 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import typer
 from rich.table import Table
 
 import flowrank
 from flowrank.cli.console import out
-from flowrank.cli.models import opened
-from flowrank.cli.options import (
-    Device,
-    Dtype,
-    Freq,
-    IdColumn,
-    Model,
-    Overwrite,
-    Quiet,
-    Seed,
-    SeriesOption,
-    Target,
-    TimestampColumn,
-    columns,
-)
+from flowrank.cli.options import Columns, Model, Overwrite, Quiet, Run, SeriesOption
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is measured, and how finely."""
+
+    panel: ClassVar[str | None] = "Measurement"
+
+    count: Annotated[int, typer.Option(help="Largest number of series that the model is run on.")] = 256
+    points: Annotated[int, typer.Option(help="Number of last values that are used of each series.")] = 512
+    epsilon: Annotated[
+        list[float] | None,
+        typer.Option(help="Tolerance ε: singular values below ε times the largest are not counted; repeatable."),
+    ] = None
 
 
 def analyze(
     model: Model,
-    output: Annotated[Path, typer.Option(help="Folder to write; `flowrank report` reads it.")],
+    output: Annotated[
+        Path, typer.Option(help="Folder for the results; `flowrank report` makes a page of them.", metavar="FOLDER")
+    ],
+    measurement: Measurement,
+    columns: Columns,
+    run: Run,
     series: SeriesOption = None,
-    count: Annotated[int, typer.Option(help="Series to run at most.")] = 256,
-    points: Annotated[int, typer.Option(help="Last points of each series.")] = 512,
-    epsilon: Annotated[list[float] | None, typer.Option(help="Tolerance of the ε-rank; repeatable.")] = None,
-    advise: Annotated[bool, typer.Option("--advise", help="Print a design read out of the ranks.")] = False,
-    budget: Annotated[float, typer.Option(help="Attention parameters that the design may keep, in (0, 1].")] = 0.25,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
-    id_column: IdColumn = "item_id",
-    timestamp_column: TimestampColumn = "timestamp",
-    target: Target = "target",
-    freq: Freq = None,
+    advise: Annotated[
+        bool, typer.Option("--advise", help="Also print which widths suit a model of this kind, by its ranks.")
+    ] = False,
+    budget: Annotated[
+        float, typer.Option(help="With --advise: share of the attention parameters to keep, in (0, 1].")
+    ] = 0.25,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure ε-ranks of weights, embeddings and activations over depth."""
+    """Measure the ε-ranks of weights, embeddings and activations, layer by layer."""
     import json
 
     from flowrank.analysis import EPSILONS, PROFILE_FILES
@@ -56,16 +56,16 @@ def analyze(
     check_ratio(budget, "--budget")
     names = (*PROFILE_FILES, "ranks.parquet", "recipe.json", "advice.json")
     refuse_existing_in(output, names, overwrite=overwrite, argument="--output")
-    pipeline = opened(model, device, dtype)
+    pipeline = run.opened(model)
     profile = flowrank.analyze(
         pipeline,
         series=series,
-        count=count,
-        points=points,
-        epsilons=tuple(epsilon or EPSILONS),
-        seed=seed,
+        count=measurement.count,
+        points=measurement.points,
+        epsilons=tuple(measurement.epsilon or EPSILONS),
+        seed=run.seed,
         progress=not quiet,
-        **columns(id_column, timestamp_column, target, freq),
+        **columns.settings(),
     )
     advice = flowrank.advise(profile, budget) if advise else None
     with atomic_files(output, names, overwrite=overwrite, argument="--output") as folder:
@@ -76,6 +76,13 @@ def analyze(
         flowrank.rank_table(pipeline).to_parquet(folder / "ranks.parquet", index=False)
         if pipeline.recipe is not None:
             (folder / "recipe.json").write_text(json.dumps(pipeline.recipe, indent=2) + "\n", encoding="utf-8")
+    _print(profile, str(model))
+    if advice is not None:
+        out.print(str(advice), highlight=False, markup=False)
+    out.print(f"written to {output}; next: flowrank report {output}", highlight=False)
+
+
+def _print(profile: Any, model: str) -> None:
     smallest = min(profile.about["settings"]["epsilons"])
     table = Table("stack", "layer", "dim", f"rank (ε = {smallest:g})", title=f"Residual stream of {model}")
     rows = profile.ranks.query("epsilon == @smallest and quantity in ('embedding', 'residual')")
@@ -83,6 +90,3 @@ def analyze(
         layer = "embedding" if row.quantity == "embedding" else str(row.layer)
         table.add_row(row.stack, layer, str(row.dim), str(row.rank))
     out.print(table)
-    if advice is not None:
-        out.print(str(advice), highlight=False, markup=False)
-    out.print(f"written to {output}; next: flowrank report {output}", highlight=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 from rich.table import Table
@@ -11,46 +12,58 @@ from rich.table import Table
 import flowrank
 from flowrank.cli.console import out
 from flowrank.cli.models import opened
-from flowrank.cli.options import BatchSize, Device, Dtype, Engine, Overwrite, Seed
+from flowrank.cli.options import EngineRun, Overwrite
 from flowrank.files import refuse_existing
 
 
+@dataclass(frozen=True)
+class Timing:
+    """What is timed, and how often."""
+
+    panel: ClassVar[str | None] = "What is timed"
+
+    context_length: Annotated[
+        int | None, typer.Option(help="Number of past values of each series. Default: the largest of the model.")
+    ] = None
+    horizon: Annotated[
+        int | None, typer.Option(help="Number of steps to forecast. Default: as many as the model gives at once.")
+    ] = None
+    num_samples: Annotated[int, typer.Option(help="Sample paths drawn for each series, by models that draw them.")] = 20
+    repeats: Annotated[int, typer.Option(help="How often both models are timed, in turns.")] = 7
+    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: as torch chooses.")] = None
+    parent_engine: Annotated[
+        str | None, typer.Option(help="Code that runs the parent: exact or stock. Default: as --engine.")
+    ] = None
+
+
 def benchmark(
-    child: Annotated[str, typer.Argument(metavar="CHILD", help="The smaller model.")],
+    child: Annotated[str, typer.Argument(metavar="CHILD", help="The smaller model: Hugging Face id, folder or name.")],
     against: Annotated[str, typer.Option(metavar="PARENT", help="The model to compare with.")],
-    output: Annotated[Path, typer.Option(help="JSON to write.")],
-    engine: Engine = "exact",
-    parent_engine: Annotated[str | None, typer.Option(help="Code path of the parent; default: as --engine.")] = None,
-    batch_size: BatchSize = 32,
-    context_length: Annotated[int | None, typer.Option(help="Points of each series; default: the model's.")] = None,
-    horizon: Annotated[int | None, typer.Option(help="Steps to forecast; default: the model's.")] = None,
-    num_samples: Annotated[int, typer.Option(help="Sample paths a series (Chronos-T5).")] = 20,
-    repeats: Annotated[int, typer.Option(help="Timed pairs.")] = 7,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; default: torch's own choice.")] = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
+    output: Annotated[Path, typer.Option(help="JSON file to write.")],
+    timing: Timing,
+    run: EngineRun,
     overwrite: Overwrite = False,
 ) -> None:
-    """Measure latency, parameters, weight, cache and peak bytes of two models, in turns in one process."""
+    """Compare two models: time of a forecast, parameters, size, cache and peak memory, in turns in one process."""
     import json
 
     from flowrank.engine.paths import check_engine
     from flowrank.files import atomic_file
 
     refuse_existing(output, overwrite=overwrite, argument="--output", kind="file")
-    check_engine(engine, "--engine")
-    check_engine(parent_engine or engine, "--parent-engine")
+    parent_engine = timing.parent_engine or run.engine
+    check_engine(run.engine, "--engine")
+    check_engine(parent_engine, "--parent-engine")
     result = flowrank.benchmark(
-        opened(child, device, dtype, engine),
-        opened(against, device, dtype, parent_engine or engine),
-        batch_size=batch_size,
-        context_length=context_length,
-        horizon=horizon,
-        num_samples=num_samples,
-        repeats=repeats,
-        threads=threads,
-        seed=seed,
+        run.opened(child),
+        opened(against, run.device, run.dtype, parent_engine),
+        batch_size=run.batch_size,
+        context_length=timing.context_length,
+        horizon=timing.horizon,
+        num_samples=timing.num_samples,
+        repeats=timing.repeats,
+        threads=timing.threads,
+        seed=run.seed,
     )
     with atomic_file(output, overwrite=overwrite, argument="--output") as temporary:
         temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -15,6 +15,7 @@ from flowrank.cli.compression import compress
 from flowrank.cli.console import out
 from flowrank.cli.evaluation import evaluate
 from flowrank.cli.forecasting import forecast
+from flowrank.cli.groups import Command, grouped
 from flowrank.cli.healing import heal
 from flowrank.cli.models import models
 from flowrank.cli.pages import datasheet, demo, report
@@ -53,15 +54,15 @@ def _pretrain_by_name() -> None:
     """Stand for `pretrain` in the list of commands."""
 
 
-app.command()(models)
-app.command()(compress)
-app.command()(heal)
-app.command()(quantize)
-app.command()(analyze)
-app.command()(evaluate)
-app.command()(benchmark)
-app.command()(forecast)
+app.command(cls=Command)(grouped(models))
+app.command(cls=Command)(grouped(compress))
+app.command(cls=Command)(grouped(heal))
+app.command(cls=Command)(grouped(quantize))
+app.command(cls=Command)(grouped(analyze))
+app.command(cls=Command)(grouped(evaluate))
+app.command(cls=Command)(grouped(benchmark))
+app.command(cls=Command)(grouped(forecast))
 app.command(pretrain.__name__, help=inspect.getdoc(pretrain))(_pretrain_by_name)
-app.command()(datasheet)
-app.command()(report)
-app.command()(demo)
+app.command(cls=Command)(grouped(datasheet))
+app.command(cls=Command)(grouped(report))
+app.command(cls=Command)(grouped(demo))

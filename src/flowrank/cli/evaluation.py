@@ -10,45 +10,32 @@ from rich.table import Table
 
 import flowrank
 from flowrank.cli.console import err, out
-from flowrank.cli.models import opened
-from flowrank.cli.options import (
-    BatchSize,
-    Device,
-    Dtype,
-    Engine,
-    Freq,
-    IdColumn,
-    Overwrite,
-    Quiet,
-    Seed,
-    Target,
-    TimestampColumn,
-    columns,
-)
+from flowrank.cli.options import Columns, EngineRun, Overwrite, Quiet
 from flowrank.files import refuse_existing
+
+FLAGS = ("--overwrite", "--quiet", "--help", "--help-all")  # options without a value
 
 
 def evaluate(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Models; seasonal-naive is one too.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help="Models to score; seasonal-naive, the usual baseline, is one too."),
+    ],
     data: Annotated[
         list[Path],
-        typer.Option(envvar="FLOWRANK_DATA", help="Folders or files with series; several may follow."),
+        typer.Option(envvar="FLOWRANK_DATA", help="CSV or Parquet files of series, or folders of them; one or more."),
     ],
-    output: Annotated[Path, typer.Option(help="CSV with dataset, model, MASE, WQL.")],
+    output: Annotated[Path, typer.Option(help="CSV file to write: dataset, model, MASE, WQL.")],
+    columns: Columns,
+    run: EngineRun,
     backtests: Annotated[
-        Path | None, typer.Option(help="CSV with dataset, offset, prediction_length, num_rolls.")
+        Path | None,
+        typer.Option(help="CSV file that says what is forecast: dataset, offset, prediction_length, num_rolls."),
     ] = None,
-    prediction_length: Annotated[int | None, typer.Option(help="Horizon of data sets without a backtest.")] = None,
-    batch_size: BatchSize = 32,
-    max_series: Annotated[int | None, typer.Option(help="Score only so many series of each data set.")] = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
-    engine: Engine = "exact",
-    id_column: IdColumn = "item_id",
-    timestamp_column: TimestampColumn = "timestamp",
-    target: Target = "target",
-    freq: Freq = None,
+    prediction_length: Annotated[
+        int | None, typer.Option(help="Number of steps to forecast in data sets that --backtests does not name.")
+    ] = None,
+    max_series: Annotated[int | None, typer.Option(help="Score at most so many series of each data set.")] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -65,18 +52,18 @@ def evaluate(
             err.print(f"no backtest for {name}: left out", highlight=False)
         sources = {name: path for name, path in sources.items() if name in known}
     pipelines: dict[str, Any] = {
-        name: name if name == SEASONAL_NAIVE else opened(name, device, dtype, engine) for name in dict.fromkeys(models)
+        name: name if name == SEASONAL_NAIVE else run.opened(name) for name in dict.fromkeys(models)
     }
     scores = flowrank.evaluate(
         pipelines,
         sources,
         tests,
         prediction_length=prediction_length,
-        batch_size=batch_size,
+        batch_size=run.batch_size,
         max_series=max_series,
-        seed=seed,
+        seed=run.seed,
         progress=not quiet,
-        **columns(id_column, timestamp_column, target, freq),
+        **columns.settings(),
     )
     with atomic_file(output, overwrite=overwrite, argument="--output") as temporary:
         scores.to_csv(temporary, index=False)
@@ -101,7 +88,7 @@ def several_paths(arguments: list[str]) -> list[str]:
             after_data, option = option == "--data", ""
         elif argument.startswith("-"):
             after_data = argument.startswith("--data=")
-            option = "" if "=" in argument or argument in ("--overwrite", "--quiet", "--help") else argument
+            option = "" if "=" in argument or argument in FLAGS else argument
         elif after_data and models:
             expanded.append("--data")
         else:

@@ -8,42 +8,25 @@ from typing import Annotated
 import typer
 
 from flowrank.cli.console import out
-from flowrank.cli.models import opened
-from flowrank.cli.options import (
-    BatchSize,
-    Device,
-    Dtype,
-    Engine,
-    Freq,
-    IdColumn,
-    Model,
-    Overwrite,
-    Quiet,
-    Seed,
-    Target,
-    TimestampColumn,
-    columns,
-)
+from flowrank.cli.options import Columns, EngineRun, Model, Overwrite, Quiet
 from flowrank.errors import FlowrankError, check_count
 from flowrank.files import refuse_existing
 
 
 def forecast(
     model: Model,
-    series: Annotated[Path, typer.Argument(help="CSV or Parquet with series.")],
-    horizon: Annotated[int, typer.Option(help="Steps to forecast.")],
-    output: Annotated[Path, typer.Option(help="CSV or Parquet to write.")],
-    quantile: Annotated[list[float] | None, typer.Option(help="Quantile level; repeatable. Default 0.1 … 0.9.")] = None,
-    batch_size: BatchSize = 32,
-    num_samples: Annotated[int | None, typer.Option(help="Sample paths a series (Chronos-T5).")] = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
-    engine: Engine = "exact",
-    id_column: IdColumn = "item_id",
-    timestamp_column: TimestampColumn = "timestamp",
-    target: Target = "target",
-    freq: Freq = None,
+    series: Annotated[Path, typer.Argument(help="CSV or Parquet file of series.")],
+    horizon: Annotated[int, typer.Option(help="Number of steps to forecast.")],
+    output: Annotated[Path, typer.Option(help="CSV or Parquet file to write.")],
+    columns: Columns,
+    run: EngineRun,
+    quantile: Annotated[
+        list[float] | None, typer.Option(help="Quantile level; repeatable. Default: 0.1, 0.2, … 0.9.")
+    ] = None,
+    num_samples: Annotated[
+        int | None,
+        typer.Option(help="Sample paths for each series, by models that draw them. Default: the model's own number."),
+    ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -53,11 +36,11 @@ def forecast(
     refuse_existing(output, overwrite=overwrite, argument="--output", kind="file")
     check_count(horizon, "--horizon")
     sampling = {} if num_samples is None else {"num_samples": check_count(num_samples, "--num-samples")}
-    pipeline = opened(model, device, dtype, engine)
+    pipeline = run.opened(model)
     if sampling and pipeline.forecast_type.name != "SAMPLES":
         raise FlowrankError(
             "--num-samples",
-            expected="a model that draws sample paths (Chronos-T5)",
+            expected="a model that draws sample paths",
             found=f"{model!r}, which gives quantiles at once",
             todo="leave the option out",
         )
@@ -67,11 +50,11 @@ def forecast(
         output,
         horizon=horizon,
         quantile_levels=tuple(quantile or DEFAULT_LEVELS),
-        batch_size=batch_size,
-        seed=seed,
+        batch_size=run.batch_size,
+        seed=run.seed,
         overwrite=overwrite,
         progress=not quiet,
         predict_kwargs=sampling,
-        **columns(id_column, timestamp_column, target, freq),
+        **columns.settings(),
     )
     out.print(f"written to {output}", highlight=False)

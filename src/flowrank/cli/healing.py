@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 from rich.table import Table
@@ -11,47 +12,67 @@ from rich.table import Table
 import flowrank
 from flowrank.cli.console import out
 from flowrank.cli.models import opened
-from flowrank.cli.options import (
-    Freq,
-    IdColumn,
-    Overwrite,
-    Quiet,
-    Seed,
-    SeriesOption,
-    Target,
-    TimestampColumn,
-    columns,
-)
+from flowrank.cli.options import Columns, Output, Overwrite, Quiet, Seed, SeriesOption
 from flowrank.files import refuse_existing
 
 
-def heal(
-    child: Annotated[str, typer.Argument(metavar="CHILD", help="The smaller model: folder, hub id, embedded name.")],
-    parent: Annotated[str, typer.Argument(metavar="PARENT", help="The model that it was made from.")],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
-    series: SeriesOption = None,
-    steps: Annotated[int | None, typer.Option(help="Steps. Default: 700, unless there are minutes.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Minutes; what comes first ends it.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Series a step. Default: 64 (T5: 16).")] = None,
-    distillation: Annotated[float | None, typer.Option(help="Weight of the parent's forecasts. Default: 1.")] = None,
-    truth: Annotated[float | None, typer.Option(help="Weight of the true future. Default: 0.")] = None,
-    optim: Annotated[str | None, typer.Option(help="adamw or muon. Default: adamw.")] = None,
+@dataclass(frozen=True)
+class Training:
+    """How the child learns; None stands for what was not given."""
+
+    panel: ClassVar[str | None] = "Training"
+
+    batch: Annotated[
+        int | None,
+        typer.Option(help="Series in one step. Default: what suits the model's family."),
+    ] = None
+    distillation: Annotated[
+        float | None, typer.Option(help="Weight of the loss against the parent's forecasts. Default: 1.")
+    ] = None
+    truth: Annotated[
+        float | None, typer.Option(help="Weight of the loss against the values that followed. Default: 0.")
+    ] = None
+    optim: Annotated[str | None, typer.Option(help="Optimiser: adamw or muon. Default: adamw.")] = None
     learning_rate: Annotated[
-        float | None, typer.Option(help="Peak rate of AdamW. Default: 0.0001; beside Muon 0.001 (T5: 0.005).")
-    ] = None,
+        float | None,
+        typer.Option(
+            help="Peak learning rate of AdamW. Default: 0.0001; with --optim muon what suits the model's family."
+        ),
+    ] = None
     muon_learning_rate: Annotated[
-        float | None, typer.Option(help="Peak rate of Muon. Default: 0.001 (T5: 0.003).")
+        float | None, typer.Option(help="Peak learning rate of Muon. Default: what suits the model's family.")
+    ] = None
+    patience: Annotated[
+        int | None, typer.Option(help="Evaluations in a row without a better model that end training. Default: 5.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """Where the child learns."""
+
+    panel: ClassVar[str | None] = "Device and seed"
+
+    seed: Seed = 0
+    device: Annotated[str, typer.Option(help="Device to train on: cpu, cuda, or auto, a GPU if there is one.")] = "auto"
+
+
+def heal(
+    child: Annotated[str, typer.Argument(metavar="CHILD", help="The smaller model: Hugging Face id, folder or name.")],
+    parent: Annotated[str, typer.Argument(metavar="PARENT", help="The model that it was made from.")],
+    output: Output,
+    training: Training,
+    columns: Columns,
+    run: TrainingRun,
+    series: SeriesOption = None,
+    minutes: Annotated[float | None, typer.Option(help="Minutes after which training ends.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps after which training ends. Default: 700, unless --minutes is given.")
     ] = None,
-    patience: Annotated[int | None, typer.Option(help="Evaluations without a better model. Default: 5.")] = None,
     folder: Annotated[
-        Path | None, typer.Option("--checkpoints", help="Folder for checkpoints: a run that was cut off goes on.")
+        Path | None,
+        typer.Option("--checkpoints", help="Folder for checkpoints, from which an interrupted training continues."),
     ] = None,
-    seed: Seed = 0,
-    device: Annotated[str, typer.Option(help="Where it trains: auto, cpu, cuda.")] = "auto",
-    id_column: IdColumn = "item_id",
-    timestamp_column: TimestampColumn = "timestamp",
-    target: Target = "target",
-    freq: Freq = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -59,27 +80,17 @@ def heal(
     from flowrank.family import MODEL_FILES
 
     refuse_existing(output, overwrite=overwrite, argument="OUT", kind="folder", owned=MODEL_FILES)
-    given: dict[str, Any] = {
-        "steps": steps,
-        "minutes": minutes,
-        "batch": batch,
-        "distillation": distillation,
-        "truth": truth,
-        "optim": optim,
-        "learning_rate": learning_rate,
-        "muon_learning_rate": muon_learning_rate,
-        "patience": patience,
-    }
-    options = flowrank.Healing(seed=seed, **{name: value for name, value in given.items() if value is not None})
+    given: dict[str, Any] = {"steps": steps, "minutes": minutes, **asdict(training)}
+    options = flowrank.Healing(seed=run.seed, **{name: value for name, value in given.items() if value is not None})
     healed = flowrank.heal(
         opened(child, "cpu", "auto"),
         opened(parent, "cpu", "auto"),
         options,
         series=series,
         folder=folder,
-        device=device,
+        device=run.device,
         progress=not quiet,
-        **columns(id_column, timestamp_column, target, freq),
+        **columns.settings(),
     )
     healed.save_pretrained(output, overwrite=overwrite)
     account = (healed.recipe or {})["healing"]

@@ -1,33 +1,85 @@
-"""Arguments and options that several commands share."""
+"""Arguments, options and groups of options that several commands share."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 
-Model = Annotated[str, typer.Argument(help="Hub id, folder, or embedded name (`flowrank models`).")]
+from flowrank.cli.models import opened
+
+Model = Annotated[
+    str, typer.Argument(help="Model: Hugging Face id, folder, or embedded model (`flowrank models` lists them).")
+]
+Output = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write the model to.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of everything random.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
-Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, auto.")]
-Dtype = Annotated[str, typer.Option(help="auto (as saved), float32, bfloat16, float16, or fastest on this device.")]
-Engine = Annotated[
-    str, typer.Option(help="Code path: exact (fast, the same forecasts) or stock (chronos-forecasting).")
-]
-IdColumn = Annotated[str, typer.Option(help="Column with the series' ids; '' if there is none.")]
-TimestampColumn = Annotated[str, typer.Option(help="Column with the time stamps; '' if there is none.")]
-Target = Annotated[str, typer.Option(help="Column with the values.")]
-Freq = Annotated[str | None, typer.Option(help="pandas frequency, where it cannot be inferred or times have gaps.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bars.")]
 BatchSize = Annotated[int, typer.Option(help="Series in one forward pass.")]
 SeriesOption = Annotated[
     Path | None,
-    typer.Option("--series", help="CSV or Parquet with series; default: built-in synthetic ones."),
+    typer.Option("--series", help="CSV or Parquet file of series. Default: built-in synthetic series."),
 ]
 
 
-def columns(id_column: str, timestamp_column: str, target: str, freq: str | None) -> dict[str, Any]:
-    """Give the library's arguments for the options that say how a file of series reads."""
-    named = {"id_column": id_column or None, "timestamp_column": timestamp_column or None}
-    return {**named, "target": target, "freq": freq}
+@dataclass(frozen=True)
+class Columns:
+    """How a file of series reads."""
+
+    panel: ClassVar[str | None] = "Columns of the series file"
+
+    id_column: Annotated[str, typer.Option(help="Column with the id of each series; '' if there is none.")] = "item_id"
+    timestamp_column: Annotated[str, typer.Option(help="Column with the time stamps; '' if there is none.")] = (
+        "timestamp"
+    )
+    target: Annotated[str, typer.Option(help="Column with the values.")] = "target"
+    freq: Annotated[
+        str | None,
+        typer.Option(
+            help="Frequency as pandas writes it, e.g. h or D; needed if time stamps have gaps or do not show it."
+        ),
+    ] = None
+
+    def settings(self) -> dict[str, Any]:
+        """Give the library's arguments for them."""
+        named = {"id_column": self.id_column or None, "timestamp_column": self.timestamp_column or None}
+        return {**named, "target": self.target, "freq": self.freq}
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a model runs."""
+
+    panel: ClassVar[str | None] = "Device, precision and seed"
+
+    seed: Seed = 0
+    device: Annotated[str, typer.Option(help="Device that the model runs on: cpu, cuda, cuda:1, auto.")] = "cpu"
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="Precision of the weights: auto (as saved), float32, bfloat16, float16, or fastest (on this device)."
+        ),
+    ] = "auto"
+
+    def opened(self, model: str) -> Any:
+        """Open a model so."""
+        return opened(model, self.device, self.dtype)
+
+
+@dataclass(frozen=True)
+class EngineRun(Run):
+    """How a model runs, by which code and how many series at once."""
+
+    panel: ClassVar[str | None] = "Device, precision, speed and seed"
+
+    batch_size: BatchSize = 32
+    engine: Annotated[
+        str,
+        typer.Option(help="Code that runs the model: exact (faster, same forecasts) or stock (chronos-forecasting)."),
+    ] = "exact"
+
+    def opened(self, model: str) -> Any:
+        """Open a model so."""
+        return opened(model, self.device, self.dtype, self.engine)

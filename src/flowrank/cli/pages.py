@@ -15,7 +15,7 @@ from flowrank.files import refuse_existing
 
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder with the results of the other commands.")],
-    output: Annotated[Path | None, typer.Option(help="HTML to write; default: report.html in the folder.")] = None,
+    output: Annotated[Path | None, typer.Option(help="HTML file to write. Default: report.html in the folder.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write one offline HTML page (and JSON and Markdown) from a folder of results."""
@@ -23,7 +23,7 @@ def report(
 
 
 def demo(
-    output: Annotated[Path, typer.Option(help="Folder to write.")] = Path("demo-output"),
+    output: Annotated[Path, typer.Option(help="Folder to write the results to.")] = Path("demo-output"),
     seed: Seed = 0,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -42,9 +42,9 @@ def demo(
 
 
 def datasheet(
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="PNG, SVG or PDF to write.")],
-    count: Annotated[int, typer.Option(help="Series to draw.")] = 64,
-    length: Annotated[int, typer.Option(help="Values of a whole series.")] = 512,
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="PNG, SVG or PDF file to write.")],
+    count: Annotated[int, typer.Option(help="Number of series to draw.")] = 64,
+    length: Annotated[int, typer.Option(help="Number of values in each series.")] = 512,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:

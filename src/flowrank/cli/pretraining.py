@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from enum import Enum
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 from rich.table import Table
 
 from flowrank.cli.console import err, hush, out
+from flowrank.cli.groups import Command, grouped
 
 
 class DeviceName(str, Enum):
@@ -23,17 +23,23 @@ class DeviceName(str, Enum):
 
 def pretrain(
     output: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Folder to write. If it holds a run of this recipe, that goes on.")
+        Path,
+        typer.Argument(
+            metavar="OUT", help="Folder to write the model to; an interrupted training that it holds continues."
+        ),
     ],
     config: Annotated[
         Path | None,
-        typer.Option(help="YAML with a recipe's keys, or those of chronos-forecasting; flags override it."),
+        typer.Option(help="YAML file of settings, named as the options or as in chronos-forecasting; options win."),
     ] = None,
-    show: Annotated[bool, typer.Option("--show", help="Print the recipe as YAML, and stop.")] = False,
     device: Annotated[
-        DeviceName, typer.Option(help="auto: a GPU if there is one. Default: auto.", show_default=False)
+        DeviceName,
+        typer.Option(help="Device to train on; auto: a GPU if there is one. Default: auto.", show_default=False),
     ] = DeviceName.auto,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print all settings as YAML, and stop.", rich_help_panel="Run")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress bar.", rich_help_panel="Run")] = False,
     **flags: Any,
 ) -> None:
     """Train a model from random weights, dense or with narrow heads, on synthetic or your own series.
@@ -76,18 +82,9 @@ def _print_outcome(pipeline: Any, output: Path) -> None:
 
 
 def pretrain_command() -> Any:
-    """`pretrain` with a flag for every field of a recipe, as a command."""
+    """`pretrain` with a flag for every setting of a recipe, as a command."""
     from flowrank.cli.recipe_flags import recipe_flags
 
-    def called(**given: Any) -> None:
-        pretrain(**given)
-
-    signature = inspect.signature(pretrain, eval_str=True)
-    own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
-    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own] + recipe_flags()
-    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    called.__annotations__ = {one.name: one.annotation for one in parameters}
-    called.__doc__ = pretrain.__doc__
     alone = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-    alone.command(pretrain.__name__)(called)
+    alone.command(pretrain.__name__, cls=Command)(grouped(pretrain, recipe_flags()))
     return typer.main.get_command(alone)

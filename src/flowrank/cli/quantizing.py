@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,15 +10,15 @@ from rich.table import Table
 import flowrank
 from flowrank.cli.console import err, out
 from flowrank.cli.models import opened
-from flowrank.cli.options import BatchSize, Model, Overwrite
+from flowrank.cli.options import BatchSize, Model, Output, Overwrite
 from flowrank.files import refuse_existing
 
 
 def quantize(
     model: Model,
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
+    output: Output,
     batch_size: BatchSize = 32,
-    seconds: Annotated[float, typer.Option(min=0.0, help="How long to measure.")] = 3.0,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Seconds for which both models are timed.")] = 3.0,
     overwrite: Overwrite = False,
 ) -> None:
     """Make the weights of the large linear layers 8-bit integers, for CPUs: a quarter of the bytes, often faster."""

@@ -14,44 +14,67 @@ import typer
 
 from flowrank.compression import FlowOfRanks, Uniform
 from flowrank.errors import FlowrankError
-from flowrank.pretraining import Recipe, Widths
+from flowrank.family import SIZES
+from flowrank.pretraining import Widths
+from flowrank.pretraining.recipe import GROUPS, SETTINGS, setting_kinds
 from flowrank.pretraining.schedule import schedule_from, schedule_to
 
-PANELS = {  # a panel holds the fields from this one up to the next that is named here
-    "family": "Model",
-    "schedule": "Ranks",
-    "initial_model": "Model",
-    "training_data_paths": "Data",
-    "max_steps": "Optimisation",
-    "precision": "Run",
+ESSENTIAL = ("family", "training_data_paths", "max_steps", "minutes")  # in no panel: `--help` shows them
+PANELS = {
+    "model": "Model",
+    "start": "Start from another model",
+    "data": "Data",
+    "optimisation": "Optimisation",
+    "run": "Run",
 }
+RANKS = "Head widths (low rank)"  # the panel of the schedule and its options
+_SIZE = "Shape of the model, as published; options such as --d-model change it. Default: tiny."
 SCHEDULES: dict[str, Any] = {"flow": FlowOfRanks, "uniform": Uniform, "widths": Widths, "none": None}
 SCHEDULE_OPTIONS: dict[str, type] = {
     **dict.fromkeys(("d0", "alpha", "ratio", "rounding"), FlowOfRanks),
     "widths": Widths,
 }
-_SHORT = 60  # characters of a description that may be told twice
+SCHEDULE_WORDS = {
+    "schedule": "How wide the attention heads of each layer are: flow (wider with depth, by --d0 or --ratio and "
+    "--alpha), uniform (by --ratio), widths (by --widths), or none (--d-kv everywhere). Default: none.",
+    "d0": "flow: head width of the first layer; layer i has d0 (1 + i)^alpha, and --d-kv at most.",
+    "alpha": f"flow: how fast heads get wider with depth; below 0 they get narrower. Default: {FlowOfRanks.alpha}.",
+    "ratio": "flow, uniform: share of the attention parameters to keep, in (0, 1].",
+    "rounding": "flow: ceil (up, as in the paper) or power_of_two (to the nearest, as in the authors' code). "
+    f"Default: {FlowOfRanks.rounding}.",
+    "widths": "widths: head width of every layer number. Self-attention of layer i, of encoder and decoder, has "
+    "number i; cross-attention of decoder layer i has number (encoder layers + i).",
+}
 
 
 def recipe_flags() -> list[inspect.Parameter]:
     """Keyword parameters, annotated for typer, that stand for a recipe; each is None where it was not given.
 
+    A size stands for several settings; every other one is a setting of `Recipe`, or an option of its schedule.
+
     Examples
     --------
     >>> [flag.name for flag in recipe_flags()][:3]
-    ['family', 'd_model', 'd_kv']
+    ['family', 'size', 'd_model']
     """
-    told, kinds = described(Recipe), get_type_hints(Recipe)
-    flags, panel = [], ""
-    for one in fields(Recipe):
-        panel = PANELS.get(one.name, panel)
-        if one.name == "schedule":
-            flags.append(_flag("schedule", Literal[tuple(SCHEDULES)], told["schedule"], panel))
-            for name, owner in SCHEDULE_OPTIONS.items():
-                flags.append(_flag(name, get_type_hints(owner)[name], described(owner)[name], panel))
-        else:
-            flags.append(_flag(one.name, kinds[one.name], told[one.name], panel, default=_shown(one)))
+    kinds, flags = setting_kinds(), []
+    for group, documented in GROUPS.items():
+        told = described(documented)
+        for one in fields(documented):
+            panel = None if one.name in ESSENTIAL else PANELS[group]
+            if one.name == "schedule":
+                flags += _schedule_flags()
+            else:
+                flags.append(_flag(one.name, kinds[one.name], told[one.name], panel, default=_shown(one)))
+            if one.name == "family":
+                flags.append(_flag("size", Literal[tuple(SIZES)], _SIZE, None))
     return flags
+
+
+def _schedule_flags() -> list[inspect.Parameter]:
+    kinds = {name: get_type_hints(owner)[name] for name, owner in SCHEDULE_OPTIONS.items()}
+    kinds = {"schedule": Literal[tuple(SCHEDULES)], **kinds}
+    return [_flag(name, kind, SCHEDULE_WORDS[name], RANKS) for name, kind in kinds.items()]
 
 
 def recipe_settings(given: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,7 +83,7 @@ def recipe_settings(given: Mapping[str, Any], before: Mapping[str, Any]) -> dict
     Parameters
     ----------
     given
-        Values of the flags by name; None: not given.
+        Values of the flags by name; None: not given. Single settings go before those of a size.
     before
         What a config says: the options of a schedule that are given change its schedule.
 
@@ -74,25 +97,24 @@ def recipe_settings(given: Mapping[str, Any], before: Mapping[str, Any]) -> dict
     >>> recipe_settings({"lengths": "64,128", "schedule": "uniform", "ratio": 0.25}, {})
     {'lengths': [64, 128], 'schedule': {'name': 'Uniform', 'ratio': 0.25}}
     """
-    kinds = get_type_hints(Recipe) | {name: get_type_hints(owner)[name] for name, owner in SCHEDULE_OPTIONS.items()}
-    kinds["schedule"] = Literal[tuple(SCHEDULES)]
+    kinds = setting_kinds() | {name: get_type_hints(owner)[name] for name, owner in SCHEDULE_OPTIONS.items()}
+    kinds |= {"schedule": Literal[tuple(SCHEDULES)], "size": Literal[tuple(SIZES)]}
     typed = {name: _read(name, kinds[name], value) for name, value in given.items() if value is not None}
     options = {name: typed.pop(name) for name in SCHEDULE_OPTIONS if name in typed}
     if options or "schedule" in typed:
         typed["schedule"] = _schedule(typed.get("schedule"), options, before.get("schedule"))
-    return typed
+    return SIZES.get(typed.pop("size", ""), {}) | typed
 
 
 def described(documented: type) -> dict[str, str]:
     """Say what each attribute or parameter of a class is, after its docstring.
 
-    Where one entry describes several names, each gets its own part if there are as many parts as names; else the
-    first gets it all, and the others a word where to look; a short one is told to all.
+    An entry of several names has as many parts, with semicolons between; what stands before a colon holds for all.
 
     Examples
     --------
-    >>> described(Recipe)["num_heads"]
-    'Heads.'
+    >>> described(GROUPS["model"])["num_heads"]
+    'Attention heads.'
     """
     text = inspect.getdoc(documented) or ""
     section = re.search(r"^(?:Attributes|Parameters)\n-+\n(.*?)(?=^\S[^\n]*\n-+\n|\Z)", text, re.DOTALL | re.MULTILINE)
@@ -109,18 +131,12 @@ def _parts(names: list[str], description: str) -> list[str]:
     """Deal one description out to the names that share it."""
     if len(names) == 1:
         return [description]
-    scope, _, rest = description.rpartition(": ") if re.match(r"\w+: ", description) else ("", "", description)
-    scope += ": " if scope else ""
-    for separator in (r"; ", r", (?:and )?(?![^()]*\))"):
-        parts = re.split(separator, rest.rstrip("."))
-        if len(parts) == len(names) and ". " not in rest:
-            return [f"{scope or part[0].upper()}{part if scope else part[1:]}." for part in parts]
-    if len(description) <= _SHORT:
-        return [description] * len(names)
-    return [description, *(f"See {_dashed(names[0])}." for _ in names[1:])]
+    scope, colon, rest = description.partition(": ") if re.match(r"\w+: ", description) else ("", "", description)
+    parts = rest.rstrip(".").split("; ")
+    return [f"{scope}{colon}{part}." if scope else f"{part[0].upper()}{part[1:]}." for part in parts]
 
 
-def _flag(name: str, kind: Any, told: str, panel: str, default: str = "") -> inspect.Parameter:
+def _flag(name: str, kind: Any, told: str, panel: str | None, default: str = "") -> inspect.Parameter:
     kind, metavar = _without_none(kind), None
     if get_origin(kind) is Literal or kind is bool:
         choices: Any = Enum  # mypy knows it with literal names only
@@ -129,6 +145,7 @@ def _flag(name: str, kind: Any, told: str, panel: str, default: str = "") -> ins
         kind, metavar = str, f"{get_args(kind)[0].__name__.upper()},…"
     elif kind not in (int, float, str):
         kind, metavar = str, "NAME=SHARE,…"
+    told = re.sub(r"\b[a-z]+(_[a-z]+)+\b", lambda word: _dashed(word[0]) if word[0] in SETTINGS else word[0], told)
     told += f" Default: {default}." if default else ""
     option = typer.Option(_dashed(name), help=told, rich_help_panel=panel, show_default=False, metavar=metavar)
     annotation = Annotated[kind | None, option]

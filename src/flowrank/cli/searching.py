@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import typer
 
 import flowrank
 from flowrank.cli.console import out
+from flowrank.cli.methods import MethodName, Ranks, Size, refuse_given
 from flowrank.errors import FlowrankError
 from flowrank.files import refuse_existing_in
 
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from flowrank.search.smallest import Stage
 
 SEARCH_LOG = "search.jsonl"
+WITHOUT = "no --max-loss"
 
 
 class MetricName(str, Enum):
@@ -25,22 +30,94 @@ class MetricName(str, Enum):
     MASE = "MASE"
 
 
-class UnitName(str, Enum):
-    """Units by their names."""
+@dataclass(frozen=True)
+class Search:
+    """How the smallest model is searched for; None stands for what was not given."""
 
-    parameters = "parameters"
-    flops = "flops"
-    cache = "cache"
-    latency = "latency"
+    panel: ClassVar[str | None] = "Search for the smallest model (with --max-loss)"
+
+    metric: Annotated[
+        MetricName | None, typer.Option(help="Metric that --max-loss limits: WQL or MASE. Default: WQL.")
+    ] = None
+    steps: Annotated[
+        int | None,
+        typer.Option("--heal-steps", help="Training steps with which each smaller model is healed. Default: 0, none."),
+    ] = None
+    horizon: Annotated[
+        int | None, typer.Option(help="Number of steps ahead in the forecasts that are compared. Default: 24.")
+    ] = None
+    validation_series: Annotated[
+        int | None,
+        typer.Option(help="Largest number of series of each kind on which models are compared. Default: 2048."),
+    ] = None
+    also_synthetic: Annotated[
+        bool,
+        typer.Option(
+            "--also-synthetic", help="With --series: calibrate and compare on synthetic series as well as on those."
+        ),
+    ] = False
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--work",
+            help="Folder for the log and the intermediate models; an interrupted search continues from it. "
+            "Default: OUT.search, removed at the end.",
+        ),
+    ] = None
+
+    def refuse(self) -> None:
+        """Refuse what was given, as there is no search.
+
+        Raises
+        ------
+        FlowrankError
+            If an option of the search was given.
+        """
+        for option, value in (
+            ("--metric", self.metric),
+            ("--heal-steps", self.steps),
+            ("--horizon", self.horizon),
+            ("--validation-series", self.validation_series),
+            ("--also-synthetic", self.also_synthetic or None),
+            ("--work", self.folder),
+        ):
+            refuse_given("--max-loss", option, value, None)
+
+    def settings(self) -> dict[str, Any]:
+        """Give the arguments of `flowrank.smallest` that were given."""
+        given = {
+            "steps": self.steps,
+            "horizon": self.horizon,
+            "validation_series": self.validation_series,
+            "also_synthetic": self.also_synthetic or None,
+        }
+        return {name: value for name, value in given.items() if value is not None}
 
 
-def tolerated(max_loss: str, metric: MetricName | None, unit: UnitName) -> flowrank.Tolerance:
-    """The tolerance as it was typed."""
-    return flowrank.Tolerance(parse_share(max_loss), metric="WQL" if metric is None else metric.value, unit=unit.value)
+def tolerated(size: Size, ranks: Ranks, search: Search) -> flowrank.Tolerance:
+    """Give the tolerance as it was typed.
+
+    Raises
+    ------
+    FlowrankError
+        If it is not a share, or an option was given that means nothing in a search.
+    """
+    assert size.max_loss is not None
+    refuse_given(WITHOUT, "--allocation", ranks.allocation, Ranks.allocation)
+    refuse_given(WITHOUT, "--method", size.method, MethodName.joint, MethodName.whole)
+    for option, given, default in (
+        ("--ratio", size.ratio, Size.ratio),
+        ("--alpha", ranks.alpha, Ranks.alpha),
+        ("--per-head", ranks.per_head, Ranks.per_head),
+        ("--rounds", ranks.rounds, Ranks.rounds),
+    ):
+        refuse_given(WITHOUT, option, given, default)
+    metric = search.metric or MetricName.WQL
+    return flowrank.Tolerance(parse_share(size.max_loss), metric=metric.value, unit=size.unit.value)
 
 
 def work_folder(given: Path | None, output: Path) -> Path:
-    """Where a search keeps what it has found: the given folder, else one beside the output.
+    """Where a search keeps what it has found: the given folder, else one next to the output.
 
     Raises
     ------
@@ -91,7 +168,7 @@ def searched(parent: Any, tolerance: flowrank.Tolerance, work: Path, *, keep: bo
             "--max-loss",
             expected="a tolerance that a smaller model meets",
             found=f"{tolerance.max_loss:.4g}, which none does that was tried",
-            todo="allow more, heal longer (--heal-steps), or judge on more series (--validation-series)",
+            todo="allow more, heal longer (--heal-steps), or compare on more series (--validation-series)",
         )
     return child
 

@@ -15,3 +15,6 @@ BUILT_IN = (
     "flowrank.families.vit:Vit",
 )
 """Where their classes are, in the order in which a model is offered to them."""
+
+TRAINED = ("bolt", "t5")
+"""What recipes call those of them whose models can be trained; the first one is a recipe's default."""

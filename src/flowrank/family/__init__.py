@@ -19,13 +19,17 @@ from flowrank.family.registry import (
     family_of_model,
     register,
     trained_families,
+    training_keys,
+    training_of,
     unregister,
 )
+from flowrank.family.sizes import SIZES
 from flowrank.family.training import Training
 
 __all__ = [
     "DEFAULT",
     "MODEL_FILES",
+    "SIZES",
     "Checkpoint",
     "Family",
     "FlowrankPipeline",
@@ -51,5 +55,7 @@ __all__ = [
     "tensor_digest",
     "token_objective",
     "trained_families",
+    "training_keys",
+    "training_of",
     "unregister",
 ]

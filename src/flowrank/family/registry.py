@@ -22,6 +22,7 @@ from transformers import PreTrainedConfig
 from flowrank.anatomy import Anatomy
 from flowrank.errors import FlowrankError
 from flowrank.family.protocol import Family
+from flowrank.family.training import Training
 from flowrank.nn.config import NarrowConfig
 
 ENTRY_POINTS = "flowrank.families"
@@ -68,6 +69,20 @@ def _installed() -> tuple[type[Family], ...]:
 def trained_families() -> dict[str, type[Family]]:
     """Families whose models can be trained, by what a recipe calls them; the first one is a recipe's default."""
     return {family.training.key: family for family in families() if family.training is not None}
+
+
+def training_of(key: str) -> Training:
+    """How models of a family are trained, by what a recipe calls it."""
+    training = trained_families()[key].training
+    assert training is not None
+    return training
+
+
+def training_keys() -> tuple[str, ...]:
+    """What recipes call families, without loading flowrank's own."""
+    own = tuple(import_module(_BUILT_IN).TRAINED)
+    added = [*_added, *(point.load() for point in entry_points(group=ENTRY_POINTS))]
+    return (*own, *(family.training.key for family in added if family.training is not None))
 
 
 def family_of(pipeline: Any) -> Family:

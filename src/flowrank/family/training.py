@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -30,6 +31,8 @@ class Training(ABC):
         Of pretraining: peak rate of AdamW for what Muon leaves to it.
     has_tokens
         Whether its models have a vocabulary of values.
+    label
+        Which of the tensors of a batch holds what comes.
     """
 
     key: ClassVar[str]
@@ -39,6 +42,7 @@ class Training(ABC):
     rates: ClassVar[tuple[float, float]]
     adamw_rate: ClassVar[float]
     has_tokens: ClassVar[bool] = False
+    label: ClassVar[str] = "target"
 
     @abstractmethod
     def config(self, recipe: Any) -> PreTrainedConfig:
@@ -63,6 +67,13 @@ class Training(ABC):
     @abstractmethod
     def grow(self, model: PreTrainedModel, donor: PreTrainedModel) -> None:
         """Overwrite the weights of a model so that it computes what a narrower one does."""
+
+    def translate(self, raw: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """Settings of other people's training configs in terms of a recipe's, and notes on those without effect.
+
+        ``defaults`` are a recipe's own settings. What is a recipe's already stays as it is.
+        """
+        return dict(raw), []
 
     def reuse_embedding(self, model: PreTrainedModel, donor: PreTrainedModel, source: str) -> None:
         """Take the token embedding of another model."""

@@ -56,7 +56,7 @@ def adopted(recipe: Recipe, pipeline: Pipeline) -> Recipe:
     context, horizon = shape["context_length"], shape["prediction_length"]
     return replace(
         recipe,
-        family=family.training.key,  # type: ignore[arg-type]
+        family=family.training.key,
         horizons=tuple(length for length in recipe.horizons if length <= horizon),
         lengths=tuple(length for length in recipe.lengths if length <= context) or (context,),
         **shape,

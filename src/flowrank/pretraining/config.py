@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 from flowrank.errors import FlowrankError
-from flowrank.pretraining.chronos_config import translate
-from flowrank.pretraining.recipe import Recipe
+from flowrank.family import training_keys, training_of
+from flowrank.pretraining.recipe import Recipe, setting_kinds
+from flowrank.pretraining.settings import Data
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +72,11 @@ def read_settings(path: str | Path) -> tuple[dict[str, Any], list[str]]:
         raise FlowrankError("config", expected="YAML", found=f"{str(path)!r}{where}: {problem}") from error
     if not isinstance(raw, Mapping) or not all(isinstance(key, str) for key in raw):
         raise FlowrankError("config", expected="lines of the form key: value", found=f"{str(path)!r} without them")
-    return translate(raw)
+    settings, notes = dict(raw), list[str]()
+    for key in training_keys():
+        settings, more = training_of(key).translate(settings, Recipe(max_steps=1).to_dict())
+        notes += more
+    return settings, notes
 
 
 def recipe_of(settings: Mapping[str, Any], **overrides: Any) -> Recipe:
@@ -90,7 +95,7 @@ def recipe_of(settings: Mapping[str, Any], **overrides: Any) -> Recipe:
     (32, 64, 96, 100)
     """
     merged = {**settings, **overrides}
-    kinds = get_type_hints(Recipe)
+    kinds = setting_kinds()
     merged = {name: _of_kind(name, kinds.get(name), value) for name, value in merged.items()}
     optional = {name for name, kind in kinds.items() if type(None) in get_args(kind)}
     merged = {
@@ -99,7 +104,7 @@ def recipe_of(settings: Mapping[str, Any], **overrides: Any) -> Recipe:
     chosen = "lengths" in overrides or ("lengths" in settings and "context_length" not in overrides)
     longest = merged.get("context_length")
     if not chosen and isinstance(longest, int):
-        known = merged.get("lengths", Recipe.lengths)
+        known = merged.get("lengths", Data.lengths)
         merged["lengths"] = (*(length for length in known if length < longest), longest)
     return Recipe.from_dict(merged)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from flowrank.errors import FlowrankError
+from flowrank.family import training_of
 from flowrank.pretraining.recipe import Recipe
 from flowrank.pretraining.store import SeriesStore
 from flowrank.synthetic.mixture import SHORTEST, Mixture
@@ -60,9 +61,7 @@ class Windows(Dataset):
         self.recipe, self.batches, self.stream, self.stores = recipe, batches, stream, stores
         self.batches_per_step = batches_per_step
         self.mixture = Mixture(recipe.shares)
-        training = trained_families()[recipe.family].training
-        assert training is not None
-        self.training = training
+        self.training = training_of(recipe.family)
         weights = np.array(recipe.lengths, dtype=float) ** -recipe.length_exponent
         self._weights = weights / weights.sum()
         self._latest: tuple[int, dict[str, Tensor]] | None = None

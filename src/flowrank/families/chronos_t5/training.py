@@ -29,10 +29,11 @@ class T5Training(T5StackTraining):
     rates = (3e-3, 5e-3)
     adamw_rate = 1e-2  # few token embeddings get a gradient at a step
     has_tokens = True
+    label = "labels"
 
     def config(self, recipe: Any) -> PreTrainedConfig:
         """Config of the dense model of a recipe."""
-        return self.t5_config(recipe, recipe.n_tokens, settings(recipe), "ChronosPipeline")
+        return self.t5_config(recipe, recipe.n_tokens, settings_of(recipe), "ChronosPipeline")
 
     @torch.no_grad()
     def initialise(self, model: PreTrainedModel, recipe: Any) -> None:
@@ -62,6 +63,12 @@ class T5Training(T5StackTraining):
         """Divergence from the parent's tokens, and cross-entropy of the true ones."""
         return TokenObjective(parent, distillation=distillation, truth=truth)
 
+    def translate(self, raw: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """Those of chronos-forecasting and of TSFM-Compression."""
+        from flowrank.families.chronos_t5.training_configs import translate
+
+        return translate(raw, defaults)
+
     @torch.no_grad()
     def reuse_embedding(self, model: PreTrainedModel, donor: PreTrainedModel, source: str) -> None:
         """Take the token embedding of another model."""
@@ -80,7 +87,7 @@ class T5Training(T5StackTraining):
 _READ = ("context_length", "prediction_length", "n_tokens", "use_eos_token", "tokenizer_limit")
 
 
-class _Fields:
+class FixedFields:
     """Some fields of a recipe."""
 
     def __init__(self, fields: tuple[tuple[str, Any], ...]) -> None:
@@ -89,10 +96,10 @@ class _Fields:
 
 @cache
 def _tokenizer(fields: tuple[tuple[str, Any], ...]) -> Any:
-    return ChronosConfig(**settings(_Fields(fields))).create_tokenizer()
+    return ChronosConfig(**settings_of(FixedFields(fields))).create_tokenizer()
 
 
-def settings(recipe: Any) -> dict[str, Any]:
+def settings_of(recipe: Any) -> dict[str, Any]:
     """What chronos-forecasting keeps in the config of a Chronos-T5 model: its tokenizer and how it samples."""
     return {
         "tokenizer_class": "MeanScaleUniformBins",

@@ -9,11 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flowrank.compression import FlowOfRanks
 from flowrank.errors import FlowrankError
-from flowrank.families.chronos_t5.training import settings as t5_settings
-from flowrank.pretraining.recipe import Recipe
-from flowrank.pretraining.schedule import schedule_to
+from flowrank.families.chronos_t5.training import FixedFields, settings_of
+from flowrank.family import SIZES
 
 MARKS = ("model_id", "base_tilde_d", "tokenizer_class")
 """A config with one of these keys is theirs: what it leaves out has their default, not ours."""
@@ -37,15 +35,6 @@ DEFAULTS: dict[str, Any] = {
     "max_missing_prop": 0.9,
 }
 
-SHAPES: dict[str, tuple[int, int, int, int, int]] = {
-    "tiny": (256, 64, 1024, 4, 4),
-    "mini": (384, 64, 1536, 8, 4),
-    "small": (512, 64, 2048, 8, 6),
-    "base": (768, 64, 3072, 12, 12),
-    "large": (1024, 64, 4096, 16, 24),
-}
-"""d_model, d_kv, d_ff, num_heads and num_layers of google/t5-efficient-… and amazon/chronos-t5-…"""
-
 NO_EFFECT = {
     "shuffle_buffer_length": "series are drawn in random order already",
     "tf32": "precision says how to compute",
@@ -59,7 +48,7 @@ _BASE_TILDE_D, _BETA = 8, 0  # what TSFM-Compression takes where only the other 
 _UNSAID = {"dropout_rate": 0.1, "initializer_factor": 0.05, "output_scale": 1.0}  # of their T5 models; no key says so
 
 
-def translate(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def translate(raw: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Give plain values by key of `Recipe`, and a note on every key that has no effect here, with the reason.
 
     Keys of a recipe go before what keys of theirs mean. Unknown keys stay: a recipe refuses them.
@@ -72,7 +61,8 @@ def translate(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     Examples
     --------
     >>> raw = {"model_id": "google/t5-efficient-mini", "random_init": True, "tie_embeddings": True, "tf32": True}
-    >>> settings, notes = translate({**raw, "base_tilde_d": 3, "beta": 0.27})
+    >>> from flowrank.pretraining import Recipe
+    >>> settings, notes = translate({**raw, "base_tilde_d": 3, "beta": 0.27}, Recipe(max_steps=1).to_dict())
     >>> settings["d_model"], settings["optim"], settings["schedule"]
     (384, 'adamw', {'name': 'FlowOfRanks', 'd0': 3, 'alpha': 0.27, 'rounding': 'power_of_two'})
     >>> notes[:1]
@@ -82,8 +72,8 @@ def translate(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     given = {key: value for key, value in raw.items() if value is not None or key in ("max_steps", "minutes")}
     settings = {**DEFAULTS, **given} if theirs else given
     notes: list[str] = []
-    _drop(settings, notes)
-    _data(settings, notes, theirs)
+    _drop(settings, notes, defaults)
+    _data(settings, notes, theirs, defaults)
     _optimisation(settings, theirs)
     _tokens(settings, notes)
     _weights(settings, notes, theirs)
@@ -91,9 +81,9 @@ def translate(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return settings, notes
 
 
-def _drop(settings: dict[str, Any], notes: list[str]) -> None:
+def _drop(settings: dict[str, Any], notes: list[str], defaults: Mapping[str, Any]) -> None:
     """Take out what has no effect, and what is as they say in every model here."""
-    fixed = t5_settings(Recipe(family="t5", max_steps=1))
+    fixed = settings_of(FixedFields(tuple(defaults.items())))
     for key, reason in NO_EFFECT.items():
         if settings.pop(key, None) is not None:
             notes.append(f"{key} has no effect: {reason}")
@@ -112,7 +102,7 @@ def _drop(settings: dict[str, Any], notes: list[str]) -> None:
         )
 
 
-def _data(settings: dict[str, Any], notes: list[str], theirs: bool) -> None:
+def _data(settings: dict[str, Any], notes: list[str], theirs: bool, defaults: Mapping[str, Any]) -> None:
     for key in ("training_data_paths", "probability", "tokenizer_kwargs"):
         if isinstance(settings.get(key), str):  # their script takes Python's notation too
             with contextlib.suppress(ValueError, SyntaxError):
@@ -121,11 +111,11 @@ def _data(settings: dict[str, Any], notes: list[str], theirs: bool) -> None:
     if theirs and isinstance(shares, list) and all(isinstance(one, int | float) for one in shares) and sum(shares) > 0:
         settings["probability"] = [share / sum(shares) for share in shares]
     least = settings.pop("min_past", None)
-    longest = settings.get("context_length", Recipe.context_length)
+    longest = settings.get("context_length", defaults["context_length"])
     if least is not None and "lengths" in settings:
         notes.append("min_past has no effect: lengths says how long contexts are")
     elif isinstance(least, int) and isinstance(longest, int):
-        settings["lengths"] = [*(length for length in Recipe.lengths if least <= length < longest), longest]
+        settings["lengths"] = [*(length for length in defaults["lengths"] if least <= length < longest), longest]
         notes.append(f"min_past={least}: contexts have {settings['lengths']} values, one length a batch")
 
 
@@ -195,11 +185,11 @@ def _weights(settings: dict[str, Any], notes: list[str], theirs: bool) -> None:
     if known is None and not set(names) <= set(settings):
         raise FlowrankError(
             "model_id",
-            expected=f"google/t5-efficient- or amazon/chronos-t5- with one of {', '.join(SHAPES)}",
+            expected=f"google/t5-efficient- or amazon/chronos-t5- with one of {', '.join(SIZES)}",
             found=repr(model),
             todo=f"or give {', '.join(names)}",
         )
-    shape = dict(zip(names, SHAPES[known.group(1)], strict=True)) if known else {}
+    shape = SIZES[known.group(1)] if known else {}
     for key, value in {**shape, **(_UNSAID if settings["family"] == "t5" else {})}.items():
         settings.setdefault(key, value)
 
@@ -210,4 +200,4 @@ def _ranks(settings: dict[str, Any]) -> None:
     if "schedule" in settings:
         raise FlowrankError("schedule", expected="it or base_tilde_d and beta, not both", found="both")
     d0, alpha = settings.pop("base_tilde_d", _BASE_TILDE_D), settings.pop("beta", _BETA)
-    settings["schedule"] = schedule_to(FlowOfRanks(d0=d0, alpha=alpha, rounding="power_of_two"))
+    settings["schedule"] = {"name": "FlowOfRanks", "d0": d0, "alpha": alpha, "rounding": "power_of_two"}
