@@ -474,7 +474,7 @@ def test_axes():
     assert svg.Axis.over([]).low < svg.Axis.over([]).high
     assert svg.Axis.over([0.0], zero=True).high == 1.0
     wide = svg.Axis.over([1e-9, 1.0], log=True)
-    assert wide.label(0) == "10⁻⁹" or wide.label(0).startswith("10⁻")
+    assert (wide.label(0), wide.label(len(wide.ticks) - 1)) == ("10⁻⁸", "1")
     assert wide.share(0.0) < 0
     assert svg.Axis(0, 1, [2e6, 5e4, 3e9, 2e13]).label(0) == "2M"
     assert [svg.Axis(0, 1, [2e6, 5e4, 3e9, 2e13]).label(i) for i in (1, 2, 3)] == ["50k", "3G", "2e+13"]

@@ -76,7 +76,7 @@ def test_loss_falls_and_both_stay_as_they_are(child, parent):
     account = told(healed)
     assert account["loss_after"] < 0.98 * account["loss_before"]
     assert (account["steps"], account["series"]) == (30, 240)
-    assert account["child"]["sha256"], account["parent"]["sha256"] == before
+    assert (account["child"]["sha256"], account["parent"]["sha256"]) == before
     assert (weights(child), weights(parent)) == before
     assert json.dumps(child.recipe) == recipe
     assert weights(healed) != weights(child)
