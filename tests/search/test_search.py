@@ -16,11 +16,13 @@ import torch
 
 import flowrank
 from flowrank import Budget, FlowrankError, Tolerance, WholeModel
+from flowrank.healing import checkpoints
 from flowrank.models import tensor_digest
 from flowrank.search import SEARCH_LOG, Judge
 from flowrank.search.judge import Verdict, _Group, _ratio, evenly
 from flowrank.search.smallest import Stage, _next, read_stages
 from flowrank.series import Series
+from tests.conftest import make_bolt
 
 QUICK = {"steps": 4, "calibration_series": 24, "validation_series": 48, "horizon": 8}
 ROOMY = Tolerance(0.5, confidence=0.5)
@@ -114,64 +116,74 @@ def test_where_nothing_smaller_holds_the_parent_comes_back(bolt_folder, monkeypa
     assert [stage.ratio for stage in seen] == pytest.approx([0.6**0.5**number for number in range(4)])
 
 
+OPTIONS = {"steps": 45, "calibration_series": 24, "validation_series": 48, "horizon": 8}
 SCRIPT = """
-import os, signal, sys, torch
+import json, os, signal, sys, torch
 import flowrank
 from flowrank import Tolerance
-from flowrank.healing import checkpoints
 from flowrank.search.smallest import _Search
 torch.set_num_threads(1)
-where, after = sys.argv[3], int(sys.argv[4])
-done = 0
-def counted(function):
-    def wrapper(*args, **kwargs):
-        global done
-        done += 1
-        if done == after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-    return wrapper
-if where == "search":
-    _Search._stage = counted(_Search._stage)
-else:
-    checkpoints.Folder.save = counted(checkpoints.Folder.save)
+def killed(self, number, start, ratio, stage=_Search._stage):
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return stage(self, number, start, ratio)
+_Search._stage = killed
 sys.modules["flowrank.search.smallest"]._PRECISION = 2.0
-flowrank.smallest(
-    flowrank.load(sys.argv[1]), Tolerance(0.02, confidence=0.5), folder=sys.argv[2],
-    steps=45, calibration_series=24, validation_series=48, horizon=8)
+tolerance = Tolerance(0.0, confidence=0.5)
+flowrank.smallest(flowrank.load(sys.argv[1]), tolerance, folder=sys.argv[2], **json.loads(sys.argv[3]))
 """
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def one_layer(tmp_path_factory):
+    return make_bolt(tmp_path_factory.mktemp("search") / "bolt", num_layers=1, seed=1)
 
 
 def searched(model, folder):
     """What the script does, here."""
-    options = {"steps": 45, "calibration_series": 24, "validation_series": 48, "horizon": 8}
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(import_module("flowrank.search.smallest"), "_PRECISION", 2.0)  # the last bisections left out
-        return flowrank.smallest(flowrank.load(model), Tolerance(0.02, confidence=0.5), folder=folder, **options)
+        return flowrank.smallest(flowrank.load(model), Tolerance(0.0, confidence=0.5), folder=folder, **OPTIONS)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(bolt_folder, tmp_path_factory):
+def undisturbed(one_layer, tmp_path_factory):
     """A search that nothing stopped, and its stages."""
     folder = tmp_path_factory.mktemp("search") / "whole"
-    return searched(bolt_folder, folder), read_stages(folder / SEARCH_LOG)
+    return searched(one_layer, folder), read_stages(folder / SEARCH_LOG)
 
 
-@pytest.mark.parametrize(("where", "after"), [("search", 2), ("healing", 2)])
-def test_a_search_that_was_killed_goes_on_to_the_same_model(undisturbed, bolt_folder, tmp_path, where, after):
-    command = [sys.executable, "-c", SCRIPT, str(bolt_folder), str(tmp_path / "cut"), where, str(after)]
-    killed = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+@pytest.mark.parametrize("where", ["between stages", "in a healing"])
+def test_a_search_that_was_cut_off_goes_on_to_the_same_model(undisturbed, one_layer, tmp_path, where):
     whole, stages = undisturbed
-    known = read_stages(tmp_path / "cut" / SEARCH_LOG)
-    assert 1 <= len(known) < len(stages)
-    found = searched(bolt_folder, tmp_path / "cut")
-    assert tensor_digest(found.inner_model) == tensor_digest(whole.inner_model)
-    timeless = [
-        [replace(stage, seconds=0.0) for stage in each] for each in (stages, read_stages(tmp_path / "cut" / SEARCH_LOG))
-    ]
-    assert timeless[0] == timeless[1]
     assert any(stage.healed for stage in stages)
+    if where == "between stages":
+        command = [sys.executable, "-c", SCRIPT, str(one_layer), str(tmp_path / "cut"), json.dumps(OPTIONS)]
+        killed = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert len(read_stages(tmp_path / "cut" / SEARCH_LOG)) == 1
+    else:
+        save, saved = checkpoints.Folder.save, []
+
+        def stopping(self, *arguments, **options):
+            save(self, *arguments, **options)
+            saved.append(self)
+            raise Stopped
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(checkpoints.Folder, "save", stopping)
+            with pytest.raises(Stopped):
+                searched(one_layer, tmp_path / "cut")
+        assert len(saved) == 1
+        assert list((tmp_path / "cut").glob("healing-*/state.json"))
+    found = searched(one_layer, tmp_path / "cut")
+    assert tensor_digest(found.inner_model) == tensor_digest(whole.inner_model)
+    again = read_stages(tmp_path / "cut" / SEARCH_LOG)
+    assert [replace(one, seconds=0.0) for one in again] == [replace(one, seconds=0.0) for one in stages]
 
 
 def test_a_half_written_line_is_done_again(tmp_path):
