@@ -217,8 +217,9 @@ def test_a_changed_weight_changes_the_forecast(series):
     torch.testing.assert_close(after, stock.predict(series, top_k=1))
 
 
-def test_half_precision_is_as_close_as_the_stock_models(series):
+def test_half_precision_is_as_close_as_the_stock_models():
     pipeline = random_t5()
+    series = list(torch.randn(64, 64, generator=torch.Generator().manual_seed(0)))
     tokens, mask, _ = pipeline.tokenizer.context_input_transform(pad_left(series, torch.device("cpu")))
     start = torch.zeros(len(series), 1, dtype=torch.long)
     inputs = {"input_ids": tokens, "attention_mask": mask, "decoder_input_ids": start}
@@ -228,7 +229,8 @@ def test_half_precision_is_as_close_as_the_stock_models(series):
         stock = half(**inputs).logits[:, 0]
         found = T5Engine(half).decoder(tokens, mask, paths=1, steps=1).first(start[:, 0])
     assert found.dtype == torch.bfloat16
-    assert relative_gap(found.float(), expected) < 1.5 * relative_gap(stock.float(), expected)
+    errors = [float((one.float() - expected).square().mean()) for one in (found, stock)]
+    assert 0 < errors[0] < 1.2 * errors[1]  # the largest error is a matter of luck, and of the processor
     assert pipeline.path == "exact"
     assert torch.isfinite(pipeline.predict(series)).all()
 
