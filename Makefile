@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/flowrank demo --output $(OUTPUT) --overwrite
 
 test: $(VENV)/.installed lint
-	$(BIN)/python -m pytest -n 2 --cov=flowrank --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov=flowrank --cov-report=term --cov-fail-under=90
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

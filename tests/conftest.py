@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -98,28 +100,43 @@ def folder(request, bolt_folder, t5_folder):
     return bolt_folder if request.param == "bolt" else t5_folder
 
 
+@pytest.fixture(scope="session")
+def opened():
+    """Open a model once, and give a copy of it each time: every test may change its own."""
+    kept = {}
+
+    def copy_of(load, folder):
+        if (load, folder) not in kept:
+            kept[load, folder] = load(folder)
+        return copy.deepcopy(kept[load, folder])
+
+    return copy_of
+
+
 @pytest.fixture
-def pipeline(folder):
-    """A freshly loaded pipeline of each family in turn."""
+def pipeline(opened, folder):
+    """A pipeline of each family in turn."""
     import flowrank
 
-    return flowrank.load(folder)
+    return opened(flowrank.load, folder)
 
 
 @pytest.fixture
-def bolt(bolt_folder):
+def bolt(opened, bolt_folder):
     """A Chronos-Bolt pipeline of chronos-forecasting itself."""
-    from chronos import BaseChronosPipeline
-
-    return BaseChronosPipeline.from_pretrained(bolt_folder)
+    return opened(_stock, bolt_folder)
 
 
 @pytest.fixture
-def t5(t5_folder):
+def t5(opened, t5_folder):
     """A Chronos-T5 pipeline of chronos-forecasting itself."""
+    return opened(_stock, t5_folder)
+
+
+def _stock(folder):
     from chronos import BaseChronosPipeline
 
-    return BaseChronosPipeline.from_pretrained(t5_folder)
+    return BaseChronosPipeline.from_pretrained(folder)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -109,14 +110,19 @@ MODELS = {
 }
 
 
+@pytest.fixture(scope="module", params=MODELS)
+def made(request, tmp_path_factory):
+    """A pipeline of each kind."""
+    return MODELS[request.param](tmp_path_factory.mktemp("cost") / "model")
+
+
 @pytest.mark.filterwarnings("ignore:We recommend", "ignore:prediction_length")
-@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
 @pytest.mark.parametrize("engine", ["exact", "stock"])
 @pytest.mark.parametrize(
     "workload", [Workload(3, 24, 16, 4), Workload(2, 40, 20, 3), Workload(1, 8, 1, 1), Workload(2, 60, 5, 1)], ids=str
 )
-def test_operations_are_those_that_torch_counts(make, engine, workload, tmp_path):
-    pipeline = make(tmp_path / "model")
+def test_operations_are_those_that_torch_counts(made, engine, workload):
+    pipeline = copy.deepcopy(made)
     pipeline.engine = engine
     pipeline.inner_model.set_attn_implementation("eager")  # torch does not count its fused kernels on a CPU
     samples = {"num_samples": workload.num_samples} if hasattr(pipeline, "tokenizer") else {}

@@ -28,9 +28,9 @@ from tests.test_files import tree
 class TestCompress:
     @pytest.mark.parametrize("method", ["joint", "input", "weight"])
     @pytest.mark.parametrize("allocation", ["uniform", "budget", "flow", "epsilon"])
-    def test_every_method_and_allocation(self, folder, here, capsys, method, allocation):
+    def test_every_method_and_allocation(self, bolt_folder, here, capsys, method, allocation):
         arguments = ("--method", method, "--ratio", "0.4", "--allocation", allocation, "--seed", "3")
-        assert quietly("compress", folder, "child", *arguments, *SMALL) == 0
+        assert quietly("compress", bolt_folder, "child", *arguments, *SMALL) == 0
         child = flowrank.load("./child")
         value = {"joint": JointHeads, "input": InputSVD, "weight": WeightSVD}[method](
             {
@@ -40,7 +40,7 @@ class TestCompress:
                 "epsilon": Epsilon(ratio=0.4),
             }[allocation]
         )
-        expected = flowrank.compress(flowrank.load(folder), value, seed=3, **FEW)
+        expected = flowrank.compress(flowrank.load(bolt_folder), value, seed=3, **FEW)
         assert tensor_digest(child.inner_model) == tensor_digest(expected.inner_model)
         assert child.recipe == expected.recipe
         before, after = expected.recipe["parameters"]["attention_parent"], attention_parameters(child.inner_model)
@@ -50,15 +50,22 @@ class TestCompress:
         assert f"{after:,}" in printed
         assert f"{after / before:.1%}" in printed
 
-    def test_per_head_and_alpha(self, folder, here):
-        arguments = ("--ratio", "0.3", "--allocation", "flow", "--alpha", "0.1", "--per-head")
-        assert quietly("compress", folder, "child", *arguments, *SMALL) == 0
+    @pytest.mark.parametrize(
+        ("arguments", "method"),
+        [
+            (("--per-head",), JointHeads(Budget(0.3), per_head=True)),
+            (("--allocation", "flow", "--alpha", "0.1"), JointHeads(FlowOfRanks(ratio=0.3, alpha=0.1))),
+        ],
+        ids=["per head", "alpha"],
+    )
+    def test_per_head_and_alpha(self, bolt_folder, here, arguments, method):
+        assert quietly("compress", bolt_folder, "child", "--ratio", "0.3", *arguments, *SMALL) == 0
         child = flowrank.load("./child")
-        expected = JointHeads(FlowOfRanks(ratio=0.3, alpha=0.1), per_head=True)
-        expected = flowrank.compress(flowrank.load(folder), expected, **FEW)
+        expected = flowrank.compress(flowrank.load(bolt_folder), method, **FEW)
         assert tensor_digest(child.inner_model) == tensor_digest(expected.inner_model)
-        for layer in attention_layers(child.inner_model).values():
-            assert len(set(layer.shape.d_qk)) == 1
+        assert child.recipe == expected.recipe
+        uneven = any(len(set(layer.shape.d_qk)) > 1 for layer in attention_layers(child.inner_model).values())
+        assert uneven == method.per_head
 
     def test_defaults_are_joint_heads_with_a_budget_of_a_quarter(self, bolt_folder, here):
         assert quietly("compress", bolt_folder, "child", *SMALL) == 0

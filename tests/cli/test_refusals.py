@@ -340,8 +340,8 @@ sys.exit(main(sys.argv[1:]))
 
     @pytest.mark.parametrize(
         ("index", "number"),
-        [(0, signal.SIGTERM), (0, signal.SIGINT), (2, signal.SIGTERM)],
-        ids=["compress-SIGTERM", "compress-SIGINT", "forecast-SIGTERM"],
+        [(0, signal.SIGTERM), (2, signal.SIGINT)],
+        ids=["compress-SIGTERM", "forecast-SIGINT"],
     )
     def test_signals(self, bolt_folder, outputs, series, number, index):
         call = [sys.executable, "-c", self.SLOW, *map(str, full_chain(bolt_folder)[index]), "--quiet"]

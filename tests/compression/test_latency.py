@@ -105,6 +105,17 @@ def test_a_model_that_is_small_already_can_be_measured(pipeline, machine):
     assert Latency.measure(small)(config) == pytest.approx(truth(config), rel=0.15)
 
 
+def test_a_budget_of_seconds_is_kept(pipeline, machine, monkeypatch):
+    """By the law that was measured; a budget of parameters would leave more seconds than that."""
+    truth = law(rates_of(pipeline))
+    machine(truth)
+    measure, found = Latency.measure, []
+    monkeypatch.setattr(Latency, "measure", lambda *call: found.append(measure(*call)) or found[-1])
+    child = flowrank.compress(pipeline, WholeModel(Budget(0.8, unit="latency"), rounds=1), **SMALL)
+    [price] = found
+    assert price(child.inner_model.config) <= 0.8 * price(pipeline.inner_model.config)
+
+
 def test_what_was_measured_survives_a_file(pipeline):
     truth = law(rates_of(pipeline))
     assert Latency.from_dict(json.loads(json.dumps(asdict(truth)))) == truth

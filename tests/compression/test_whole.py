@@ -93,8 +93,9 @@ def test_everything_kept_reproduces_the_dense_model(pipeline, allocation, contex
     assert child.inner_model.num_parameters() <= pipeline.inner_model.num_parameters()
 
 
-@pytest.mark.parametrize("allocation", [Budget(0.5), Uniform(0.5)])
-@pytest.mark.parametrize("parts", [("heads", "neurons", "ends"), ALL])
+@pytest.mark.parametrize(
+    ("allocation", "parts"), [(Budget(0.5), ALL), (Uniform(0.5), ("heads", "neurons", "ends"))], ids=str
+)
 def test_children_fit_their_budget_nearly_fully_and_open_again(pipeline, allocation, parts, contexts, tmp_path):
     child = flowrank.compress(pipeline, WholeModel(allocation, parts=parts), **SMALL)
     kept = child.inner_model.num_parameters() / pipeline.inner_model.num_parameters()
@@ -107,16 +108,14 @@ def test_children_fit_their_budget_nearly_fully_and_open_again(pipeline, allocat
 
 
 def test_only_what_competes_changes(pipeline):
-    for parts, attention, mlps in ((("neurons",), False, True), (("heads",), True, False)):
-        child = flowrank.compress(pipeline, WholeModel(Budget(0.85), rounds=1, parts=parts), **SMALL)
-        for name, layer in attention_layers(pipeline.inner_model).items():
-            same = layer.q.weight.shape == attention_layers(child.inner_model)[name].q.weight.shape
-            assert same or attention
-        shapes = [
-            [tuple(p.shape) for p in mlp_layers(model).values() for p in p.parameters()]
-            for model in (pipeline.inner_model, child.inner_model)
-        ]
-        assert (shapes[0] != shapes[1]) == mlps
+    def shapes(model, layers_of) -> list[tuple[int, ...]]:
+        return [tuple(one.shape) for layer in layers_of(model).values() for one in layer.parameters()]
+
+    for parts, changed in (("neurons", mlp_layers), ("heads", attention_layers)):
+        child = flowrank.compress(pipeline, WholeModel(Budget(0.85), rounds=1, parts=(parts,)), **SMALL)
+        for layers_of in (mlp_layers, attention_layers):
+            before, after = (shapes(one.inner_model, layers_of) for one in (pipeline, child))
+            assert (before != after) == (layers_of is changed)
 
 
 def test_a_model_can_shrink_again(pipeline, contexts):
@@ -167,12 +166,9 @@ def test_factors_find_an_exact_low_rank(pipeline, contexts):
     assert relative_gap(outputs(made, contexts), expected) <= 2e-3
 
 
-@pytest.mark.parametrize("unit", ["parameters", "flops", "latency"])
+@pytest.mark.parametrize("unit", ["parameters", "flops"])
 def test_a_budget_is_kept_in_its_own_unit(pipeline, unit):
     child = flowrank.compress(pipeline, WholeModel(Budget(0.8, unit=unit), rounds=1), **SMALL)
-    if unit == "latency":
-        assert child.inner_model.num_parameters() < pipeline.inner_model.num_parameters()
-        return
     price = price_in(unit, pipeline.inner_model)
     assert price(child.inner_model.config) <= 0.8 * price(pipeline.inner_model.config)
 
@@ -189,7 +185,7 @@ def test_a_cache_budget_leaves_the_rest_alone(t5_folder):
 def test_parameters_of_a_config_are_those_of_its_model(pipeline):
     price = price_in("parameters", pipeline.inner_model)
     assert price(pipeline.inner_model.config) == pipeline.inner_model.num_parameters()
-    child = flowrank.compress(pipeline, WholeModel(Budget(0.6), parts=ALL), **SMALL)
+    child = flowrank.compress(pipeline, WholeModel(Budget(0.6), rounds=1, parts=ALL), **SMALL)
     assert price(child.inner_model.config) == child.inner_model.num_parameters()
 
 

@@ -196,12 +196,14 @@ def test_a_series_that_is_not_finite_harms_no_other():
     torch.testing.assert_close(found[1:], expected[1:])
 
 
-def test_half_precision_is_as_close_as_the_stock_models(series):
+def test_half_precision_is_as_close_as_the_stock_models():
+    """By the mean square over many series: of a few, the largest error is a matter of luck, and of the processor."""
     pipeline = random_bolt()
-    expected = pipeline.predict(series[:3])
+    series = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    expected = pipeline.predict(series)
     pipeline.inner_model.to(torch.bfloat16)
-    found, stock = both(pipeline, series[:3])
-    assert relative_gap(found, expected) < 1.5 * relative_gap(stock, expected)
+    found, stock = (float((one - expected).square().mean()) for one in both(pipeline, series))
+    assert 0 < found < 1.2 * stock
 
 
 @pytest.mark.parametrize("length", [10, 400])

@@ -218,8 +218,9 @@ def test_a_changed_weight_changes_the_forecast(series):
     torch.testing.assert_close(after, stock.predict(series, top_k=1))
 
 
-def test_half_precision_is_as_close_as_the_stock_models(series):
+def test_half_precision_is_as_close_as_the_stock_models():
     pipeline = random_t5()
+    series = list(torch.randn(64, 64, generator=torch.Generator().manual_seed(0)))
     tokens, mask, _ = pipeline.tokenizer.context_input_transform(pad_left(series, torch.device("cpu")))
     start = torch.zeros(len(series), 1, dtype=torch.long)
     inputs = {"input_ids": tokens, "attention_mask": mask, "decoder_input_ids": start}
@@ -229,7 +230,8 @@ def test_half_precision_is_as_close_as_the_stock_models(series):
         stock = half(**inputs).logits[:, 0]
         found = T5Engine(half).decoder(tokens, mask, paths=1, steps=1).first(start[:, 0])
     assert found.dtype == torch.bfloat16
-    assert relative_gap(found.float(), expected) < 1.5 * relative_gap(stock.float(), expected)
+    errors = [float((one.float() - expected).square().mean()) for one in (found, stock)]
+    assert 0 < errors[0] < 1.2 * errors[1]  # the largest error is a matter of luck, and of the processor
     assert pipeline.path == "exact"
     assert torch.isfinite(pipeline.predict(series)).all()
 
@@ -295,9 +297,9 @@ def test_an_engine_or_budget_that_is_none_is_refused(name, wrong, t5_folder):
 
 
 def test_num_samples_and_horizon_must_be_counts(series):
-    for wrong in ({"num_samples": 0}, {"prediction_length": 0.5}):
-        with pytest.raises((FlowrankError, TypeError)):
-            random_t5().predict(series, **wrong)
+    for name, wrong in (("num_samples", 0), ("prediction_length", 0.5)):
+        with pytest.raises(FlowrankError, match=f"^{name}: expected a whole number"):
+            random_t5().predict(series, **{name: wrong})
 
 
 def test_saved_and_opened_by_chronos_the_engine_is_the_same(tmp_path, series):

@@ -266,6 +266,7 @@ def test_a_block_is_drawn_at_its_own_width():
     assert float(product.std()) == pytest.approx(128**-0.5, rel=0.1)
 
 
+@pytest.mark.parametrize("small", ["bolt", "t5 both"], indirect=True)
 @pytest.mark.parametrize(
     ("key", "bad"),
     [

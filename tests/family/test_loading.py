@@ -55,36 +55,56 @@ def test_predict_fev_works(pipeline, long_frame, tmp_path):
     assert seconds > 0
 
 
-@pytest.mark.parametrize("method", [JointHeads(Budget(0.3)), WeightSVD(Uniform(0.3))], ids=["joint", "weight"])
-def test_a_fresh_process_forecasts_bit_for_bit_the_same(pipeline, method, contexts, tmp_path):
-    child = flowrank.compress(pipeline, method, calibration_series=8, calibration_points=64)
-    child.save_pretrained(tmp_path / "child")
-    torch.manual_seed(3)
-    np.save(tmp_path / "here.npy", child.predict(contexts).numpy())
+@pytest.fixture(scope="module")
+def children(bolt_folder, t5_folder):
+    """Compressed models of both families and kinds: factors, and heads of widths of their own."""
+    methods = {"joint": JointHeads(Budget(0.3)), "weight": WeightSVD(Uniform(0.3))}
+    return {
+        f"{folder.name} {name}": flowrank.compress(
+            flowrank.load(folder), method, calibration_series=8, calibration_points=64
+        )
+        for folder in (bolt_folder, t5_folder)
+        for name, method in methods.items()
+    }
+
+
+def test_a_fresh_process_forecasts_bit_for_bit_the_same(children, contexts, tmp_path):
+    for name, child in children.items():
+        child.save_pretrained(tmp_path / name)
+        torch.manual_seed(3)
+        np.save(tmp_path / name / "here.npy", child.predict(contexts).numpy())
     script = f"""
+import sys
 import flowrank
 from chronos import BaseChronosPipeline
 import torch, numpy as np
 torch.set_num_threads({torch.get_num_threads()})
-pipeline = BaseChronosPipeline.from_pretrained({str(tmp_path / "child")!r})
 generator = torch.Generator().manual_seed(0)
 series = [torch.randn(n, generator=generator).cumsum(0) for n in (64, 50, 33, 17)]
 series[1][10:20] = torch.nan
-torch.manual_seed(3)
-here = np.load({str(tmp_path / "here.npy")!r})
-assert np.array_equal(pipeline.predict(series).numpy(), here), "different forecasts"
+for folder in sys.argv[1:]:
+    pipeline = BaseChronosPipeline.from_pretrained(folder)
+    torch.manual_seed(3)
+    here = np.load(folder + "/here.npy")
+    assert np.array_equal(pipeline.predict(series).numpy(), here), folder
+    print("the same")
 """
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    command = [sys.executable, "-c", script, *(str(tmp_path / name) for name in children)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == ["the same"] * 4
 
 
-def test_chronos_imported_first_knows_the_models_too(pipeline, tmp_path):
-    flowrank.compress(pipeline, WeightSVD(Uniform(0.5))).save_pretrained(tmp_path / "child")
+def test_chronos_imported_first_knows_the_models_too(children, tmp_path):
+    for name, child in children.items():
+        child.save_pretrained(tmp_path / name)
     script = (
-        "from chronos import BaseChronosPipeline; import flowrank;"
-        f"print(type(BaseChronosPipeline.from_pretrained({str(tmp_path / 'child')!r})).__name__)"
+        "import sys; from chronos import BaseChronosPipeline; import flowrank;"
+        "print(*(type(BaseChronosPipeline.from_pretrained(one)).__name__ for one in sys.argv[1:]))"
     )
-    run = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    assert run.stdout.strip() == type(pipeline).__name__
+    command = [sys.executable, "-c", script, *(str(tmp_path / name) for name in children)]
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert run.stdout.split() == [type(child).__name__ for child in children.values()]
 
 
 def test_import_is_light():

@@ -71,9 +71,8 @@ print(multiplies_exactly(True))
 """
 
 
-@pytest.mark.parametrize("instructions", ["AVX2", "DEFAULT"])
-def test_processors_that_lose_sums_multiply_another_way(instructions):
-    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
+def test_processors_that_lose_sums_multiply_another_way():
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
     done = subprocess.run([sys.executable, "-c", WITHOUT_VNNI], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
