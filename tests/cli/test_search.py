@@ -51,7 +51,7 @@ class TestMaxLoss:
         counts = child.recipe["parameters"]
         for number in (counts["parent"], counts["child"], counts["attention_child"]):
             assert f"{number:,}" in printed
-        for label, key in (("MASE lost", "loss"), ("at most, 90% sure", "upper")):
+        for label, key in (("MASE lost", "loss"), ("at most, with 90% confidence", "upper")):
             line = next(line for line in printed.splitlines() if label in line)
             assert f"{found[key]:+.2%}" in line
 

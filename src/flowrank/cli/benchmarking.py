@@ -90,7 +90,7 @@ def _print_benchmark(result: dict[str, Any]) -> None:
             ratio[f"cache_bytes_{key}"],
             ",",
         )
-    row("floor of this machine, s", parent["floor_s"], child["floor_s"], child["floor_s"] / parent["floor_s"], ".4f")
+    row("roofline of this machine, s", parent["floor_s"], child["floor_s"], child["floor_s"] / parent["floor_s"], ".4f")
     for key in ("min", "median", "max"):
         row(f"latency s, {key}", parent["latency_s"][key], child["latency_s"][key], None, ".4f")
     for key in ("min", "median", "max"):

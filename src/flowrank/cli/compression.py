@@ -50,7 +50,7 @@ def compress(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a smaller model, by its size or by what it may lose, and save it as a Hugging Face folder."""
+    """Make a smaller model, of a given size or a given accuracy, and save it as a Hugging Face folder."""
     from flowrank.family import MODEL_FILES
 
     refuse_existing(output, overwrite=overwrite, argument="OUT", kind="folder", owned=MODEL_FILES)
@@ -90,5 +90,5 @@ def _print(recipe: dict[str, Any], title: str) -> None:
     if "search" in recipe:
         found, tolerance = recipe["search"], recipe["allocation"]
         table.add_row(f"{tolerance['metric']} lost", "", share(found["loss"]), "")
-        table.add_row(f"at most, {tolerance['confidence']:.0%} sure", "", share(found["upper"]), "")
+        table.add_row(f"at most, with {tolerance['confidence']:.0%} confidence", "", share(found["upper"]), "")
     out.print(table)

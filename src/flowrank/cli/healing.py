@@ -76,7 +76,7 @@ def heal(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a compressed model to forecast as its parent does, for some minutes; it never gets worse."""
+    """Train a compressed model to forecast as its parent does, for some minutes; the best model found is kept."""
     from flowrank.family import MODEL_FILES
 
     refuse_existing(output, overwrite=overwrite, argument="OUT", kind="folder", owned=MODEL_FILES)

@@ -16,7 +16,7 @@ def models() -> None:
 
 
 def opened(model: str, device: str, dtype: str, engine: str = "exact") -> Any:
-    """Open a model, after a look whether its device is there."""
+    """Open a model; refuse a device that is not there."""
     import torch
 
     if device != "auto":

@@ -28,7 +28,7 @@ def demo(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run the whole chain on the embedded model and real series that ship with statsmodels."""
+    """Compress, analyze, evaluate, benchmark and report: an embedded model, on real series from statsmodels."""
     from flowrank.demo import run
 
     hush()

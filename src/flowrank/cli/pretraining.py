@@ -44,7 +44,7 @@ def pretrain(
 ) -> None:
     """Train a model from random weights, dense or with narrow heads, on synthetic or your own series.
 
-    A run that was cut off goes on from its last checkpoint when the same command is given again.
+    An interrupted training continues from its last checkpoint when the same command is given again.
     """
     from flowrank.cli.recipe_flags import recipe_settings
     from flowrank.pretraining import pretrain as train
