@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowrank.cost import Machine, Workload
 from flowrank.errors import FlowrankError, check_count
-from flowrank.family.costs import cost
+from flowrank.randomness import seeded
 from flowrank.versions import versions
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def benchmark(
     threads
         CPU threads of torch while measuring; default: as they are. Restored afterwards.
     seed
-        Seed of the series and of the sampling. The global generators are left as they were.
+        Seed of the series and of the sampling, see `flowrank.forecasting.forecast`.
 
     Returns
     -------
@@ -269,15 +269,11 @@ def _paired_seconds(
 
 
 def _call(pipeline: Pipeline, series: torch.Tensor, horizon: int, samples: int, seed: int) -> Callable[[], object]:
-    import torch
-
-    options: dict[str, Any] = {"num_samples": samples} if _samples_paths(pipeline) else {}
-    device = _device(pipeline)
+    paths: dict[str, Any] = {"num_samples": samples} if _samples_paths(pipeline) else {}
 
     def predict() -> object:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            return pipeline.predict(series, prediction_length=horizon, **options)
+        with seeded(pipeline, seed) as options:
+            return pipeline.predict(series, prediction_length=horizon, **paths, **options)
 
     return predict
 

@@ -14,6 +14,7 @@ import pandas as pd
 from flowrank.errors import FlowrankError, check_count
 from flowrank.files import atomic_file, refuse_existing
 from flowrank.progress import progress_bar
+from flowrank.randomness import seeded
 from flowrank.series import Series, read_series
 from flowrank.series.frequency import future_timestamps
 
@@ -146,11 +147,12 @@ def _predict_batch(
     batch = np.full((len(histories), max(map(len, histories))), np.nan)
     for row, (values, _, _) in zip(batch, moderated, strict=True):
         row[len(row) - len(values) :] = values
-    with seeded(pipeline, seed):
+    with seeded(pipeline, int(np.random.SeedSequence(seed).generate_state(1)[0])) as options:
         quantiles, mean = pipeline.predict_quantiles(
             torch.from_numpy(batch).to(torch.float32),
             prediction_length=horizon,
             quantile_levels=levels,
+            **options,
             **predict_kwargs,
         )
     if isinstance(quantiles, list):  # Chronos-2: a tensor (variables, horizon, levels) for each series
@@ -178,30 +180,6 @@ def _moderate(values: np.ndarray, centred: bool) -> tuple[np.ndarray, int, float
         if more:  # float64 leaves no spread below 2⁻⁵³ of the offset: nothing under- or overflows here
             return inner, exponent + more, float(np.ldexp(offset, -more))
     return values, exponent, offset
-
-
-class seeded:
-    """Draw from generators seeded for one batch, and give the global ones back untouched."""
-
-    def __init__(self, pipeline: BaseChronosPipeline, seed: tuple[int, int]) -> None:
-        import torch
-
-        self._device = torch.device(getattr(pipeline.inner_model, "device", "cpu"))
-        self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        indices = [self._device.index or 0] if self._device.type == "cuda" else []
-        self._fork = torch.random.fork_rng(devices=indices)
-
-    def __enter__(self) -> None:
-        import torch
-
-        self._fork.__enter__()
-        torch.default_generator.manual_seed(self._seed)
-        if self._device.type == "cuda":
-            with torch.cuda.device(self._device):
-                torch.cuda.manual_seed(self._seed)
-
-    def __exit__(self, *error: Any) -> None:
-        self._fork.__exit__(*error)
 
 
 def iter_forecasts(
@@ -318,8 +296,10 @@ def forecast(pipeline: BaseChronosPipeline, source: Any, *, horizon: int, **opti
     batch_size
         Series in one pass through the model.
     seed
-        For models that sample. The global generators are left as they are. With the exact engine a series' forecast
-        depends on the seed and on the series, not on its neighbours or the batch size.
+        For models that sample; whole number ≥ 0. With the exact engine a series' forecast depends on the seed and on
+        the series, not on its neighbours, the batch size or what other threads draw. Pipelines that know torch's
+        global generators only, as chronos-forecasting's own do, have them seeded for each batch and then given back;
+        such batches wait for those of other threads.
     id_column, timestamp_column, target, freq
         As in `flowrank.series.read_series`.
     progress

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from flowrank.compression.children import pipeline_of
 from flowrank.errors import AccuracyWarning
-from flowrank.forecasting import DEFAULT_LEVELS, seeded
+from flowrank.forecasting import DEFAULT_LEVELS
+from flowrank.randomness import seeded
 from flowrank.synthetic.mixture import FAMILIES, SHORTEST
 
 MOST_LOST = 0.05
@@ -189,9 +190,9 @@ def _forecast(pipeline: Any, cases: Sequence[_Case], horizon: int) -> _Forecast:
     for row, case in zip(batch, cases, strict=True):
         row[len(row) - len(case.history) :] = case.history
     options = {} if pipeline.forecast_type.name == "QUANTILES" else {"num_samples": _PATHS}
-    with seeded(pipeline, (_STREAM, 0)):
+    with seeded(pipeline, _STREAM) as given:
         quantiles, _ = pipeline.predict_quantiles(
-            torch.from_numpy(batch), prediction_length=horizon, quantile_levels=list(DEFAULT_LEVELS), **options
+            torch.from_numpy(batch), prediction_length=horizon, quantile_levels=list(DEFAULT_LEVELS), **options, **given
         )
     found, levels = quantiles.double().numpy(), np.array(DEFAULT_LEVELS)
     error = np.stack([case.truth for case in cases])[..., None] - found

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from flowrank.errors import check_count
+from flowrank.randomness import seeded
 
 if TYPE_CHECKING:
     from flowrank.pipelines import Pipeline
@@ -39,7 +40,7 @@ def seasonal_probe(
     count, length, horizon
         Series a period, values that the model sees, values that it forecasts.
     seed
-        Of the series, and of sample paths.
+        Of the series, and of sample paths (see `flowrank.forecasting.forecast`).
 
     Returns
     -------
@@ -63,10 +64,9 @@ def seasonal_probe(
     errors = {}
     for period in periods:
         context, truth = _seasonal(check_count(period, "periods", 2), count, length, horizon, seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(pipeline, seed) as options:
             quantiles, _ = pipeline.predict_quantiles(
-                list(torch.from_numpy(context).float()), prediction_length=horizon, quantile_levels=[0.5]
+                list(torch.from_numpy(context).float()), prediction_length=horizon, quantile_levels=[0.5], **options
             )
         forecast = quantiles[..., 0].double().cpu().numpy()
         errors[int(period)] = float(np.linalg.norm(forecast - truth) / np.linalg.norm(truth))

@@ -92,7 +92,7 @@ class Judge:
     confidence
         See `Tolerance`.
     seed
-        Of the synthetic series, of sampled forecasts and of the bootstrap.
+        Of the synthetic series, of sampled forecasts (see `flowrank.forecasting.forecast`) and of the bootstrap.
 
     Raises
     ------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,10 +15,14 @@ from flowrank.engine.sampling import Sampling, series_keys
 from flowrank.errors import check_count
 from flowrank.families.chronos_t5.engine import T5Engine
 from flowrank.family import FlowrankPipeline, check_reach
+from flowrank.randomness import globally_seeded
 
 
 class FlowrankT5Pipeline(FlowrankPipeline, ChronosPipeline):
     """A Chronos-T5 pipeline, dense or compressed."""
+
+    takes_seed = True
+    """Whether ``predict`` takes ``seed``, see `flowrank.randomness.seeded`."""
 
     def __init__(self, tokenizer: Any, model: ChronosModel) -> None:
         super().__init__(tokenizer, model)
@@ -32,11 +37,13 @@ class FlowrankT5Pipeline(FlowrankPipeline, ChronosPipeline):
         top_k: int | None = None,
         top_p: float | None = None,
         limit_prediction_length: bool = False,
+        *,
+        seed: int | None = None,
     ) -> Tensor:
         """Draw sample paths, as ``ChronosPipeline.predict`` does; None: what the model's config says.
 
-        With the exact engine a series' paths depend on its values and on the state of torch's generator
-        (``torch.manual_seed``) alone, not on the batch that it comes in. Equal series have equal paths.
+        With the exact engine a series' paths depend on its values and on the seed alone, not on the batch that it comes
+        in. Equal series have equal paths.
 
         Parameters
         ----------
@@ -50,6 +57,10 @@ class FlowrankT5Pipeline(FlowrankPipeline, ChronosPipeline):
             Of sampling, see `flowrank.engine.sampling.Sampling`.
         limit_prediction_length
             Whether to refuse what lies beyond the model's own horizon.
+        seed
+            Whole number ≥ 0: the paths that follow ``torch.manual_seed(seed)``, whatever other threads draw. None: from
+            torch's global generator. On the stock path a seeded forecast waits for those of other threads, as they draw
+            from that generator too.
 
         Returns
         -------
@@ -66,9 +77,10 @@ class FlowrankT5Pipeline(FlowrankPipeline, ChronosPipeline):
         config = self.model.config
         unobserved = context[..., -config.context_length :].isnan().all(dim=1).any() and not config.use_eos_token
         if engine is None or unobserved:  # series without an observed value take the stock path
-            return super().predict(
-                inputs, prediction_length, num_samples, temperature, top_k, top_p, limit_prediction_length
-            )
+            with nullcontext() if seed is None else globally_seeded(check_count(seed, "seed", 0), self.model.device):
+                return super().predict(
+                    inputs, prediction_length, num_samples, temperature, top_k, top_p, limit_prediction_length
+                )
         reach = config.prediction_length
         horizon = reach if prediction_length is None else check_count(prediction_length, "prediction_length")
         if horizon > reach:
@@ -80,7 +92,8 @@ class FlowrankT5Pipeline(FlowrankPipeline, ChronosPipeline):
             top_p=config.top_p if top_p is None else top_p,
             forbidden=config.eos_token_id,
         )
-        first, seed = context[..., -config.context_length :], int(torch.randint(2**62, ()))
+        generator = None if seed is None else torch.Generator().manual_seed(check_count(seed, "seed", 0))
+        first, drawn_seed = context[..., -config.context_length :], int(torch.randint(2**62, (), generator=generator))
         blocks: list[Tensor] = []
         while (done := len(blocks) * reach) < horizon:
             tokens, mask, scale = self.tokenizer.context_input_transform(context)
@@ -90,7 +103,7 @@ class FlowrankT5Pipeline(FlowrankPipeline, ChronosPipeline):
                 steps=min(horizon - done, reach),
                 paths=paths,
                 sampling=sampling,
-                keys=series_keys(first, seed, block=len(blocks)),
+                keys=series_keys(first, drawn_seed, block=len(blocks)),
                 memory_budget=self.memory_budget,
                 cross_cache=self.inference.cross_cache,
             )
