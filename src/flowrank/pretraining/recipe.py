@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 else:
     _Readable = object
 
-_RATE_BESIDE_MUON = {"bolt": 2e-3, "t5": 1e-2}  # few of T5's token embeddings get a gradient at a step
+_RATE_WITH_MUON = {"bolt": 2e-3, "t5": 1e-2}  # few of T5's token embeddings get a gradient at a step
 
 
 @dataclass(frozen=True, init=False, kw_only=True)
@@ -124,7 +124,7 @@ class Recipe(_Readable):
         """
         if self.optimisation.learning_rate is not None:
             return self.optimisation.learning_rate
-        return 1e-3 if self.optimisation.optim == "adamw" else _RATE_BESIDE_MUON[self.model.family]
+        return 1e-3 if self.optimisation.optim == "adamw" else _RATE_WITH_MUON[self.model.family]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values by the names of the settings, for JSON and YAML."""
