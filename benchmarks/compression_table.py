@@ -20,7 +20,7 @@ from scipy.stats import gmean
 import flowrank.pipelines
 from flowrank import Budget, FlowOfRanks, InputSVD, JointHeads, Uniform, WeightSVD
 from flowrank.evaluation import datasets_in, read_backtests
-from flowrank.models import DEFAULT, attention_layers
+from flowrank.family import DEFAULT
 
 RATIOS = (0.5, 0.393, 0.237, 0.15, 0.075)
 ALPHAS = {0.237: 0.4, 0.15: 0.35, 0.0: 0.27}  # the paper's Table 1: down to which size which α

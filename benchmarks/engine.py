@@ -27,9 +27,10 @@ import torch
 
 from flowrank.benchmarking import peak_memory
 from flowrank.compression import FlowOfRanks
-from flowrank.cost import Machine, Workload, cost
-from flowrank.models import CompressedT5Config, CompressedT5ForConditionalGeneration
-from flowrank.pipelines import FlowrankT5Pipeline
+from flowrank.compression.children import pipeline_of
+from flowrank.cost import Machine, Workload
+from flowrank.family import anatomy_of, cost, family_of
+from flowrank.nn.shapes import Shapes
 from flowrank.pretraining.schedule import attention_shapes, layer_widths
 from memory import PeakMemory
 from shapes import bolt, t5
@@ -38,16 +39,15 @@ PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddb
 FUSED = ("aten::_scaled_dot_product_flash_attention_for_cpu",)
 
 
-def scheduled(parent: FlowrankT5Pipeline) -> FlowrankT5Pipeline:
+def scheduled(parent: Any) -> Any:
     """A model of the parent's shape whose heads follow the paper's schedule; random weights too."""
-    raw = parent.inner_model.config.to_dict()
-    for key in ("model_type", "architectures"):
-        raw.pop(key, None)
-    config = CompressedT5Config(**raw)
+    config, anatomy = parent.inner_model.config, anatomy_of(parent.inner_model)
     depths = {"layers": config.num_layers, "decoder_layers": config.num_decoder_layers}
     widths = layer_widths(FlowOfRanks(d0=3, alpha=0.27), **depths, d_kv=config.d_kv)
-    config.attention_shapes = attention_shapes(widths, **depths, heads=config.num_heads)
-    return FlowrankT5Pipeline.around(CompressedT5ForConditionalGeneration(config).eval())
+    named = {layer.name: layer.depth for layer in anatomy.attention}
+    family = family_of(parent)
+    narrow = family.narrowed_config(config, Shapes(attention_shapes(widths, named, config.num_heads)))
+    return pipeline_of(family.model_class(narrow)(narrow).eval())
 
 
 def series_of(batch: int, context: int, ragged: bool) -> torch.Tensor | list[torch.Tensor]:
@@ -118,7 +118,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
         counted = cost(pipeline, workload, engine="stock" if pipeline is stock else "exact")
         row: dict[str, Any] = {"s": spread(seconds[name])}
         row["of stock"] = spread([a / b for a, b in zip(seconds[name], seconds["stock"], strict=True)])
-        row |= {"floor s": counted.floor(machine), "TFLOP": counted.flops / 1e12}
+        row |= {"floor s": counted.roofline(machine), "TFLOP": counted.flops / 1e12}
         row["large product GFLOP/s, copy GB/s"] = (machine.flops_per_second / 1e9, machine.bytes_per_second / 1e9)
         row["weights, self cache, cross cache MB"] = [
             round(held / 1e6, 1)

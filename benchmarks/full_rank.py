@@ -27,7 +27,7 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     series = torch.randn(8, 256, generator=generator).cumsum(1)
     series[3, :100] = torch.nan
-    for parent in (flowrank.load("seed-bolt"), t5("tiny")):
+    for parent in (flowrank.load("flow-bolt-mini"), t5("tiny")):
         dense = output(parent, series)
         heads = parent.inner_model.config.d_kv
         for method in (JointHeads, InputSVD, WeightSVD):

@@ -23,7 +23,7 @@ from scipy.stats import gmean
 
 import flowrank
 from flowrank import Budget, JointHeads, Uniform, WeightSVD
-from flowrank.compression.children import around
+from flowrank.compression.children import pipeline_of
 from flowrank.compression.integers import stored_bytes
 from flowrank.evaluation import datasets_in, read_backtests
 from shapes import bolt, t5
@@ -39,7 +39,7 @@ POINTS = 512
 
 def number_types(pipeline: Any) -> dict[str, Any]:
     """The same model in fp32, bfloat16 and integers."""
-    half = around(copy.deepcopy(pipeline.inner_model).to(torch.bfloat16))
+    half = pipeline_of(copy.deepcopy(pipeline.inner_model).to(torch.bfloat16))
     return {"float32": pipeline, "bfloat16": half, "int8": flowrank.quantize(pipeline)}
 
 

@@ -1,4 +1,4 @@
-"""Rows by a weight: oneDNN (`flowrank.inference.products`) over MKL (`torch.nn.functional.linear`), in turns.
+"""Rows by a weight: oneDNN (`flowrank.engine.products`) over MKL (`torch.nn.functional.linear`), in turns.
 
 python benchmarks/products.py [--rows 1 33 129] [--repeats 40]
 """
@@ -12,8 +12,8 @@ from statistics import median
 import torch
 from torch.nn.functional import linear
 
-from flowrank.inference import products
-from flowrank.inference.products import product
+from flowrank.engine import products
+from flowrank.engine.products import product
 
 SHAPES = ((512, 512), (2048, 512), (512, 2048), (3072, 768), (768, 3072))
 WEIGHTS = 24  # more than a cache holds, as in a model

@@ -9,7 +9,8 @@ import torch
 from chronos.chronos_bolt import ChronosBoltModelForForecasting
 from transformers import T5Config, T5ForConditionalGeneration
 
-from flowrank.pipelines import FlowrankBoltPipeline, FlowrankT5Pipeline
+from flowrank.families.chronos_bolt.pipeline import FlowrankBoltPipeline
+from flowrank.families.chronos_t5.pipeline import FlowrankT5Pipeline
 
 SHAPES = {
     "tiny": {"d_model": 256, "d_ff": 1024, "num_layers": 4, "num_heads": 4},

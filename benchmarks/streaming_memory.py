@@ -16,8 +16,8 @@ def measure(model: str, count: int) -> None:
     import torch
 
     import flowrank
-    from flowrank.capture import head_moments, input_moments
-    from flowrank.families import family_of
+    from flowrank.family import family_of
+    from flowrank.measure import head_moments, input_moments
     from flowrank.synthetic import synthetic_series
 
     family = family_of(flowrank.load(model))
@@ -35,7 +35,7 @@ def measure(model: str, count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="seed-bolt")
+    parser.add_argument("--model", default="flow-bolt-mini")
     parser.add_argument("--series", type=int, nargs="+", default=[100, 10_000])
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -29,17 +29,18 @@ from scipy.stats import gmean
 
 import flowrank
 from flowrank import Budget, Healing, InputSVD, JointHeads, Tolerance, WeightSVD, WholeModel
-from flowrank.calibration import Calibration
+from flowrank.anatomy import Attention
 from flowrank.compression.apply import shrunk
-from flowrank.compression.children import around, child_of
+from flowrank.compression.children import child_of, pipeline_of
 from flowrank.compression.latency import Latency
 from flowrank.compression.methods import PARTS
+from flowrank.compression.plan import Plan
 from flowrank.compression.prices import Price, price_in
-from flowrank.compression.shapes import Shapes, Weights
 from flowrank.errors import FlowrankError
 from flowrank.evaluation import datasets_in, read_backtests
-from flowrank.families import family_of
-from flowrank.models import AttentionShape, MlpShape
+from flowrank.family import family_of
+from flowrank.measure.calibration import Calibration
+from flowrank.nn.shapes import AttentionShape, MlpShape, Shapes
 from flowrank.pretraining import Recipe
 from flowrank.pretraining.architecture import build
 from flowrank.search import Judge
@@ -150,19 +151,24 @@ def attention(arguments: argparse.Namespace, parent: Any, results: Results) -> N
 def without_layers(parent: Any, ratio: float, price: Price) -> Any:
     """Drop whole sublayers, the one whose loss the judge finds smallest at a time, down to a share of the price."""
     judge, model, family = Judge(parent, count=512), parent.inner_model, family_of(parent)
-    sizes = [site.name for site in (*family.sites, *family.mlps) if not getattr(site, "beside", None)]
+    sites = {site.name: site for site in (*family.sites, *family.mlps) if site.kind != "block"}
+    sizes = list(sites)
     gone: list[str] = []
 
     def child(names: list[str]) -> Any:
-        heads, d = model.config.num_heads, model.config.d_model
-        attention = {n: AttentionShape((0,) * heads, (0,) * heads, {}) for n in names if "Attention" in n}
-        mlps = {n: MlpShape(0, {}) for n in names if "Attention" not in n}
-        empty = {"q": (0, d), "k": (0, d), "v": (0, d), "o": (d, 0), "wi": (0, d), "wo": (d, 0)}
-        tensors = {
-            n: {f"{k}.weight": torch.zeros(empty[k]) for k in ("qkvo" if n in attention else ("wi", "wo"))}
-            for n in names
-        }
-        return around(child_of(model, Weights(Shapes(attention, mlps, {}), tensors)))
+        attention, mlps, tensors = {}, {}, {}
+        for name in names:
+            site = sites[name]
+            if isinstance(site, Attention):
+                attention[name] = AttentionShape((0,) * site.all_heads, (0,) * site.all_heads, {})
+                linears = {one.name: letter == "o" for letter, one in site.projections.items()}
+            else:
+                mlps[name] = MlpShape(0, {})
+                linears = {f"{name}.{linear}": linear == site.writes for linear in site.linears}
+            for linear, writes in linears.items():
+                size = (site.d_model, 0) if writes else (0, site.d_model)
+                tensors[linear] = {"weight": torch.zeros(size)}
+        return pipeline_of(child_of(model, Plan(Shapes(attention, mlps), tensors)))
 
     goal = ratio * price(model.config)
     while (now := price(child(gone).inner_model.config)) > goal and len(gone) < len(sizes):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,13 @@ from hypothesis import settings
 settings.register_profile("flowrank", deadline=None)  # a busy machine is no failure
 settings.load_profile("flowrank")
 torch.set_num_threads(1)  # the models are tiny, and tests run side by side
+
+
+def pytest_configure(config):
+    """Models of random weights lose what they lose, and few series are enough to see whether the code works."""
+    for name in ("AccuracyWarning", "CalibrationWarning"):
+        config.addinivalue_line("filterwarnings", f"ignore::flowrank.errors.{name}")
+
 
 T5_TOKENS = {
     "tokenizer_class": "MeanScaleUniformBins",
@@ -91,28 +100,43 @@ def folder(request, bolt_folder, t5_folder):
     return bolt_folder if request.param == "bolt" else t5_folder
 
 
+@pytest.fixture(scope="session")
+def opened():
+    """Open a model once, and give a copy of it each time: every test may change its own."""
+    kept = {}
+
+    def copy_of(load, folder):
+        if (load, folder) not in kept:
+            kept[load, folder] = load(folder)
+        return copy.deepcopy(kept[load, folder])
+
+    return copy_of
+
+
 @pytest.fixture
-def pipeline(folder):
-    """A freshly loaded pipeline of each family in turn."""
+def pipeline(opened, folder):
+    """A pipeline of each family in turn."""
     import flowrank
 
-    return flowrank.load(folder)
+    return opened(flowrank.load, folder)
 
 
 @pytest.fixture
-def bolt(bolt_folder):
+def bolt(opened, bolt_folder):
     """A Chronos-Bolt pipeline of chronos-forecasting itself."""
-    from chronos import BaseChronosPipeline
-
-    return BaseChronosPipeline.from_pretrained(bolt_folder)
+    return opened(_stock, bolt_folder)
 
 
 @pytest.fixture
-def t5(t5_folder):
+def t5(opened, t5_folder):
     """A Chronos-T5 pipeline of chronos-forecasting itself."""
+    return opened(_stock, t5_folder)
+
+
+def _stock(folder):
     from chronos import BaseChronosPipeline
 
-    return BaseChronosPipeline.from_pretrained(t5_folder)
+    return BaseChronosPipeline.from_pretrained(folder)
 
 
 @pytest.fixture
@@ -143,7 +167,7 @@ def long_frame():
 
 def outputs(pipeline, contexts):
     """What the inner model gives for series: normalised quantiles of Bolt, teacher-forced logits of T5."""
-    from flowrank.families.base import pad_left
+    from flowrank.family import pad_left
 
     batch = pad_left(contexts, torch.device("cpu"))
     with torch.no_grad():
@@ -159,16 +183,12 @@ def relative_gap(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max())
 
 
-def with_own_widths(model, seed: int = 1, **fields):
-    """A compressed model of the config of another, but for these fields, with random weights and biases."""
-    from flowrank.models import CompressedChronosBolt, CompressedT5Config, CompressedT5ForConditionalGeneration
+def with_own_widths(model, seed: int = 1, **sizes):
+    """A narrowed model of the config of another, but for these sizes, with random weights and biases."""
+    from tests.layers import narrow_model
 
-    raw = {k: v for k, v in model.config.to_dict().items() if k not in ("model_type", "architectures")}
-    bolt = hasattr(model, "input_patch_embedding")
     torch.manual_seed(seed)
-    made = (CompressedChronosBolt if bolt else CompressedT5ForConditionalGeneration)(
-        CompressedT5Config(**raw, **fields)
-    )
+    made = narrow_model(model, **sizes)
     for name, parameter in made.named_parameters():
         if parameter.numel() and (name.endswith("bias") or "relative_attention_bias" in name):
             torch.nn.init.normal_(parameter, std=0.5)
@@ -177,7 +197,7 @@ def with_own_widths(model, seed: int = 1, **fields):
 
 def small_mlps(model):
     """Shapes of a model's feed-forward layers and blocks: narrow, factored, gone and dense ones."""
-    from flowrank.models import mlp_layers
+    from tests.layers import mlp_layers
 
     gated = bool(model.config.is_gated_act)
     first = "wi_0" if gated else "wi"

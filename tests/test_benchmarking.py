@@ -162,10 +162,10 @@ def test_numbers_must_be_positive(t5, options, message):
 
 
 def test_other_models_are_refused(t5):
-    with pytest.raises(FlowrankError, match="child: expected a Chronos-T5 or Chronos-Bolt pipeline, found Linear"):
+    with pytest.raises(FlowrankError, match=r"child: expected a pipeline .* that forecasts, found Linear"):
         benchmark(nn.Linear(1, 1), t5)
     t5.inner_model = nn.Linear(1, 1)
-    with pytest.raises(FlowrankError, match="has no decoder"):
+    with pytest.raises(FlowrankError, match="found Linear"):
         benchmark(t5, t5)
 
 

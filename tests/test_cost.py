@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -11,10 +12,11 @@ from transformers import GenerationConfig
 
 import flowrank
 from flowrank import Budget, FlowrankError, JointHeads, Uniform, WeightSVD
-from flowrank.cost import Cost, Machine, Part, Workload, cost
-from flowrank.models import CompressedT5Config
-from flowrank.pipelines import FlowrankBoltPipeline, FlowrankT5Pipeline
+from flowrank.compression.children import pipeline_of
+from flowrank.cost import Cost, Machine, Part, Workload
+from flowrank.family import cost
 from tests.conftest import make_bolt, make_t5, small_mlps, with_own_widths
+from tests.layers import narrow_config
 
 CONTEXT, HORIZON = 24, 6
 ADDMM = {torch.ops.aten.addmm_: lambda _x, a, b, **_: 2 * math.prod(a) * b[-1]}
@@ -60,7 +62,7 @@ def test_bolt_cache_equals_the_tensors_of_its_largest_forward(bolt, context, hor
 
 
 def test_t5_cache_equals_the_tensors_of_the_exact_engine(t5_folder):
-    from flowrank.inference import T5Engine
+    from flowrank.families.chronos_t5.engine import T5Engine
 
     child = flowrank.compress(
         flowrank.load(t5_folder), JointHeads(Budget(0.3), per_head=True), calibration_series=8, calibration_points=64
@@ -69,7 +71,7 @@ def test_t5_cache_equals_the_tensors_of_the_exact_engine(t5_folder):
     with torch.inference_mode():
         decoder = T5Engine(child.inner_model).decoder(tokens, mask, paths=3, steps=HORIZON)
     counted = cost(child, Workload(2, CONTEXT, HORIZON, 3))
-    assert counted.cache_self == sum(tensor.nbytes for pair in decoder.own if pair is not None for tensor in pair)
+    assert counted.cache_self == sum(tensor.nbytes for pair in decoder.past if pair is not None for tensor in pair)
     held = {t.data_ptr(): t.nbytes for cache in decoder.cross if cache is not None for t in cache.tensors}
     assert counted.cache_cross == sum(held.values())
 
@@ -89,8 +91,8 @@ def _child(folder, method):
 
 def _small(folder, ranks=None):
     model = flowrank.load(folder).inner_model
-    child = with_own_widths(model, mlp_shapes=small_mlps(model), vocabulary_ranks=ranks)
-    return FlowrankBoltPipeline(child) if hasattr(child, "patch") else FlowrankT5Pipeline.around(child)
+    child = with_own_widths(model, mlp=small_mlps(model), vocabulary=ranks)
+    return pipeline_of(child)
 
 
 MODELS = {
@@ -108,14 +110,19 @@ MODELS = {
 }
 
 
+@pytest.fixture(scope="module", params=MODELS)
+def made(request, tmp_path_factory):
+    """A pipeline of each kind."""
+    return MODELS[request.param](tmp_path_factory.mktemp("cost") / "model")
+
+
 @pytest.mark.filterwarnings("ignore:We recommend", "ignore:prediction_length")
-@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
 @pytest.mark.parametrize("engine", ["exact", "stock"])
 @pytest.mark.parametrize(
     "workload", [Workload(3, 24, 16, 4), Workload(2, 40, 20, 3), Workload(1, 8, 1, 1), Workload(2, 60, 5, 1)], ids=str
 )
-def test_operations_are_those_that_torch_counts(make, engine, workload, tmp_path):
-    pipeline = make(tmp_path / "model")
+def test_operations_are_those_that_torch_counts(made, engine, workload):
+    pipeline = copy.deepcopy(made)
     pipeline.engine = engine
     pipeline.inner_model.set_attn_implementation("eager")  # torch does not count its fused kernels on a CPU
     samples = {"num_samples": workload.num_samples} if hasattr(pipeline, "tokenizer") else {}
@@ -133,8 +140,7 @@ def test_small_parts_cost_what_their_parameters_say(t5_folder, bolt_folder):
 
     def parts(folder, **fields):
         config = flowrank.load(folder).inner_model.config
-        raw = {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures")}
-        whole, compressed = cost(config, workload), cost(CompressedT5Config(**raw, **fields), workload)
+        whole, compressed = cost(config, workload), cost(narrow_config(config, **fields), workload)
         return {
             a.name: (a.flops - b.flops, a.moved - b.moved) for a, b in zip(whole.parts, compressed.parts, strict=True)
         }
@@ -144,7 +150,7 @@ def test_small_parts_cost_what_their_parameters_say(t5_folder, bolt_folder):
         "encoder.block.0.layer.1.DenseReluDense": {"width": 10, "ranks": {"wo": 2}},
         "decoder.block.1.layer.2.DenseReluDense": {"width": 0},
     }
-    saved = parts(t5_folder, mlp_shapes=shapes, vocabulary_ranks={"head": 5, "embedding": 3})
+    saved = parts(t5_folder, mlp=shapes, vocabulary={"head": 5, "embedding": 3})
     gone, basis, tokens, rows = 2 * 24 * 32 - 24 * 10 - 2 * (10 + 24), 3 * 24, 4 * 65, 4 + 4 * 20 * 15
     assert saved["encoder"] == (2 * tokens * (gone - basis), 4 * (gone - basis))
     assert saved["cross keys and values"] == (0, 0)
@@ -152,7 +158,7 @@ def test_small_parts_cost_what_their_parameters_say(t5_folder, bolt_folder):
     head = 64 * 24 - 5 * (64 + 24)
     assert saved["head"] == (2 * rows * head, 4 * 16 * head)
     ranks = {"residual_layer": 4}
-    saved = parts(bolt_folder, mlp_shapes={"output_patch_embedding": {"width": 3, "ranks": ranks}})
+    saved = parts(bolt_folder, mlp={"output_patch_embedding": {"width": 3, "ranks": ranks}})
     head = 29 * (24 + 144) + 24 * 144 - 4 * (24 + 144)
     assert saved == {"encoder": (0, 0), "decoder": (0, 0), "head": (2 * 4 * head, 4 * head)}
 
@@ -168,9 +174,9 @@ def test_a_config_alone_is_enough_and_the_exact_engine_needs_less(t5_folder):
     assert cost(pipeline.inner_model.config, workload, itemsize=2).cache_self * 2 == exact.cache_self
 
 
-def test_the_floor_is_bound_by_operations_or_by_bytes():
+def test_the_roofline_is_bound_by_operations_or_by_bytes():
     machine = Machine(flops_per_second=100.0, bytes_per_second=10.0)
-    assert Cost((Part("a", 1000, 20), Part("b", 100, 50)), 0, 0).floor(machine) == 10 + 5
+    assert Cost((Part("a", 1000, 20), Part("b", 100, 50)), 0, 0).roofline(machine) == 10 + 5
 
 
 def test_a_machine_is_measured():

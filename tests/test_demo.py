@@ -17,7 +17,7 @@ from filelock import FileLock
 import flowrank
 from flowrank import FlowrankError
 from flowrank.demo import HORIZONS, RATIO, demo_series, run
-from flowrank.models import DEFAULT, tensor_digest
+from flowrank.family import DEFAULT, tensor_digest
 from tests.test_files import tree
 
 LEVELS = [f"0.{i}" for i in range(1, 10)]

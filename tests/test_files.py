@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from flowrank.errors import FlowrankError
-from flowrank.files import atomic_file, atomic_folder, current_umask, refuse_existing
+from flowrank.files import atomic_file, atomic_folder, refuse_existing
 
 INTERRUPTIONS = [KeyboardInterrupt(), SystemExit(143), OSError(28, "No space left on device"), ValueError("a bug")]
 
@@ -180,17 +185,81 @@ def test_a_link_is_replaced_and_its_target_left_alone(write, old, tmp_path):
     assert {name: held for name, held in tree(tmp_path).items() if name.startswith("out")} == before
 
 
-def test_permissions_are_those_of_any_new_file(tmp_path):
-    mask = os.umask(0o027)
+@pytest.fixture
+def umask():
+    """Let groups read and nobody else, as long as a test runs."""
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path, umask, monkeypatch):
+    def refused(_mask):
+        raise AssertionError("the umask belongs to the whole process")
+
+    monkeypatch.setattr(os, "umask", refused)
+    write_file(tmp_path / "a.txt")
+    write_folder(tmp_path / "b")
+    monkeypatch.undo()
+    assert mode(tmp_path / "a.txt") == 0o640
+    assert mode(tmp_path / "b") == 0o750
+    assert mode(tmp_path / "b" / "inner" / "a.txt") == 0o640
+
+
+def test_a_writer_that_puts_a_private_file_in_its_place(tmp_path, umask):
+    with atomic_file(tmp_path / "a.safetensors") as temporary:
+        save_file({"a": torch.ones(2)}, temporary)
+    assert mode(tmp_path / "a.safetensors") == 0o640
+
+
+def test_replacing_an_output_that_was_private(write, old, umask):
+    """A new output is a new file; permissions of the old one do not matter."""
+    old.chmod(0o700)
+    write(old, overwrite=True)
+    assert mode(old) == (0o750 if old.is_dir() else 0o640)
+
+
+def test_two_threads_write_and_a_third_opens_files_of_its_own(tmp_path, umask, monkeypatch):
+    """While outputs come into being, files that others make have the permissions that they should."""
+    change = os.umask
+
+    def slow(mask: int) -> int:
+        before = change(mask)
+        time.sleep(1e-3)  # whoever changes the umask gives others the time to meet it
+        return before
+
+    monkeypatch.setattr(os, "umask", slow)
+    done = threading.Event()
+
+    def outputs(thread: int) -> None:
+        for number in range(150):
+            write_file(tmp_path / f"{thread}-{number}.txt")
+            write_folder(tmp_path / f"{thread}-{number}")
+
+    def others() -> int:
+        number = 0
+        while not done.is_set() or number < 300:
+            (tmp_path / f"other-{number}.txt").write_text("other")
+            number += 1
+        return number
+
     try:
-        assert current_umask() == 0o027
-        write_file(tmp_path / "a.txt")
-        write_folder(tmp_path / "b")
-        assert current_umask() == 0o027
+        with ThreadPoolExecutor(3) as pool:
+            other = pool.submit(others)
+            writing = [pool.submit(outputs, thread) for thread in range(2)]
+            for one in writing:
+                one.result(120)
+            done.set()
+            assert other.result(120) >= 300
     finally:
-        os.umask(mask)
-    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
-    assert stat.S_IMODE((tmp_path / "b").stat().st_mode) == 0o750
+        done.set()
+    assert {mode(path) for path in tmp_path.iterdir() if path.is_file()} == {0o640}
+    assert {mode(path) for path in tmp_path.iterdir() if path.is_dir()} == {0o750}
+    assert len([path for path in tmp_path.iterdir() if not path.name.startswith("other")]) == 600
 
 
 def test_refuse_existing_gives_the_path_back(tmp_path):

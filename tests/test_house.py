@@ -31,7 +31,7 @@ PAGES = [
 @pytest.fixture(autouse=True)
 def fewer_synthetic_series(monkeypatch):
     """The examples calibrate on hundreds of series; what they show holds for a few too."""
-    from flowrank import calibration
+    from flowrank.measure import calibration
 
     whole = calibration.synthetic_series
     monkeypatch.setattr(

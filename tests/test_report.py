@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from flowrank.errors import FlowrankError
-from flowrank.report import figures, outcomes, ranks, svg, write_report
+from flowrank.figures.depth import LOWEST
+from flowrank.report import figures, outcomes, ranks, write_report
 from flowrank.report.accuracy import Roles, roles
 from flowrank.report.claims import claims
 from flowrank.report.folder import FILES, Findings
@@ -283,9 +284,16 @@ def test_every_figure_is_described(folder):
     page, _, _ = written(folder)
     html = (folder / "report.html").read_text(encoding="utf-8")
     assert page.tags.count("figcaption") == page.tags.count("figure") >= 8
-    panels = re.findall(r'<svg [^>]*role="img"[^>]*>(.{40})', html)
-    assert len(panels) == 17
-    assert all(start.startswith("<title>") for start in panels)
+    panels = re.findall(r'<svg [^>]*role="img"[^>]*>(<title>[^<]+</title><desc>[^<]+</desc>)', html)
+    assert len(panels) == len(re.findall(r'<svg [^>]*role="img"', html)) == 17
+
+
+def test_names_in_the_figures_are_the_page_s_own(folder):
+    page, _, _ = written(folder)
+    names = [value for name, value in page.attributes if name == "id"]
+    links = {value for name, value in page.attributes if name == "href"}
+    assert len(names) == len(set(names))
+    assert {link.removeprefix("#") for link in links} <= set(names)
 
 
 def test_user_text_is_escaped(folder):
@@ -446,7 +454,29 @@ def test_several_models_share_a_panel_and_only_six_series_are_drawn():
     figure = outcomes.forecast_fans(many, None)
     assert len(figure.panels) == 6
     assert [entry.label for entry in figure.legend][1:3] == ["median, parent", "median, child"]
-    assert "3 steps" in figure.panels[0]
+    assert "3 steps" in figure.panels[0].get_label()
+    parent, child = [line for line in figure.panels[0].axes[0].lines if line.get_label() in ("parent", "child")]
+    for line in (parent, child):
+        assert line.get_ydata().tolist() == [1.0, 2.0, 3.0]
+    assert len(figure.panels[0].axes[0].collections) == 2  # the widest band of each
+
+
+def bands(panel) -> list[tuple[float, float]]:
+    """Least and largest value of each shaded area, in the order of drawing."""
+    ends = [area.get_paths()[0].get_extents() for area in panel.axes[0].collections]
+    return [(float(end.y0), float(end.y1)) for end in ends]
+
+
+def test_a_fan_is_the_forecast_and_the_history(folder):
+    (panel,) = outcomes.forecast_fans(forecasts(), history()).panels
+    curves = {line.get_label(): line for line in panel.axes[0].lines}
+    assert curves["forecast"].get_ydata().tolist() == forecasts()["0.5"].tolist()
+    assert curves["what happened"].get_ydata().tolist() == [1.0, 2.0, 3.0]
+    past = [line for line in panel.axes[0].lines if len(line.get_ydata()) == 4]
+    assert [str(value) for value in past[0].get_ydata()] == ["0.0", "1.0", "2.0", "nan"]
+    assert bands(panel) == [(0.0, 4.0)]
+    day = 86400
+    assert np.diff(curves["forecast"].get_xdata()).tolist() == [day, day]
 
 
 def test_forecasts_without_quantiles_and_with_numbers_as_time():
@@ -454,11 +484,14 @@ def test_forecasts_without_quantiles_and_with_numbers_as_time():
     past = history().assign(timestamp=range(7))
     figure = outcomes.forecast_fans(frame, past)
     assert "quantiles" not in [entry.label for entry in figure.legend]
-    assert ">7<" in figure.panels[0]
+    (axes,) = figure.panels[0].axes
+    assert [label.get_text() for label in axes.get_xticklabels()][-1] == "7"
+    assert axes.get_xlim() == (0, 7)
+    assert not axes.collections
 
 
 def test_one_forecast_step_and_unreadable_time():
-    assert "1 steps" in outcomes.forecast_fans(forecasts().iloc[:1], None).panels[0]
+    assert "1 steps" in outcomes.forecast_fans(forecasts().iloc[:1], None).panels[0].get_label()
     with pytest.raises(FlowrankError, match="expected dates or numbers"):
         outcomes.forecast_fans(forecasts().assign(timestamp="noon"), None)
 
@@ -469,34 +502,78 @@ def test_dots_need_seasonal_naive_and_bars_a_ratio():
     assert outcomes.cost_bars([{"what": "x", "short": "x", "ratio": None}]) is None
 
 
-def test_axes():
-    assert svg.Axis.over([3.0, 3.0]).ticks[0] >= 1.5
-    assert svg.Axis.over([]).low < svg.Axis.over([]).high
-    assert svg.Axis.over([0.0], zero=True).high == 1.0
-    wide = svg.Axis.over([1e-9, 1.0], log=True)
-    assert wide.label(0) == "10⁻⁹" or wide.label(0).startswith("10⁻")
-    assert wide.share(0.0) < 0
-    assert svg.Axis(0, 1, [2e6, 5e4, 3e9, 2e13]).label(0) == "2M"
-    assert [svg.Axis(0, 1, [2e6, 5e4, 3e9, 2e13]).label(i) for i in (1, 2, 3)] == ["50k", "3G", "2e+13"]
-    panel = svg.Panel("t", "d", svg.Axis.over([0, 1]), svg.Axis.over([0, 1]))
-    panel.line([math.nan], [1.0], "blue", opacity=0.5)
-    panel.band([0.0], [math.nan], [1.0], "blue")
-    assert "fill:none" in panel.svg()
-    panel.line([0.0, 1.0], [0.0, 1.0], "blue", opacity=0.5)
-    assert "opacity:0.5" in panel.svg()
+def test_dots_are_the_ratios(folder):
+    scores = pd.read_csv(folder / "scores.csv")
+    figure = outcomes.accuracy_dots(scores, Roles("hub/parent", "out/child"))
+    wql, mase = (panel.axes[0] for panel in figure.panels)
+    drawn = {line.get_label(): list(line.get_xdata()) for line in wql.lines}
+    assert drawn["out/child"] == pytest.approx([1.0, 1.0])
+    assert drawn["hub/parent"] == pytest.approx([0.5, 1.0])
+    drawn = {line.get_label(): list(line.get_xdata()) for line in mase.lines}
+    assert drawn["out/child"] == pytest.approx([0.55, 1.1])
+    assert [label.get_text() for label in wql.get_yticklabels()] == ["a", "b"]
+    spread = [segment[:, 0].tolist() for segment in mase.collections[0].get_segments()]
+    assert spread == [pytest.approx([0.5, 0.55]), pytest.approx([1.0, 1.1])]
+    assert [entry.label for entry in figure.legend] == ["out/child (compressed)", "hub/parent (parent)"]
 
 
-def test_depth_colours_run_from_first_to_last():
-    assert svg.depth_colour(0) == svg.DEPTH_STOPS[0].lower()
-    assert svg.depth_colour(1) == svg.DEPTH_STOPS[-1].lower()
+def test_bars_are_the_costs():
+    rows = [{"what": "A", "short": "a", "ratio": 0.25}, {"what": "B", "short": "b", "ratio": 1.3}]
+    (axes,) = outcomes.cost_bars([*rows, {"what": "C", "short": "c", "ratio": None}]).panels[0].axes
+    assert [bar.get_width() for bar in axes.patches] == [0.25, 1.3]
+    assert axes.patches[0].get_facecolor() != axes.patches[1].get_facecolor()
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    assert [text.get_text() for text in axes.texts] == ["0.25", "1.30"]
+
+
+def test_spectra_are_the_singular_values():
+    signal, weights = figures.spectra(spectra())
+    (inputs,) = signal.panels
+    assert inputs.get_suptitle() == "Encoder: layer inputs"
+    expected = [math.exp(1 - j) for j in range(1, 17) if math.exp(1 - j) >= LOWEST]
+    curves = [line for line in inputs.axes[0].lines if len(line.get_ydata()) > 2]
+    assert len(curves) == 2  # the embedded tokens and one layer
+    for curve in curves:
+        assert curve.get_xdata().tolist() == list(range(1, len(expected) + 1))
+        assert curve.get_ydata() == pytest.approx(expected)
+    assert inputs.axes[0].get_yscale() == "log"
+    assert [text.get_text() for text in inputs.axes[0].texts] == ["ε = 0.1", "ε = 0.01"]
+    assert [panel.get_suptitle() for panel in weights.panels] == ["W_Q"]
+
+
+def test_flow_of_ranks_is_the_profile():
+    signal, weights = figures.rank_flow(rank_profile())
+    first = signal.panels[0].axes[0]
+    drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in first.lines}
+    assert drawn["layer input"] == ([0, 1], [4, 6])
+    assert drawn["residual stream"] == ([0], [5])
+    assert [3, 3] in [list(line.get_ydata()) for line in first.lines]  # the embedded tokens
+    assert [panel.get_suptitle() for panel in signal.panels] == 2 * [
+        "Encoder",
+        "Decoder, self-attention",
+        "Decoder, cross-attention",
+    ]
+    assert len({panel.axes[0].get_ylim() for panel in signal.panels[:3]}) == 1  # comparable
+    assert weights.panels[0].axes[0].lines[0].get_ydata().tolist() == [9]
+
+
+def test_ranks_before_and_after_are_those_of_the_table():
+    (panel,) = figures.kept_ranks(kept()).panels
+    drawn = {line.get_label(): line.get_ydata().tolist() for line in panel.axes[0].lines}
+    assert drawn == {"before": [8, 8], "QK": [3, 7]}
+    assert bands(panel) == [(3.0, 8.0), (2.0, 8.0)]  # what was removed; the heads
 
 
 def test_heads_measured_apart_are_drawn_as_one_curve():
+    def curves(frame: pd.DataFrame) -> list:
+        lines = figures.spectra(frame)[1].panels[0].axes[0].lines
+        return [line.get_xydata().tolist() for line in lines if line.get_label() != "_" and len(line.get_xdata()) > 2]
+
     frame = spectra()
     apart = pd.concat([frame.assign(head=head) for head in (0, 1)])
-    weights = figures.spectra(frame)[1].panels
-    assert weights[0].count("stroke-dasharray:2 2") == 1  # one cross-attention curve
-    assert figures.spectra(apart)[1].panels == weights
+    assert curves(apart) == curves(frame)
+    dashed = [line for line in figures.spectra(apart)[1].panels[0].axes[0].lines if len(line.get_xdata()) > 2]
+    assert [line.is_dashed() for line in dashed] == [True, False]  # cross-attention, self-attention
 
 
 def test_titles_without_recipe_or_analysis(tmp_path):

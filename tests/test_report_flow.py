@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 
 import flowrank
+from flowrank.figures.depth import LOWEST
 from flowrank.report import flow
 
 
@@ -20,8 +19,14 @@ def profile(pipeline):
 def test_every_sublayer_is_one_piece_of_the_line(profile):
     figure = flow.stream(profile.ranks)
     assert len(figure.panels) == 4  # two stacks, two ε
-    pieces = [re.findall(r"<path d=\"M[^\"]*\" style=\"fill:none;stroke:[^\"]*width:2.2", p) for p in figure.panels]
+    tables = [part for e in (0.1, 0.01) for _, part in profile.flow(e).groupby("stack", sort=False)]
+    pieces = [
+        [line.get_ydata().tolist() for line in panel.axes[0].lines if len(line.get_ydata()) == 2]
+        for panel in figure.panels
+    ]
+    assert pieces == [table[["before", "after"]].to_numpy().tolist() for table in tables]
     assert [len(one) for one in pieces] == [4, 6, 4, 6]
+    assert len({line.get_color() for line in figure.panels[1].axes[0].lines}) == 4  # the kinds, and the start
     assert len(figure.legend) == 3
 
 
@@ -35,6 +40,14 @@ def test_the_table_says_what_each_step_changes(profile):
 def test_first_and_last_layers_are_held_against_theorem_4(profile):
     figure = flow.bounds(profile.bounds)
     assert len(figure.panels) == 6
+    for panel in figure.panels:
+        title = panel.get_suptitle()
+        kind = "cross" if "cross" in title else "self"
+        rows = profile.bounds.set_index(["stack", "kind", "layer"]).sort_index()
+        curve = rows.loc[(title.split(",")[0].lower(), kind, int(title[-1]))]
+        measured, limit = panel.axes[0].lines
+        assert measured.get_ydata().tolist() == curve.loc[curve["sigma"] >= LOWEST, "sigma"].tolist()
+        assert limit.get_ydata().tolist() == curve.loc[curve["bound"] >= LOWEST, "bound"].tolist()
     assert flow.bounds(profile.bounds.head(0)) is None
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
-import re
 from dataclasses import asdict
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import flowrank
 from flowrank import Budget, FlowrankError, WholeModel
+from flowrank.figures import COLOURS, inline_svg
 from flowrank.report import figures, write_report
 from flowrank.report.folder import Findings
 from flowrank.report.ranks import neurons_in
@@ -154,9 +154,11 @@ def test_front_and_best_of_a_search(stages):
 def test_figure_of_a_search(stages):
     figure = tradeoff(stages, TOLERANCE)
     loss, course = figure.panels
-    assert loss.count("<circle") == 4  # stage 5 made no model
-    assert course.count("<circle") == 4
-    assert "↑ 41%" in loss  # above the chart, so that it does not squeeze the others
+    expected = [(0.59, -0.2), (0.35, 0.4), (0.2, 3.0), (0.265, 3.0)]  # stage 5 made no model
+    np.testing.assert_allclose(points(loss), expected)
+    assert points(course) == [(1, 0.59), (2, 0.35), (3, 0.2), (4, 0.265), (5, 0.3)]
+    notes = [text.get_text() for text in loss.axes[0].texts]
+    assert notes == ["tolerance: 1%", "↑ 3.1%", "↑ 41%"]  # above the chart, so that they do not squeeze the others
     assert [entry.label for entry in figure.legend] == [
         "the parent",
         "stayed within the tolerance",
@@ -166,19 +168,32 @@ def test_figure_of_a_search(stages):
         "front: nothing else is both cheaper and better",
     ]
     assert len(tradeoff(stages[:1], TOLERANCE).legend) == 3
-    hues = dict(re.findall(r'<circle cx="[\d.]+" cy="([\d.]+)" r="[\d.]+" style="fill:(?:var\(--fr-(\w+))', loss))
-    assert set(hues.values()) == {"blue", "vermillion", "paper"}
-    places = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', loss)]
-    steps = (places[0] - places[1]) / math.log(0.59 / 0.35), (places[1] - places[2]) / math.log(0.35 / 0.2)
-    assert steps[0] == pytest.approx(steps[1], rel=0.01)  # a log scale
-    assert ">0.5<" in loss
+    marks = [line for line in loss.axes[0].lines if line.get_marker() == "o"]
+    blue, red = COLOURS["blue"], COLOURS["vermillion"]
+    assert [line.get_color() for line in marks] == [blue, red, red, blue]
+    assert [line.get_markerfacecolor() for line in marks] == [blue, red, COLOURS["paper"], COLOURS["paper"]]
+    assert [line.get_marker() for line in course.axes[0].lines][-1] == "x"
+    whiskers = [area.get_segments()[0].tolist() for area in loss.axes[0].collections]
+    assert whiskers[0] == [[0.59, pytest.approx(-0.2)], [0.59, pytest.approx(0.1)]]
+    assert loss.axes[0].get_xscale() == "log"
+    assert "0.5" in [label.get_text() for label in loss.axes[0].get_xticklabels()]
+    front = next(line for line in loss.axes[0].lines if line.get_label() == "front")
+    np.testing.assert_allclose(front.get_xydata(), [[0.35, 0.4], [0.59, -0.2]])
+    best = next(line for line in course.axes[0].lines if line.get_label() == "cheapest that held")
+    assert best.get_ydata()[-1] == 0.35
+
+
+def points(panel) -> list[tuple[float, float]]:
+    """Places of the marks of steps."""
+    marks = [line for line in panel.axes[0].lines if line.get_marker() in ("o", "x")]
+    return [tuple(map(float, line.get_xydata()[0])) for line in marks]
 
 
 @pytest.mark.parametrize("tolerance", [TOLERANCE, {}, TOLERANCE | {"max_loss": 0}])
 def test_odd_searches_are_drawn(stages, tolerance):
     for rows in (stages[:1], stages[2:], stages[4:], stages[stages["held"]]):
         assert len(tradeoff(rows, tolerance).panels) == 2
-        assert "nan" not in "".join(tradeoff(rows, tolerance).panels)
+        assert "nan" not in "".join(inline_svg(panel) for panel in tradeoff(rows, tolerance).panels)
 
 
 @pytest.mark.parametrize(
@@ -230,8 +245,11 @@ def test_neurons_are_shown_beside_attention_and_not_counted_with_it(tmp_path, bo
     assert sum(row["kept"] for row in layers) == neurons["kept"].sum()
     assert "Hidden neurons before and after" in html
     figure = figures.kept_neurons(neurons_in(table))
-    labels = [re.findall(r">(patch block|layer \d)<", panel) for panel in figure.panels]
+    labels = [[label.get_text() for label in panel.axes[0].get_yticklabels()] for panel in figure.panels]
     assert labels == [["patch block", "layer 0", "layer 1"], ["layer 0", "layer 1", "patch block"]]
+    for panel, (_, part) in zip(figure.panels, neurons_in(table).groupby("stack", sort=False), strict=True):
+        widths = [bar.get_width() for bar in panel.axes[0].patches]
+        assert widths == [*part["full"], *part["kept"]]
 
 
 _BLOCKS = ("embeds patches", "reads forecasts off")

@@ -6,8 +6,8 @@ Flow-of-ranks, and Compressibility", ICLR 2026, arXiv 2510.03358.
 Examples
 --------
 >>> import flowrank
->>> parent = flowrank.load("seed-bolt")
->>> child = flowrank.compress(parent, flowrank.JointHeads(flowrank.Budget(0.25)), calibration_series=32)
+>>> parent = flowrank.load("flow-bolt-mini")
+>>> child = flowrank.compress(parent, flowrank.JointHeads(flowrank.Budget(0.25)), calibration_series=128)
 >>> child.inner_model.num_parameters() < parent.inner_model.num_parameters()
 True
 """
@@ -37,13 +37,15 @@ if TYPE_CHECKING:
     from flowrank.compression import fastest as fastest
     from flowrank.compression import quantize as quantize
     from flowrank.compression import rank_table as rank_table
+    from flowrank.errors import AccuracyWarning as AccuracyWarning
+    from flowrank.errors import CalibrationWarning as CalibrationWarning
     from flowrank.errors import FlowrankError as FlowrankError
     from flowrank.evaluation import evaluate as evaluate
     from flowrank.evaluation import relative_scores as relative_scores
+    from flowrank.family import embedded_models as embedded_models
     from flowrank.forecasting import forecast as forecast
     from flowrank.healing import Healing as Healing
     from flowrank.healing import heal as heal
-    from flowrank.models import embedded_models as embedded_models
     from flowrank.pipelines import load as load
     from flowrank.report import write_report as write_report
     from flowrank.search import Tolerance as Tolerance
@@ -53,8 +55,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AccuracyWarning": "errors",
     "Advice": "advice",
     "Budget": "compression",
+    "CalibrationWarning": "errors",
     "Epsilon": "compression",
     "FlowOfRanks": "compression",
     "FlowrankError": "errors",
@@ -70,7 +74,7 @@ _HOMES = {
     "analyze": "analysis",
     "benchmark": "benchmarking",
     "compress": "compression",
-    "embedded_models": "models",
+    "embedded_models": "family",
     "evaluate": "evaluation",
     "fastest": "compression",
     "forecast": "forecasting",

@@ -1,43 +1,76 @@
-"""Makes chronos-forecasting know flowrank's models, without importing torch until chronos itself is imported.
+"""Makes transformers, and so chronos-forecasting, know flowrank's models, without importing either.
 
-Transformers and chronos-forecasting find classes in registries that are filled when the classes are defined. So the
-models must be defined before ``BaseChronosPipeline.from_pretrained`` runs: at once if chronos is imported already,
-else right after it is. Nothing of another library is changed.
+All that others need to know is the ``model_type`` of a config that flowrank wrote: `transformers.AutoConfig` asks for
+it first, whoever opens a model. So that is registered as soon as transformers' registry of configs exists: now, or
+right after it has been executed. Classes of models and pipelines are defined when such a config is read.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.abc
 import importlib.util
 import sys
+import threading
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+_REGISTRY = "transformers.models.auto.configuration_auto"
+_OF_VERSION_0_1 = "flowrank_t5"
+_finding = threading.local()
 
-class _AfterChronos(importlib.abc.MetaPathFinder):
-    """Lets the usual finders find chronos, and defines flowrank's models once it has been executed."""
+
+class _Loader(importlib.abc.Loader):
+    """Executes a module as its own loader does, then registers flowrank's configs in it."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        module: ModuleType | None = self._loader.create_module(spec)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        _register_configs()
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Lets the usual finders find transformers' registry. Looking for a module changes nothing; executing it does."""
 
     def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if fullname != "chronos":
+        if fullname != _REGISTRY or getattr(_finding, "busy", False):
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec("chronos")
-        if spec is None or spec.loader is None:
-            return spec
-        execute = spec.loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            execute(module)
-            importlib.import_module("flowrank.pipelines")
-
-        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        _finding.busy = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            _finding.busy = False
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
         return spec
 
 
 def register() -> None:
-    """Define flowrank's models now if chronos is there, else as soon as it is imported."""
-    if "chronos" in sys.modules:
-        importlib.import_module("flowrank.pipelines")
-    elif not any(isinstance(finder, _AfterChronos) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AfterChronos())
+    """Register flowrank's configs now if transformers' registry is there, else as soon as it is executed."""
+    if _REGISTRY in sys.modules:
+        _register_configs()
+    elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+def _register_configs() -> None:
+    config = importlib.import_module("flowrank.nn.config")
+    registry = importlib.import_module(_REGISTRY)
+    for kind in (config.SENTENCE, _OF_VERSION_0_1):
+        registry.AutoConfig.register(kind, config.opener(kind, _read), exist_ok=True)
+
+
+def _read(raw: dict[str, Any], **kwargs: Any) -> Any:
+    """Config of the family that owns what stands in ``config.json``."""
+    family = importlib.import_module("flowrank.family").family_of_config(raw)
+    return family.read_config(raw, **kwargs)

@@ -116,7 +116,7 @@ def advise(profile: RankProfile, budget: float = 0.25, *, epsilon: float | None 
     Examples
     --------
     >>> import flowrank
-    >>> advice = flowrank.advise(flowrank.analyze(flowrank.load("seed-bolt"), count=32), budget=0.25)
+    >>> advice = flowrank.advise(flowrank.analyze(flowrank.load("flow-bolt-mini"), count=32), budget=0.25)
     >>> len(advice.widths), advice.layers["used"].is_monotonic_increasing
     (6, True)
     """

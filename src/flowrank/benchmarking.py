@@ -14,17 +14,16 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from flowrank.cost import Machine, Workload, cost
+from flowrank.cost import Machine, Workload
 from flowrank.errors import FlowrankError, check_count
+from flowrank.family.costs import cost
 from flowrank.versions import versions
 
 if TYPE_CHECKING:
     import torch
-    from chronos import ChronosBoltPipeline, ChronosPipeline
-
-    Pipeline: TypeAlias = ChronosPipeline | ChronosBoltPipeline
+    from chronos import BaseChronosPipeline as Pipeline
 
 WARM_UP_ROUNDS = 2
 
@@ -46,7 +45,7 @@ def benchmark(
     Parameters
     ----------
     child, parent
-        chronos-forecasting pipelines of the Chronos-T5 or Chronos-Bolt family, on one device. Each takes the code path
+        Pipelines of `flowrank.load` or of chronos-forecasting, on one device. Each takes the code path
         that its ``engine`` says; pipelines that are not flowrank's know the stock one only.
     batch_size
         B, number of series forecast at once.
@@ -55,7 +54,7 @@ def benchmark(
     horizon
         H, steps forecast; default: the parent's own prediction length.
     num_samples
-        S, sample paths a series. Chronos-Bolt has none and ignores it.
+        S, sample paths a series; models that forecast quantiles have none and ignore it.
     repeats
         Timed pairs, after two rounds of warm-up.
     threads
@@ -87,7 +86,7 @@ def benchmark(
     Examples
     --------
     >>> from flowrank import load
-    >>> pipeline = load("seed-bolt")
+    >>> pipeline = load("flow-bolt-mini")
     >>> result = benchmark(pipeline, pipeline, batch_size=2, context_length=64, repeats=1)
     >>> result["ratio"]["parameters"], result["models"]["child"]["engine"]
     (1.0, 'exact')
@@ -100,7 +99,7 @@ def benchmark(
             _require_positive(**{name: number})
     pipelines = {"parent": parent, "child": child}
     for argument, pipeline in pipelines.items():
-        _require_chronos(pipeline, argument)
+        _require_family(pipeline, argument)
     device = _device(parent)
     if _device(child) != device:
         raise FlowrankError(
@@ -135,7 +134,7 @@ def benchmark(
             "peak_bytes": peaks[key],
             "latency_s": {**_summary(seconds[key]), "all": seconds[key]},
             "flops": counted.flops,
-            "floor_s": counted.floor(machines[pipeline.inner_model.dtype]),
+            "floor_s": counted.roofline(machines[pipeline.inner_model.dtype]),
         }
     return {
         "workload": {
@@ -219,13 +218,13 @@ def _engine(pipeline: Pipeline) -> str:
 
 def _sizes(pipeline: Pipeline) -> dict[str, int]:
     """Count parameters, attention parameters (q, k, v, o; position biases apart) and bytes of all weights."""
-    from flowrank.models import attention_parameters
+    from flowrank.family import anatomy_of
 
     model = pipeline.inner_model
     parameters = list(model.parameters())
     return {
         "parameters": sum(p.numel() for p in parameters),
-        "attention_parameters": attention_parameters(model),
+        "attention_parameters": anatomy_of(model).parameters_of_attention(),
         "weight_bytes": sum(p.numel() * p.element_size() for p in parameters),
     }
 
@@ -308,9 +307,9 @@ def _torch_threads(threads: int | None) -> Iterator[None]:
 
 
 def _samples_paths(pipeline: Pipeline) -> bool:
-    from chronos import ChronosPipeline
+    from chronos import ForecastType
 
-    return isinstance(pipeline, ChronosPipeline)
+    return pipeline.forecast_type is ForecastType.SAMPLES
 
 
 def _device(pipeline: Pipeline) -> torch.device:
@@ -335,18 +334,20 @@ def _name(pipeline: Pipeline) -> str:
     return getattr(pipeline, "name", None) or pipeline.inner_model.name_or_path or type(pipeline).__name__
 
 
-def _require_chronos(pipeline: object, argument: str) -> None:
-    from chronos import ChronosBoltPipeline, ChronosPipeline
+def _require_family(pipeline: object, argument: str) -> None:
+    from flowrank.family import family_of
 
-    if not isinstance(pipeline, ChronosPipeline | ChronosBoltPipeline):
-        found = type(pipeline).__name__
-    elif not hasattr(pipeline.inner_model, "decoder"):
-        found = f"a pipeline around {type(pipeline.inner_model).__name__}, which has no decoder"
+    try:
+        family = family_of(pipeline)
+    except FlowrankError as error:
+        found = str(error.found)
     else:
-        return
+        if family.pipeline_class is not None:
+            return
+        found = f"a pipeline around {type(family.model).__name__}"
     raise FlowrankError(
         argument,
-        expected="a Chronos-T5 or Chronos-Bolt pipeline",
+        expected="a pipeline of a model family that forecasts",
         found=found,
         todo="open the model with flowrank.load(…)",
     )

@@ -13,9 +13,9 @@ from flowrank.benchmarking import benchmark
 from flowrank.compression import Budget, JointHeads, WeightSVD, compress, rank_table
 from flowrank.errors import FlowrankError
 from flowrank.evaluation import Backtest, evaluate, relative_scores
+from flowrank.family import DEFAULT
 from flowrank.files import atomic_folder, refuse_existing
 from flowrank.forecasting import forecast
-from flowrank.models import DEFAULT
 from flowrank.pipelines import load
 from flowrank.report import write_report
 

@@ -1,8 +1,9 @@
-"""The one error that flowrank raises on bad input, and the check that every count goes through."""
+"""The one error that flowrank raises on bad input, its warnings, and the check that every count goes through."""
 
 from __future__ import annotations
 
 import operator
+import pickle
 from typing import Any
 
 
@@ -10,10 +11,13 @@ class FlowrankError(ValueError):
     """Input that flowrank cannot work with.
 
     The message names the argument, what was expected, what was found and what to do. It is a
-    ``ValueError``, so code that guards chronos-forecasting calls keeps working.
+    ``ValueError``, so code that guards chronos-forecasting calls keeps working. It can be copied and pickled, so a
+    worker process can hand it back; a value that cannot be pickled is replaced by its text there.
 
     Examples
     --------
+    >>> pickle.loads(pickle.dumps(FlowrankError("ratio", expected="a number", found="half"))).found
+    'half'
     >>> raise FlowrankError("ratio", expected="a number in (0, 1]", found=1.5, todo="pass e.g. 0.25")
     Traceback (most recent call last):
     ...
@@ -26,6 +30,46 @@ class FlowrankError(ValueError):
         self.found = found
         self.todo = todo
         super().__init__(f"{argument}: expected {expected}, found {found}" + (f"; {todo}" if todo else ""))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are rebuilt by calling their class with `args`, which holds the message alone.
+        return _rebuilt, (type(self), *self.args), {name: _portable(value) for name, value in self.__dict__.items()}
+
+
+def _rebuilt(kind: type[FlowrankError], *args: object) -> FlowrankError:
+    """An error of that kind before its attributes come, whatever its ``__init__`` asks for."""
+    return kind.__new__(kind, *args)
+
+
+def _portable(value: object) -> object:
+    """The value, or its text where it does not survive pickling."""
+    try:
+        pickle.loads(pickle.dumps(value))
+    except Exception:  # any class may raise anything here
+        return str(value)
+    return value
+
+
+class AccuracyWarning(UserWarning):
+    """A compressed model forecasts clearly worse than its parent; the message says by how much and what to do.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> warnings.simplefilter("error", AccuracyWarning)  # such a model stops a script
+    >>> warnings.simplefilter("default", AccuracyWarning)
+    """
+
+
+class CalibrationWarning(UserWarning):
+    """There were too few calibration series, so that synthetic ones were added; the message says how many.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> warnings.simplefilter("ignore", CalibrationWarning)  # adding them is fine
+    >>> warnings.simplefilter("default", CalibrationWarning)
+    """
 
 
 def check_count(value: Any, argument: str, least: int = 1) -> int:

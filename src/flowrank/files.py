@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,6 +112,8 @@ def refuse_existing(
 def atomic_file(path: str | Path, *, overwrite: bool = False, argument: str = "output") -> Iterator[Path]:
     """Give a temporary path beside ``path``; rename it to ``path`` when the block ends without an error.
 
+    The file has the permissions of any new one.
+
     Examples
     --------
     >>> import tempfile, pathlib
@@ -120,12 +125,11 @@ def atomic_file(path: str | Path, *, overwrite: bool = False, argument: str = "o
     """
     path = refuse_existing(path, overwrite=overwrite, argument=argument, kind="file")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _beside(path, partial(Path.touch, exist_ok=False))
     try:
+        permissions = temporary.stat().st_mode
         yield temporary
-        temporary.chmod(0o666 & ~current_umask())
+        temporary.chmod(stat.S_IMODE(permissions))  # safetensors puts a private file in its place
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -148,11 +152,10 @@ def atomic_folder(
     """
     path = refuse_existing(path, overwrite=overwrite, argument=argument, kind="folder", owned=owned)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    temporary = _beside(path, Path.mkdir)
     retired: Path | None = None
     try:
         yield temporary
-        temporary.chmod(0o777 & ~current_umask())
         if path.exists():
             retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
             os.replace(path, retired / path.name)
@@ -163,6 +166,17 @@ def atomic_folder(
                 os.replace(retired / path.name, path)
             shutil.rmtree(retired, ignore_errors=True)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(path: Path, make: Callable[[Path], None]) -> Path:
+    """Make something under a new hidden name; unlike `tempfile`'s, others may read it as far as the umask lets them."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
+        try:
+            make(temporary)
+        except FileExistsError:
+            continue
+        return temporary
 
 
 def refuse_existing_in(folder: str | Path, names: Sequence[str], *, overwrite: bool, argument: str = "output") -> Path:
@@ -268,10 +282,3 @@ def refuse_other_run(
             found=found,
             todo="choose another folder",
         )
-
-
-def current_umask() -> int:
-    """The permissions that new files of this process lack."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -146,7 +146,7 @@ def _predict_batch(
     batch = np.full((len(histories), max(map(len, histories))), np.nan)
     for row, (values, _, _) in zip(batch, moderated, strict=True):
         row[len(row) - len(values) :] = values
-    with _seeded(pipeline, seed):
+    with seeded(pipeline, seed):
         quantiles, mean = pipeline.predict_quantiles(
             torch.from_numpy(batch).to(torch.float32),
             prediction_length=horizon,
@@ -180,7 +180,7 @@ def _moderate(values: np.ndarray, centred: bool) -> tuple[np.ndarray, int, float
     return values, exponent, offset
 
 
-class _seeded:
+class seeded:
     """Draw from generators seeded for one batch, and give the global ones back untouched."""
 
     def __init__(self, pipeline: BaseChronosPipeline, seed: tuple[int, int]) -> None:

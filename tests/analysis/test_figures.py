@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
 
 import flowrank
 from flowrank import FlowrankError
-
-plt = pytest.importorskip("matplotlib.pyplot")
+from flowrank.figures.depth import LOWEST
 
 
 @pytest.fixture
@@ -28,7 +28,9 @@ def test_lines_are_the_values(profile, ax):
     assert profile.plot_ranks(ax, quantities=("input", "keys"), epsilon=0.1) is ax
     rows = profile.ranks.query("stack == 'encoder' and kind == 'self' and head == -1 and epsilon == 0.1")
     for line, quantity in zip(ax.lines, ("input", "keys"), strict=True):
-        assert list(line.get_ydata()) == rows[rows["quantity"] == quantity]["rank"].tolist()
+        expected = rows[rows["quantity"] == quantity]
+        assert list(line.get_ydata()) == expected["rank"].tolist()
+        assert list(line.get_xdata()) == expected["layer"].tolist()
 
 
 def test_the_flow_runs_through_every_sublayer(profile, ax):
@@ -40,8 +42,34 @@ def test_the_flow_runs_through_every_sublayer(profile, ax):
 
 def test_bounds_lie_above_what_they_bound(profile, ax):
     profile.plot_bound(ax, stack="decoder", kind="cross", layer=1)
-    measured, bound = (np.asarray(line.get_ydata()) for line in ax.lines)
-    assert (measured <= bound * (1 + 1e-6)).all()
+    measured, bound = (dict(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in ax.lines)
+    assert len(measured) > 1
+    assert all(value <= bound[k] * (1 + 1e-6) for k, value in measured.items())
+    rows = profile.bounds.query("stack == 'decoder' and kind == 'cross' and layer == 1")
+    for drawn, column in ((measured, "sigma"), (bound, "bound")):
+        assert drawn == {k: value for k, value in zip(rows["k"], rows[column], strict=True) if value >= LOWEST}
+
+
+def test_spectra_are_the_singular_values(profile, ax):
+    profile.plot_spectra(ax, quantity="keys", stack="decoder")
+    rows = profile.spectra.query("quantity == 'keys' and stack == 'decoder' and head == -1")
+    expected = {
+        (kind, layer): curve.loc[curve["sigma"] >= LOWEST, ["j", "sigma"]].to_numpy()
+        for (kind, layer), curve in rows.groupby(["kind", "layer"])
+    }
+    assert len(ax.lines) == len(expected) == 4
+    for line, (kind, layer) in zip(ax.lines, expected, strict=True):
+        np.testing.assert_allclose(line.get_xydata(), expected[kind, layer], rtol=1e-12)
+        assert line.is_dashed() == (kind == "cross")
+    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"layer 0", "layer 1"}
+
+
+def test_weights_are_counted_above_noise(profile, ax):
+    profile.plot_weights(ax)
+    rows = profile.ranks.query("stack == 'encoder' and kind == 'self' and head == -1 and epsilon == 0.01")
+    drawn = {line.get_label(): list(line.get_ydata()) for line in ax.lines}
+    for name in ("W_Q", "W_K", "W_V", "W_O"):
+        assert drawn[name] == rows[rows["quantity"] == name].sort_values("layer")["signal"].tolist()
 
 
 def test_all_have_labels(profile, ax):

@@ -14,9 +14,8 @@ from flowrank import FlowrankError, JointHeads, Uniform, WeightSVD
 from flowrank.analysis import KEYS, PROFILE_FILES
 from flowrank.analysis.measure import streams_of, through
 from flowrank.analysis.spectra import activation_spectra
-from flowrank.families import family_of
-from flowrank.families.base import pad_left
-from flowrank.models import attention_layers
+from flowrank.family import family_of, pad_left
+from tests.layers import attention_layers
 
 PATCH = 8
 
@@ -68,7 +67,7 @@ def observed_tokens(pipeline, contexts) -> np.ndarray:
 def spectra_of(pipeline, contexts, on_batch=lambda count: None):
     """By the streamed moments, in float64."""
     family = family_of(pipeline)
-    streams = streams_of(family.model, smallest=0.0)
+    streams = streams_of(family.model, list(family.anatomy.blocks), smallest=0.0)
     with streams.watching():
         for count in through(family, streams, contexts):
             on_batch(count)
@@ -310,7 +309,7 @@ def test_bad_counts_are_refused_by_name(bolt_folder, name, bad):
 
 def test_what_cannot_be_analyzed_is_refused(bolt_folder):
     with pytest.raises(FlowrankError, match="pipeline"):
-        flowrank.analyze("seed-bolt")
+        flowrank.analyze("flow-bolt-mini")
     with pytest.raises(FlowrankError, match="1 constant"):
         profile_of(flowrank.load(bolt_folder), series=[np.ones(50)])
 

@@ -20,7 +20,7 @@ from transformers import (
 
 import flowrank
 from flowrank import FlowrankError
-from flowrank.families.anatomy import blocks_of
+from flowrank.family import anatomy_of
 
 SIZES = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 40}
 
@@ -132,7 +132,7 @@ def test_attention_matrices_are_those_of_transformers(model):
 
 def test_queries_keys_and_values_follow_from_the_input_of_their_layer(model):
     """Against the projections' own outputs, heads apart."""
-    block = blocks_of(model)[1]
+    block = anatomy_of(model).blocks[1]
     attention = block.sublayers[0].attention
     seen = {"queries": [], "keys": [], "values": []}
 
@@ -143,9 +143,9 @@ def test_queries_keys_and_values_follow_from_the_input_of_their_layer(model):
         return projection.module.register_forward_hook(hook)
 
     handles = [
-        keep("queries", attention.query, attention.d_qk[0]),
-        keep("keys", attention.key, attention.d_qk[0]),
-        keep("values", attention.value, attention.d_vo[0]),
+        keep("queries", attention.query, attention.query_widths[0]),
+        keep("keys", attention.key, attention.query_widths[0]),
+        keep("values", attention.value, attention.value_widths[0]),
     ]
     masks = [outputs(model, batch)[block.stack][2] for batch in batches(model)]
     for handle in handles:
@@ -165,7 +165,7 @@ def test_updates_and_streams_add_up_in_the_table_of_the_flow(model):
     profile = flowrank.analyze(model, batches=batches(model))
     for measure in ("rank", "effective_rank"):
         table = profile.flow(0.1, measure)
-        assert len(table) == sum(len(block.sublayers) for block in blocks_of(model))
+        assert len(table) == sum(len(block.sublayers) for block in anatomy_of(model).blocks)
         for _, part in table.groupby("stack"):
             assert (part["before"].to_numpy()[1:] == part["after"].to_numpy()[:-1]).all()
         np.testing.assert_allclose(table["total"], table["after"] - table["before"])
@@ -214,7 +214,7 @@ def test_bad_batches_are_refused(change, message):
 def test_other_models_are_refused(bolt_folder):
     from transformers import ResNetConfig, ResNetModel
 
-    with pytest.raises(FlowrankError, match="model: expected a transformer with layers like"):
+    with pytest.raises(FlowrankError, match=r"model: expected .* bert, gpt2, vit, found ResNetModel"):
         flowrank.analyze(ResNetModel(ResNetConfig(depths=[1], hidden_sizes=[8], embedding_size=8)), batches=[{}])
     with pytest.raises(FlowrankError, match="batches: expected None"):
         flowrank.analyze(flowrank.load(bolt_folder), batches=[{}])

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +19,18 @@ from safetensors.torch import load_file
 
 import flowrank
 from flowrank import Budget, Epsilon, FlowOfRanks, InputSVD, JointHeads, Uniform, WeightSVD
-from flowrank.models import attention_layers, attention_parameters, tensor_digest
+from flowrank.family import tensor_digest
 from tests.cli.calls import FEW, LEVELS, SMALL, is_as_before, quietly, run
+from tests.layers import attention_layers, attention_parameters
 from tests.test_files import tree
 
 
 class TestCompress:
     @pytest.mark.parametrize("method", ["joint", "input", "weight"])
     @pytest.mark.parametrize("allocation", ["uniform", "budget", "flow", "epsilon"])
-    def test_every_method_and_allocation(self, folder, here, capsys, method, allocation):
+    def test_every_method_and_allocation(self, bolt_folder, here, capsys, method, allocation):
         arguments = ("--method", method, "--ratio", "0.4", "--allocation", allocation, "--seed", "3")
-        assert quietly("compress", folder, "child", *arguments, *SMALL) == 0
+        assert quietly("compress", bolt_folder, "child", *arguments, *SMALL) == 0
         child = flowrank.load("./child")
         value = {"joint": JointHeads, "input": InputSVD, "weight": WeightSVD}[method](
             {
@@ -38,7 +40,7 @@ class TestCompress:
                 "epsilon": Epsilon(ratio=0.4),
             }[allocation]
         )
-        expected = flowrank.compress(flowrank.load(folder), value, seed=3, **FEW)
+        expected = flowrank.compress(flowrank.load(bolt_folder), value, seed=3, **FEW)
         assert tensor_digest(child.inner_model) == tensor_digest(expected.inner_model)
         assert child.recipe == expected.recipe
         before, after = expected.recipe["parameters"]["attention_parent"], attention_parameters(child.inner_model)
@@ -48,15 +50,22 @@ class TestCompress:
         assert f"{after:,}" in printed
         assert f"{after / before:.1%}" in printed
 
-    def test_per_head_and_alpha(self, folder, here):
-        arguments = ("--ratio", "0.3", "--allocation", "flow", "--alpha", "0.1", "--per-head")
-        assert quietly("compress", folder, "child", *arguments, *SMALL) == 0
+    @pytest.mark.parametrize(
+        ("arguments", "method"),
+        [
+            (("--per-head",), JointHeads(Budget(0.3), per_head=True)),
+            (("--allocation", "flow", "--alpha", "0.1"), JointHeads(FlowOfRanks(ratio=0.3, alpha=0.1))),
+        ],
+        ids=["per head", "alpha"],
+    )
+    def test_per_head_and_alpha(self, bolt_folder, here, arguments, method):
+        assert quietly("compress", bolt_folder, "child", "--ratio", "0.3", *arguments, *SMALL) == 0
         child = flowrank.load("./child")
-        expected = JointHeads(FlowOfRanks(ratio=0.3, alpha=0.1), per_head=True)
-        expected = flowrank.compress(flowrank.load(folder), expected, **FEW)
+        expected = flowrank.compress(flowrank.load(bolt_folder), method, **FEW)
         assert tensor_digest(child.inner_model) == tensor_digest(expected.inner_model)
-        for layer in attention_layers(child.inner_model).values():
-            assert len(set(layer.shape.d_qk)) == 1
+        assert child.recipe == expected.recipe
+        uneven = any(len(set(layer.shape.d_qk)) > 1 for layer in attention_layers(child.inner_model).values())
+        assert uneven == method.per_head
 
     def test_defaults_are_joint_heads_with_a_budget_of_a_quarter(self, bolt_folder, here):
         assert quietly("compress", bolt_folder, "child", *SMALL) == 0
@@ -74,7 +83,7 @@ class TestCompress:
         child = flowrank.load("./child")
         expected = flowrank.compress(flowrank.load(bolt_folder), JointHeads(Budget(0.25)), series=long_frame, **FEW)
         assert tensor_digest(child.inner_model) == tensor_digest(expected.inner_model)
-        assert child.recipe["calibration"]["source"] == "sales.parquet"
+        assert child.recipe["calibration"]["source"] == "sales.parquet; synthetic, seed 0"
 
     def test_the_parent_may_be_replaced(self, bolt_folder, here):
         shutil.copytree(bolt_folder, "model")
@@ -478,18 +487,18 @@ class TestSmallCommands:
             ((), "Usage"),
             (("bogus",), "bogus"),
             (("compress",), "model"),
-            (("compress", "seed-bolt"), "OUT"),
-            (("compress", "seed-bolt", "x", "--method", "magic"), "--method"),
-            (("compress", "seed-bolt", "x", "--allocation", "magic"), "--allocation"),
-            (("compress", "seed-bolt", "x", "--ratio", "half"), "--ratio"),
-            (("compress", "seed-bolt", "x", "--seed", "-1"), "--seed"),
-            (("compress", "seed-bolt", "x", "--seed", str(2**64)), "--seed"),
+            (("compress", "flow-bolt-mini"), "OUT"),
+            (("compress", "flow-bolt-mini", "x", "--method", "magic"), "--method"),
+            (("compress", "flow-bolt-mini", "x", "--allocation", "magic"), "--allocation"),
+            (("compress", "flow-bolt-mini", "x", "--ratio", "half"), "--ratio"),
+            (("compress", "flow-bolt-mini", "x", "--seed", "-1"), "--seed"),
+            (("compress", "flow-bolt-mini", "x", "--seed", str(2**64)), "--seed"),
             (("evaluate", "seasonal-naive"), "--data"),
             (("evaluate", "--data", "x", "--output", "y"), "MODEL"),
-            (("forecast", "seed-bolt", "x.csv", "--output", "y"), "--horizon"),
-            (("forecast", "seed-bolt", "x.csv", "--horizon", "1.5", "--output", "y"), "--horizon"),
-            (("benchmark", "seed-bolt", "--output", "y"), "--against"),
-            (("analyze", "seed-bolt"), "--output"),
+            (("forecast", "flow-bolt-mini", "x.csv", "--output", "y"), "--horizon"),
+            (("forecast", "flow-bolt-mini", "x.csv", "--horizon", "1.5", "--output", "y"), "--horizon"),
+            (("benchmark", "flow-bolt-mini", "--output", "y"), "--against"),
+            (("analyze", "flow-bolt-mini"), "--output"),
             (("report",), "folder"),
         ],
     )
@@ -498,3 +507,14 @@ class TestSmallCommands:
         seen = capsys.readouterr()
         assert words.lower() in (seen.out + seen.err).lower()
         assert list(here.iterdir()) == []
+
+
+def test_too_few_series_are_told_in_a_sentence(bolt_folder, here, capsys):
+    """A warning that the library gives is shown without the line of code that it comes from."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert quietly("compress", bolt_folder, "child", *SMALL) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "warning 8 calibration series (synthetic, seed 0) are too few for JointHeads" in told
+    assert "24 synthetic ones were added" in told
+    assert ".py:" not in told

@@ -10,7 +10,7 @@ import pytest
 
 import flowrank
 from flowrank import Healing, Uniform, WeightSVD
-from flowrank.models import tensor_digest
+from flowrank.family import tensor_digest
 from tests.cli.calls import is_as_before, quietly, run
 from tests.test_files import tree
 

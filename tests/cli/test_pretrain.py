@@ -14,14 +14,14 @@ from chronos import BaseChronosPipeline
 import flowrank
 from flowrank import FlowOfRanks, Uniform
 from flowrank.cli.recipe_flags import PANELS, RANKS, described, recipe_flags
-from flowrank.models import attention_parameters
+from flowrank.family import SIZES
 from flowrank.pretraining import Recipe, Widths, pretrain
 from flowrank.pretraining.budget import Clock
 from flowrank.pretraining.config import read_recipe
 from flowrank.pretraining.journal import read_log
 from flowrank.pretraining.recipe import GROUPS, SETTINGS
-from flowrank.pretraining.shape import SIZES
 from tests.cli.calls import is_as_before, quietly, run
+from tests.layers import attention_parameters
 from tests.test_files import tree
 
 TINY = {
@@ -119,7 +119,7 @@ class TestTraining:
         assert "min_past=64" in told
         config = json.loads(Path("out/config.json").read_text())
         assert config["chronos_config"]["tokenizer_kwargs"] == {"low_limit": -12.0, "high_limit": 12.0}
-        assert {shape["d_qk"][0] for shape in config["attention_shapes"].values()} == {4}
+        assert {shape["d_qk"][0] for shape in config["flowrank"]["attention"].values()} == {4}
         assert flowrank.load("./out").recipe["pretraining"]["recipe"]["optim"] == "adamw"
 
     def test_progress_unless_quiet(self, here, capsys):

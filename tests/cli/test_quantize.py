@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import flowrank
-from flowrank.models import tensor_digest
+from flowrank.family import tensor_digest
 from tests.cli.calls import is_as_before, run
 from tests.conftest import make_t5
 from tests.test_files import tree

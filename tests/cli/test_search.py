@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import flowrank
 from flowrank import Budget, Tolerance, Uniform, WholeModel
-from flowrank.models import tensor_digest
+from flowrank.family import tensor_digest
 from flowrank.search.smallest import SEARCH_LOG, read_stages
 from tests.cli.calls import is_as_before, quietly, run
 from tests.test_files import tree
@@ -20,8 +21,16 @@ FEW = {"calibration_series": 9, "validation_series": 12, "horizon": 6}
 SMALL = ("--calibration-series", "9", "--validation-series", "12", "--horizon", "6")
 
 
+@pytest.fixture
+def few_stages(monkeypatch):
+    """Sizes far apart, and the last bisections left out: what the command line tells of a search needs few of them."""
+    smallest = import_module("flowrank.search.smallest")
+    monkeypatch.setattr(smallest, "_STEP", 0.3)
+    monkeypatch.setattr(smallest, "_PRECISION", 4.0)
+
+
 class TestMaxLoss:
-    def test_what_it_writes_is_what_the_library_finds(self, bolt_folder, here, capsys):
+    def test_what_it_writes_is_what_the_library_finds(self, bolt_folder, here, capsys, few_stages):
         options = ("--metric", "MASE", "--unit", "flops", "--heal-steps", "0", "--seed", "3")
         assert quietly("compress", bolt_folder, "child", "--max-loss", "30%", *options, *SMALL) == 0
         tolerance = Tolerance(0.3, metric="MASE", unit="flops")
@@ -37,7 +46,7 @@ class TestMaxLoss:
             s["number"] for s in stages
         ]
         first = stages[0]
-        assert f"step 1: 60.0% asked of the parent, {first['cost']:.1%} made ({first['parameters']:,} param" in printed
+        assert f"step 1: 30.0% asked of the parent, {first['cost']:.1%} made ({first['parameters']:,} param" in printed
         assert f"loss {first['loss']:+.2%} (at most {first['upper']:+.2%})" in printed
         counts = child.recipe["parameters"]
         for number in (counts["parent"], counts["child"], counts["attention_child"]):
@@ -46,7 +55,7 @@ class TestMaxLoss:
             line = next(line for line in printed.splitlines() if label in line)
             assert f"{found[key]:+.2%}" in line
 
-    def test_a_search_that_was_cut_off_goes_on(self, bolt_folder, here, series, capsys, monkeypatch):
+    def test_a_search_that_was_cut_off_goes_on(self, bolt_folder, here, series, capsys, monkeypatch, few_stages):
         from flowrank.cli import searching
 
         call = ("compress", bolt_folder, "child", "--max-loss", "0.5", "--heal-steps", "0", "--series", "series.csv")
@@ -148,7 +157,7 @@ class TestMaxLoss:
     [
         ((), Budget(0.4)),
         (("--unit", "cache", "--rounds", "1"), Budget(0.4, unit="cache")),
-        (("--allocation", "uniform"), Uniform(0.4)),
+        (("--allocation", "uniform", "--rounds", "1"), Uniform(0.4)),
     ],
 )
 def test_whole_models(bolt_folder, here, capsys, options, allocation):

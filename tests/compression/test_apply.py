@@ -18,10 +18,11 @@ from flowrank import (
     WeightSVD,
     WholeModel,
 )
-from flowrank.compression.children import around
-from flowrank.models import attention_layers, attention_parameters, mlp_layers, tensor_digest
-from flowrank.models.layers import FactoredEmbedding, FactoredLinear
+from flowrank.compression.children import pipeline_of
+from flowrank.family import tensor_digest
+from flowrank.nn.factored import FactoredEmbedding, FactoredLinear
 from tests.conftest import make_bolt, make_t5, outputs, relative_gap, small_mlps, with_own_widths
+from tests.layers import attention_layers, attention_parameters, mlp_layers
 
 METHODS = [JointHeads, InputSVD, WeightSVD]
 SMALL = {"calibration_series": 12, "calibration_points": 64}
@@ -149,8 +150,8 @@ def test_rank_table_adds_up(pipeline, method):
 def test_neurons_in_the_rank_table_add_up(tmp_path, make, activation):
     parent = flowrank.load(make(tmp_path / "model", feed_forward_proj=activation))
     count = sum(p.numel() for layer in mlp_layers(parent.inner_model).values() for p in layer.parameters())
-    child = with_own_widths(parent.inner_model, mlp_shapes=small_mlps(parent.inner_model))
-    table = flowrank.rank_table(around(child)).query("part == 'neurons'")
+    child = with_own_widths(parent.inner_model, mlp=small_mlps(parent.inner_model))
+    table = flowrank.rank_table(pipeline_of(child)).query("part == 'neurons'")
     layers = mlp_layers(child)
     assert table["cost"].sum() == sum(p.numel() for layer in layers.values() for p in layer.parameters()) < count
     assert table["full_cost"].sum() == count
@@ -171,7 +172,7 @@ def test_compressing_twice_is_refused(pipeline):
 
 def test_what_is_no_pipeline_or_method_is_refused(pipeline):
     with pytest.raises(FlowrankError, match="pipeline"):
-        flowrank.compress("seed-bolt", WeightSVD(Uniform(0.5)))
+        flowrank.compress("flow-bolt-mini", WeightSVD(Uniform(0.5)))
     with pytest.raises(FlowrankError, match="method"):
         flowrank.compress(pipeline, Budget(0.5), **SMALL)
 
@@ -186,10 +187,16 @@ class TestCalibration:
         path = tmp_path / "mine.csv"
         long_frame.to_csv(path, index=False)
         recipe = self.compress(pipeline, path).recipe
-        assert recipe["calibration"] == {"source": "mine.csv", "series": 3, "points": 64, "skipped": {}}
+        assert recipe["calibration"] == {
+            "source": "mine.csv; synthetic, seed 0",
+            "series": 32,
+            "own": 3,
+            "points": 64,
+            "skipped": {},
+        }
         renamed = long_frame.rename(columns={"item_id": "sku", "target": "sales"})
         again = self.compress(pipeline, renamed, id_column="sku", target="sales")
-        assert again.recipe["calibration"]["series"] == 3
+        assert again.recipe["calibration"]["own"] == 3
 
     def test_useless_series_are_left_out_and_counted(self, pipeline):
         rng = np.random.default_rng(0)
@@ -201,7 +208,7 @@ class TestCalibration:
             1e30 * rng.normal(size=40),
         ]
         recipe = self.compress(pipeline, series).recipe["calibration"]
-        assert recipe["series"] == 2
+        assert recipe["own"] == 2
         assert recipe["skipped"] == {"constant": 1, "all missing": 1, "too short": 1}
 
     @pytest.mark.parametrize(
@@ -242,5 +249,5 @@ def test_even_a_starved_model_runs_and_reloads(pipeline, ratio, contexts, tmp_pa
 
 
 def test_progress_bar_counts_the_series(pipeline, capsys):
-    flowrank.compress(pipeline, JointHeads(Uniform(0.5)), progress=True, **SMALL)
-    assert "12" in capsys.readouterr().out
+    flowrank.compress(pipeline, JointHeads(Uniform(0.5)), progress=True, calibration_series=43, calibration_points=64)
+    assert "43" in capsys.readouterr().out

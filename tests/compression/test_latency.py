@@ -12,19 +12,19 @@ import flowrank
 from flowrank import Budget, WholeModel
 from flowrank.compression import latency
 from flowrank.compression.latency import Amount, Latency, _amounts
-from flowrank.compression.shapes import Shapes
 from flowrank.compression.whole import WholeFactorization
-from flowrank.cost import Workload, cost
-from flowrank.families import family_of
-from flowrank.models import attention_layers, mlp_layers
+from flowrank.cost import Workload
+from flowrank.family import cost, family_of, layout_of
+from flowrank.nn.shapes import Shapes
 from tests.conftest import outputs
+from tests.layers import attention_layers, mlp_layers
 
 WORKLOAD = Workload(batch_size=8, context_length=512, horizon=64)
 SMALL = {"calibration_series": 24, "calibration_points": 64}
 
 
-def law(rates: dict[str, Amount], beside: float = 0.01) -> Latency:
-    return Latency(beside, rates, WORKLOAD)
+def law(rates: dict[str, Amount], overhead: float = 0.01) -> Latency:
+    return Latency(overhead, rates, WORKLOAD)
 
 
 def rates_of(pipeline, kinds: dict[str, Amount] | None = None) -> dict[str, Amount]:
@@ -54,9 +54,9 @@ def machine(monkeypatch):
 def test_shapes_of_a_config_are_those_of_its_layers(pipeline):
     child = flowrank.compress(pipeline, WholeModel(Budget(0.5), rounds=1), **SMALL)
     for model in (pipeline.inner_model, child.inner_model):
-        shapes = Shapes.of(model.config)
+        shapes = layout_of(model.config).shapes
         assert list(shapes.attention) == list(attention_layers(model))
-        assert list(shapes.mlps) == list(mlp_layers(model))
+        assert list(shapes.mlp) == list(mlp_layers(model))
         found = sum(sum(shape.parameters(model.config.d_model).values()) for shape in shapes.attention.values())
         assert found == sum(
             p.numel()
@@ -105,22 +105,32 @@ def test_a_model_that_is_small_already_can_be_measured(pipeline, machine):
     assert Latency.measure(small)(config) == pytest.approx(truth(config), rel=0.15)
 
 
+def test_a_budget_of_seconds_is_kept(pipeline, machine, monkeypatch):
+    """By the law that was measured; a budget of parameters would leave more seconds than that."""
+    truth = law(rates_of(pipeline))
+    machine(truth)
+    measure, found = Latency.measure, []
+    monkeypatch.setattr(Latency, "measure", lambda *call: found.append(measure(*call)) or found[-1])
+    child = flowrank.compress(pipeline, WholeModel(Budget(0.8, unit="latency"), rounds=1), **SMALL)
+    [price] = found
+    assert price(child.inner_model.config) <= 0.8 * price(pipeline.inner_model.config)
+
+
 def test_what_was_measured_survives_a_file(pipeline):
     truth = law(rates_of(pipeline))
     assert Latency.from_dict(json.loads(json.dumps(asdict(truth)))) == truth
 
 
 def test_a_layer_that_costs_much_whatever_its_size_goes_first(bolt_folder, contexts):
-    """By components alone every layer keeps some; a standing cost is only saved by a layer that goes."""
+    """By components alone every layer keeps some; a fixed cost is only saved by a layer that goes."""
     pipeline = flowrank.load(bolt_folder)
     whole = WholeFactorization(family_of(pipeline), contexts * 3, 0, None, parts=("heads", "neurons"))
-    plain = law(rates_of(pipeline), beside=0.0)
-    heavy = law(rates_of(pipeline, {"decoder feed-forward": Amount(10.0, 0.0, 1e-10)}), beside=0.0)
+    plain = law(rates_of(pipeline), overhead=0.0)
+    heavy = law(rates_of(pipeline, {"decoder feed-forward": Amount(10.0, 0.0, 1e-10)}), overhead=0.0)
 
     def left(price: Latency) -> int:
-        weights = whole.shrunk(0.7 * price(pipeline.inner_model.config), price, unit="latency")
-        shapes = Shapes.of(weights.shapes.config(pipeline.inner_model.config))
-        return sum(one.width > 0 for name, one in shapes.mlps.items() if name.startswith("decoder"))
+        shapes = whole.shrunk(0.7 * price(pipeline.inner_model.config), price, unit="latency").shapes
+        return sum(one.width > 0 for name, one in shapes.mlp.items() if name.startswith("decoder"))
 
     assert left(heavy) < left(plain)
 
@@ -128,6 +138,6 @@ def test_a_layer_that_costs_much_whatever_its_size_goes_first(bolt_folder, conte
 def test_models_that_are_timed_keep_the_parents_tensors_where_they_fit(pipeline, contexts):
     before = outputs(pipeline, contexts)
     config = pipeline.inner_model.config
-    copy = latency._like(pipeline.inner_model, Shapes.of(config).config(config))
-    made = type(pipeline)(copy) if not hasattr(pipeline, "tokenizer") else type(pipeline).around(copy)
+    copy = latency._like(pipeline.inner_model, family_of(pipeline).narrowed_config(config, Shapes()))
+    made = family_of(pipeline).pipeline_of(copy)
     assert (outputs(made, contexts) == before).all()

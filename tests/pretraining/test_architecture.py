@@ -15,11 +15,13 @@ from transformers import T5Config, T5ForConditionalGeneration
 import flowrank
 from flowrank.compression import FlowOfRanks
 from flowrank.errors import FlowrankError
-from flowrank.models import AttentionShape, CompressedChronosBolt, CompressedT5ForConditionalGeneration
-from flowrank.models.t5 import attention_layers, attention_parameters
+from flowrank.families.chronos_bolt.model import NarrowChronosBolt
+from flowrank.families.chronos_t5.model import NarrowChronosT5
+from flowrank.nn.shapes import AttentionShape
 from flowrank.pretraining import Widths
 from flowrank.pretraining.architecture import adopted, build, trainable
 from tests.conftest import BOLT_PATCHES, T5_TOKENS
+from tests.layers import attention_layers, attention_parameters
 
 WIDE = {"d_model": 96, "d_kv": 32, "d_ff": 80, "num_heads": 4, "num_layers": 2, "num_decoder_layers": 1}
 WIDTHS = (4, 8, 16)
@@ -152,7 +154,7 @@ def test_parameters_are_those_of_the_shapes(recipe, family):
     made = recipe(family=family, **WIDE)
     dense = build(made).inner_model
     narrow = build(recipe(family=family, schedule=Widths(WIDTHS), **WIDE)).inner_model
-    assert type(narrow) is {"bolt": CompressedChronosBolt, "t5": CompressedT5ForConditionalGeneration}[family]
+    assert type(narrow) is {"bolt": NarrowChronosBolt, "t5": NarrowChronosT5}[family]
     expected = sum(
         sum(AttentionShape.dense(4, WIDTHS[number(name)]).parameters(96).values()) for name in attention_layers(dense)
     )

@@ -11,10 +11,10 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from flowrank import FlowOfRanks, Uniform
 from flowrank.errors import FlowrankError
+from flowrank.families.chronos_t5.training import settings_of
+from flowrank.family import SIZES
 from flowrank.pretraining import Data, Recipe, Widths
-from flowrank.pretraining.architecture import t5_settings
 from flowrank.pretraining.config import read_recipe, read_settings, recipe_of, to_yaml
-from flowrank.pretraining.shape import SIZES
 
 THEIRS = """
 training_data_paths:
@@ -322,7 +322,7 @@ class TestTheirKeys:
 
 
 def test_limits_reach_the_tokenizer():
-    settings = t5_settings(Recipe(family="t5", max_steps=1, tokenizer_limit=4.0))
+    settings = settings_of(Recipe(family="t5", max_steps=1, tokenizer_limit=4.0))
     assert settings["tokenizer_kwargs"] == {"low_limit": -4.0, "high_limit": 4.0}
     with pytest.raises(FlowrankError, match="tokenizer_limit: expected a positive number"):
         Recipe(max_steps=1, tokenizer_limit=0)

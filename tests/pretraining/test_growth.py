@@ -83,13 +83,15 @@ def test_what_does_not_fit_is_refused(recipe, donor, changes, message):
         build(recipe(grown_from=folder, **changes))
 
 
-@pytest.mark.parametrize("beside", [{"initial_model": "seed-bolt"}, {"token_embedding": "x", "family": "t5"}], ids=str)
+@pytest.mark.parametrize(
+    "beside", [{"initial_model": "flow-bolt-mini"}, {"token_embedding": "x", "family": "t5"}], ids=str
+)
 def test_one_start_only(recipe, beside):
     with pytest.raises(FlowrankError, match="expected one of initial_model, grown_from, token_embedding"):
-        recipe(grown_from="seed-bolt", **beside)
+        recipe(grown_from="flow-bolt-mini", **beside)
 
 
 @pytest.mark.parametrize("start", ["initial_model", "grown_from"])
 def test_a_start_from_another_model_has_its_widths(recipe, start):
     with pytest.raises(FlowrankError, match="schedule: expected none"):
-        recipe(schedule=Widths((2, 2, 2, 2)), **{start: "seed-bolt"})
+        recipe(schedule=Widths((2, 2, 2, 2)), **{start: "flow-bolt-mini"})

@@ -13,7 +13,8 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from flowrank.compression import FlowOfRanks, Uniform
 from flowrank.errors import FlowrankError
-from flowrank.models.t5 import attention_layers
+from flowrank.family import anatomy_of
+from flowrank.nn.shapes import AttentionShape
 from flowrank.pretraining import Widths
 from flowrank.pretraining.schedule import attention_shapes, layer_widths, schedule_from, schedule_to
 
@@ -124,15 +125,16 @@ def test_uniform_takes_the_widest_within_its_ratio(ratio, layers, decoder_layers
 def test_cross_attention_counts_after_the_encoder(layers, decoder_layers):
     heads = 4
     widths = layer_widths(FlowOfRanks(d0=2, alpha=0.7), layers=layers, decoder_layers=decoder_layers, d_kv=32)
-    shapes = attention_shapes(widths, layers=layers, decoder_layers=decoder_layers, heads=heads)
     config = T5Config(
         d_model=8, d_kv=2, num_heads=2, d_ff=8, num_layers=layers, num_decoder_layers=decoder_layers, vocab_size=8
     )
-    assert set(shapes) == set(attention_layers(T5ForConditionalGeneration(config)))
+    named = {layer.name: layer.depth for layer in anatomy_of(T5ForConditionalGeneration(config)).attention}
+    shapes = attention_shapes(widths, named, heads)
+    assert len(shapes) == layers + 2 * decoder_layers
     for name, shape in shapes.items():
         number = int(name.split(".")[2]) + (layers if "EncDec" in name else 0)
         width = math.ceil(2 * (1 + number) ** 0.7)
-        assert shape == {"d_qk": [width] * heads, "d_vo": [width] * heads, "ranks": {}}, name
+        assert shape == AttentionShape((width,) * heads, (width,) * heads, {}), name
 
 
 @pytest.mark.parametrize(

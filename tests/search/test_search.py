@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -15,11 +16,13 @@ import torch
 
 import flowrank
 from flowrank import Budget, FlowrankError, Tolerance, WholeModel
-from flowrank.models import tensor_digest
+from flowrank.family import tensor_digest
+from flowrank.healing import checkpoints
 from flowrank.search import SEARCH_LOG, Judge
-from flowrank.search.judge import _Group, _ratio, evenly
+from flowrank.search.judge import Verdict, _Group, _ratio, evenly
 from flowrank.search.smallest import Stage, _next, read_stages
 from flowrank.series import Series
+from tests.conftest import make_bolt
 
 QUICK = {"steps": 4, "calibration_series": 24, "validation_series": 48, "horizon": 8}
 ROOMY = Tolerance(0.5, confidence=0.5)
@@ -30,6 +33,14 @@ def walks(count: int, length: int = 64) -> list[Series]:
     rng = np.random.default_rng(0)
     values = 5 + rng.normal(size=(count, length)).cumsum(axis=1)
     return [Series(str(i), one / np.abs(one[:-8]).mean()) for i, one in enumerate(values)]
+
+
+@pytest.fixture
+def few_stages(monkeypatch):
+    """Sizes far apart, and the last bisections left out: what a search does with its stages needs few of them."""
+    smallest = import_module("flowrank.search.smallest")
+    monkeypatch.setattr(smallest, "_STEP", 0.3)
+    monkeypatch.setattr(smallest, "_PRECISION", 4.0)
 
 
 @pytest.fixture
@@ -76,7 +87,7 @@ def test_the_upper_end_is_above_and_a_model_loses_nothing_to_itself(pipeline, ch
     assert Judge(pipeline, count=64, horizon=8, confidence=0.99).compare(child).upper > verdict.upper
 
 
-def test_the_smallest_model_holds_and_says_how_it_came_about(pipeline, tmp_path):
+def test_the_smallest_model_holds_and_says_how_it_came_about(pipeline, tmp_path, few_stages):
     seen: list[Stage] = []
     found = flowrank.smallest(pipeline, ROOMY, folder=tmp_path / "s", on_stage=seen.append, **QUICK)
     counts = found.recipe["parameters"]
@@ -95,57 +106,84 @@ def test_the_smallest_model_holds_and_says_how_it_came_about(pipeline, tmp_path)
     assert opened.recipe["search"]["stages"] == [vars(stage) for stage in stages]
 
 
-def test_where_nothing_smaller_holds_the_parent_comes_back(pipeline):
-    nothing = Tolerance(0.0, confidence=0.99)
-    found = flowrank.smallest(pipeline, nothing, **{**QUICK, "steps": 0})
-    stages = None if found is pipeline else found.recipe["search"]["stages"]
-    assert stages is None or any(stage["held"] and stage["upper"] <= 0 for stage in stages)
+def test_where_nothing_smaller_holds_the_parent_comes_back(bolt_folder, monkeypatch):
+    """Every model is found to lose a little more than it may: sizes come near the parent's, and then it is enough."""
+    parent, seen = flowrank.load(bolt_folder), []
+    monkeypatch.setattr(Judge, "compare", lambda *_: Verdict(loss=0.01, upper=0.0101))
+    found = flowrank.smallest(parent, Tolerance(0.01), on_stage=seen.append, **{**QUICK, "steps": 0})
+    assert found is parent
+    assert not any(stage.held for stage in seen)
+    assert [stage.ratio for stage in seen] == pytest.approx([0.6**0.5**number for number in range(4)])
 
 
+OPTIONS = {"steps": 45, "calibration_series": 24, "validation_series": 48, "horizon": 8}
 SCRIPT = """
-import os, signal, sys, torch
+import json, os, signal, sys, torch
 import flowrank
 from flowrank import Tolerance
-from flowrank.healing import checkpoints
-from flowrank.search import smallest as module
 from flowrank.search.smallest import _Search
 torch.set_num_threads(1)
-where, after = sys.argv[3], int(sys.argv[4])
-done = 0
-def counted(function):
-    def wrapper(*args, **kwargs):
-        global done
-        done += 1
-        if done == after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-    return wrapper
-if where == "search":
-    _Search._stage = counted(_Search._stage)
-else:
-    checkpoints.Folder.save = counted(checkpoints.Folder.save)
-found = flowrank.smallest(
-    flowrank.load(sys.argv[1]), Tolerance(0.02, confidence=0.5), folder=sys.argv[2],
-    steps=90, calibration_series=24, validation_series=48, horizon=8)
-found.save_pretrained(sys.argv[2] + "-model", overwrite=True)
+def killed(self, number, start, ratio, stage=_Search._stage):
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return stage(self, number, start, ratio)
+_Search._stage = killed
+sys.modules["flowrank.search.smallest"]._PRECISION = 2.0
+tolerance = Tolerance(0.0, confidence=0.5)
+flowrank.smallest(flowrank.load(sys.argv[1]), tolerance, folder=sys.argv[2], **json.loads(sys.argv[3]))
 """
 
 
-@pytest.mark.parametrize(("where", "after"), [("search", 2), ("healing", 2)])
-def test_a_search_that_was_killed_goes_on_to_the_same_model(bolt_folder, tmp_path, where, after):
-    def run(name: str, after: int) -> int:
-        command = [sys.executable, "-c", SCRIPT, str(bolt_folder), str(tmp_path / name), where, str(after)]
-        return subprocess.run(command, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
+class Stopped(Exception):
+    pass
 
-    assert run("whole", 0) == 0
-    assert run("cut", after) == -signal.SIGKILL
-    assert run("cut", 0) == 0
-    one, other = (flowrank.load(tmp_path / f"{name}-model") for name in ("whole", "cut"))
-    assert tensor_digest(one.inner_model) == tensor_digest(other.inner_model)
-    stages = [read_stages(tmp_path / name / SEARCH_LOG) for name in ("whole", "cut")]
-    timeless = [[replace(stage, seconds=0.0) for stage in each] for each in stages]
-    assert timeless[0] == timeless[1]
-    assert any(stage.healed for stage in stages[0])
+
+@pytest.fixture(scope="module")
+def one_layer(tmp_path_factory):
+    return make_bolt(tmp_path_factory.mktemp("search") / "bolt", num_layers=1, seed=1)
+
+
+def searched(model, folder):
+    """What the script does, here."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(import_module("flowrank.search.smallest"), "_PRECISION", 2.0)  # the last bisections left out
+        return flowrank.smallest(flowrank.load(model), Tolerance(0.0, confidence=0.5), folder=folder, **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(one_layer, tmp_path_factory):
+    """A search that nothing stopped, and its stages."""
+    folder = tmp_path_factory.mktemp("search") / "whole"
+    return searched(one_layer, folder), read_stages(folder / SEARCH_LOG)
+
+
+@pytest.mark.parametrize("where", ["between stages", "in a healing"])
+def test_a_search_that_was_cut_off_goes_on_to_the_same_model(undisturbed, one_layer, tmp_path, where):
+    whole, stages = undisturbed
+    assert any(stage.healed for stage in stages)
+    if where == "between stages":
+        command = [sys.executable, "-c", SCRIPT, str(one_layer), str(tmp_path / "cut"), json.dumps(OPTIONS)]
+        killed = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert len(read_stages(tmp_path / "cut" / SEARCH_LOG)) == 1
+    else:
+        save, saved = checkpoints.Folder.save, []
+
+        def stopping(self, *arguments, **options):
+            save(self, *arguments, **options)
+            saved.append(self)
+            raise Stopped
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(checkpoints.Folder, "save", stopping)
+            with pytest.raises(Stopped):
+                searched(one_layer, tmp_path / "cut")
+        assert len(saved) == 1
+        assert list((tmp_path / "cut").glob("healing-*/state.json"))
+    found = searched(one_layer, tmp_path / "cut")
+    assert tensor_digest(found.inner_model) == tensor_digest(whole.inner_model)
+    again = read_stages(tmp_path / "cut" / SEARCH_LOG)
+    assert [replace(one, seconds=0.0) for one in again] == [replace(one, seconds=0.0) for one in stages]
 
 
 def test_a_half_written_line_is_done_again(tmp_path):
@@ -166,14 +204,14 @@ def test_sizes_are_bisected_between_what_held_and_what_did_not():
     assert _next([one, two, stage(3, 0.4, held=True)]) is None
 
 
-def test_series_of_the_user_are_judged_on_their_ends(bolt_folder):
+def test_series_of_the_user_are_judged_on_their_ends(bolt_folder, few_stages):
     parent = flowrank.load(bolt_folder)
     found = flowrank.smallest(parent, ROOMY, series=walks(30), **QUICK)
     assert found.recipe["search"]["validation_series"] == 30
     assert found.recipe["calibration"]["series"] <= 24
 
 
-def test_synthetic_series_calibrate_and_judge_too_where_they_are_asked_for(bolt_folder):
+def test_synthetic_series_calibrate_and_judge_too_where_they_are_asked_for(bolt_folder, few_stages):
     """What is promised then is the geometric mean of the two losses, however many series each comes from."""
     parent = flowrank.load(bolt_folder)
     own = walks(30)
@@ -202,17 +240,26 @@ def test_series_are_taken_from_all_over_a_sorted_source():
         assert np.diff([-1, *places, 200]).max() <= 3 * 200 / count
 
 
-def test_latency_is_timed_once_for_a_search(bolt_folder, tmp_path):
-    parent = flowrank.load(bolt_folder)
-    tolerance = replace(ROOMY, unit="latency")
-    flowrank.smallest(parent, tolerance, folder=tmp_path / "s", **{**QUICK, "steps": 0})
-    timed = json.loads((tmp_path / "s" / "latency.json").read_text(encoding="utf-8"))
-    assert timed["beside"] > 0
-    flowrank.smallest(parent, tolerance, folder=tmp_path / "s", **{**QUICK, "steps": 0})
-    assert json.loads((tmp_path / "s" / "latency.json").read_text(encoding="utf-8")) == timed
+def test_latency_is_timed_once_for_a_search(bolt_folder, tmp_path, few_stages, monkeypatch):
+    """On a machine that takes a nanosecond a parameter."""
+    timed = []
+
+    def seconds_of(pipelines, **_):
+        timed.append(len(pipelines))
+        return {name: 1e-9 * one.inner_model.num_parameters() for name, one in pipelines.items()}
+
+    monkeypatch.setattr(import_module("flowrank.compression.latency"), "seconds_of", seconds_of)
+    parent, tolerance = flowrank.load(bolt_folder), replace(ROOMY, unit="latency")
+    first = flowrank.smallest(parent, tolerance, folder=tmp_path / "s", **{**QUICK, "steps": 0})
+    times, law = len(timed), (tmp_path / "s" / "latency.json").read_bytes()
+    assert times > 0
+    again = flowrank.smallest(parent, tolerance, folder=tmp_path / "s", **{**QUICK, "steps": 0})
+    assert len(timed) == times
+    assert (tmp_path / "s" / "latency.json").read_bytes() == law
+    assert tensor_digest(again.inner_model) == tensor_digest(first.inner_model)
 
 
-def test_a_folder_of_something_else_is_refused(bolt_folder, tmp_path):
+def test_a_folder_of_something_else_is_refused(bolt_folder, tmp_path, few_stages):
     parent = flowrank.load(bolt_folder)
     (tmp_path / "thesis.tex").write_text("mine", encoding="utf-8")
     with pytest.raises(FlowrankError, match="something else"):

@@ -119,12 +119,6 @@ def test_bad_arguments(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_without_matplotlib(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(FlowrankError, match=r'pip install "flowrank\[plot\]"'):
-        datasheet(tmp_path / "a.png", count=1, length=30)
-
-
 def test_imported_without_matplotlib():
     code = "import sys, flowrank.synthetic.datasheet; sys.exit('matplotlib' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import pandas as pd
@@ -13,13 +12,12 @@ from transformers import PreTrainedModel
 from flowrank.analysis.profile import RankProfile
 from flowrank.analysis.spectra import Key, Lift, WeightMatrix, activation_spectra, lifts, weight_spectra
 from flowrank.analysis.streams import Streams
-from flowrank.calibration import POINTS, Calibration
-from flowrank.capture import batches as batches_of
+from flowrank.anatomy import Block
 from flowrank.errors import FlowrankError, check_count
-from flowrank.families import Family, family_of
-from flowrank.families.anatomy import Block, blocks_of, explicit_attention
+from flowrank.family import Family, family_of, family_of_model, private_copy
 from flowrank.linalg import Spectrum, marchenko_pastur_edge
-from flowrank.models import attention_parameters
+from flowrank.measure import POINTS, Calibration
+from flowrank.measure import batches as batches_of
 from flowrank.progress import progress_bar
 from flowrank.versions import versions
 
@@ -50,8 +48,8 @@ def analyze(
     Parameters
     ----------
     pipeline
-        A Chronos-T5 or Chronos-Bolt pipeline, dense or compressed. Or any model of transformers whose layers are like
-        those of T5, BERT, GPT-2 or ViT, together with ``batches``.
+        A pipeline of `flowrank.load`, dense or compressed. Or any model of transformers whose layers are like those of
+        T5, BERT, GPT-2 or ViT, together with ``batches``.
     series, count, points
         Series to run (None: synthetic ones), how many at most, and how many last points of each.
     batches
@@ -76,7 +74,7 @@ def analyze(
     Examples
     --------
     >>> import flowrank
-    >>> profile = flowrank.analyze(flowrank.load("seed-bolt"), count=32)
+    >>> profile = flowrank.analyze(flowrank.load("flow-bolt-mini"), count=32)
     >>> embedding = profile.ranks.query("quantity == 'embedding' and epsilon == 0.1").iloc[0]
     >>> bool(embedding["rank"] < embedding["dim"] / 2)
     True
@@ -86,11 +84,13 @@ def analyze(
     check_count(points, "points")
     if isinstance(pipeline, PreTrainedModel):
         return _of_model(pipeline, batches, tolerances, progress)
-    family = family_of(pipeline)
+    family = family_of(pipeline).private()
     if batches is not None:
-        raise FlowrankError("batches", expected="None for a Chronos pipeline", found="batches", todo="pass series=...")
+        raise FlowrankError(
+            "batches", expected="None for a pipeline, which runs on series", found="batches", todo="pass series=..."
+        )
     calibration = Calibration.read(series, count=count, points=points, seed=seed, **columns)
-    streams = streams_of(family.model, min(tolerances))
+    streams = streams_of(family.model, list(family.anatomy.blocks), min(tolerances))
     with progress_bar("analyzing", total=len(calibration.contexts), show=progress) as advance, streams.watching():
         for batch in through(family, streams, calibration.contexts):
             advance(batch)
@@ -101,30 +101,24 @@ def analyze(
         "seed": seed,
     }
     about = _about(family.model, streams.blocks, str(getattr(pipeline, "name", "in memory")), tolerances)
-    about["model"]["attention_parameters"] = attention_parameters(family.model)
+    about["model"]["attention_parameters"] = family.anatomy.parameters_of_attention()
     return profile_of(
         streams, tolerances, {**about, "series": source, "settings": {**about["settings"], "points": points}}
     )
 
 
-def streams_of(model: PreTrainedModel, smallest: float) -> Streams:
+def streams_of(model: PreTrainedModel, blocks: list[Block], smallest: float) -> Streams:
     """What will measure a model, in the number type that its width and the smallest ε call for."""
-    blocks = blocks_of(model)
     single = model.config.hidden_size >= WIDE and smallest >= SINGLE_FROM
     return Streams(blocks, torch.float32 if single else torch.float64)
 
 
 def through(family: Family, streams: Streams, contexts: Sequence[torch.Tensor]) -> Iterable[int]:
-    """Run a Chronos model on series, batch by batch; its own encoder says which tokens count."""
-
-    def watch(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
-        streams.see("encoder", kwargs.get("attention_mask"))
-
-    generator = torch.Generator().manual_seed(0)
-    with family.instrumented(gradients=False), ExitStack() as stack:
-        stack.callback(family.model.encoder.register_forward_pre_hook(watch, with_kwargs=True).remove)
+    """Run a model on series, batch by batch; its family says which tokens count."""
+    with family.instrumented(gradients=False):
         for batch in batches_of(family, contexts):
-            family.probe(batch, generator)
+            streams.see("encoder", family.attention_mask(batch))
+            family.run(batch)
             yield len(batch)
 
 
@@ -141,12 +135,13 @@ def _of_model(
             found="None",
             todo="pass batches=...",
         )
-    streams = streams_of(model, min(tolerances))
+    family, model = family_of_model(model), private_copy(model)
+    streams = streams_of(model, list(family.anatomy_of(model).blocks), min(tolerances))
     stacks = [name for name in ("encoder", "decoder") if any(block.stack == name for block in streams.blocks)]
     masks = ("attention_mask", "decoder_attention_mask")
     number = 0
     bar = progress_bar("analyzing", unit="batches", show=progress)
-    with bar as advance, explicit_attention(model), streams.watching():
+    with bar as advance, family.explicit(model), streams.watching():
         for batch in batches:
             if not isinstance(batch, Mapping):
                 raise FlowrankError("batches", expected="dicts of keyword arguments", found=type(batch).__name__)

@@ -1,4 +1,4 @@
-"""A profile on matplotlib axes, for notebooks and papers: readable small, and safe for colour-blind readers."""
+"""Which rows of a profile each of its plots shows; `flowrank.figures` draws them."""
 
 from __future__ import annotations
 
@@ -6,41 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from flowrank import figures
 from flowrank.analysis.flow import flow_of, tolerance
 from flowrank.errors import FlowrankError
+from flowrank.figures.panel import level
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from flowrank.analysis.profile import RankProfile
 
-COLOURS = {"self": "#0072B2", "cross": "#009E73", "mlp": "#D55E00"}
-"""Okabe and Ito's palette, by what moved the stream."""
-
-LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKS = "osD^vP"
-NAMES = {"self": "self-attention", "cross": "cross-attention", "mlp": "MLP"}
-
 
 def flow(profile: RankProfile, ax: Axes | None, epsilon: float | None, measure: str) -> Axes:
     """As `RankProfile.plot_flow`."""
     table = flow_of(profile.ranks, epsilon, measure)
-    ax = _axes(ax)
-    place, ticks = 0, []
-    for stack, part in table.groupby("stack", sort=False):
-        ax.plot(place, part["before"].iloc[0], "o", color="black", markersize=6)
-        for row in part.itertuples():
-            ax.plot([place, place + 1], [row.before, row.after], color=COLOURS[str(row.kind)], linewidth=2.5)
-            if row.kind == "mlp":
-                ticks.append((place + 1, f"{str(stack)[:3]} {row.layer}"))
-            place += 1
-        place += 1
-    for kind in [one for one in COLOURS if one in set(table["kind"])]:
-        ax.plot([], [], color=COLOURS[kind], linewidth=2.5, label=NAMES[kind])
-    step = max(1, len(ticks) // 8)
-    ax.set_xticks([where for where, _ in ticks[::step]], [name for _, name in ticks[::step]])
+    ax = figures.stream(_axes(ax), table)
     shown = f"rank at ε = {tolerance(profile.ranks, epsilon):g}" if measure == "rank" else measure.replace("_", " ")
-    return _finished(ax, "after layer", f"{shown} of the stream")
+    ax.set_ylabel(f"{shown} of the stream")
+    return figures.legible(ax)
 
 
 def spectra(profile: RankProfile, ax: Axes | None, quantity: str, stack: str) -> Axes:
@@ -48,18 +31,7 @@ def spectra(profile: RankProfile, ax: Axes | None, quantity: str, stack: str) ->
     frame = profile.spectra
     part = frame[(frame["quantity"] == quantity) & (frame["stack"] == stack) & (frame["head"] == -1)]
     _require(part, "quantity", quantity, frame.loc[frame["head"] == -1, "quantity"])
-    ax = _axes(ax)
-    import matplotlib as mpl
-
-    layers = sorted(part["layer"].unique())
-    colours = mpl.colormaps["viridis"]
-    for (layer, kind), curve in part.groupby(["layer", "kind"]):
-        shade = colours(0.85 * layers.index(layer) / max(1, len(layers) - 1))
-        style = "--" if kind == "cross" else "-"
-        name = f"layer {layer}" if layer in (layers[0], layers[-1]) and kind != "cross" else None
-        ax.plot(curve["j"], curve["sigma"].clip(lower=1e-6), style, color=shade, linewidth=2, label=name)
-    ax.set_yscale("log")
-    return _finished(ax, "index j", "σⱼ / σ₁")
+    return figures.legible(figures.spectra(_axes(ax), part))
 
 
 def ranks(
@@ -75,15 +47,13 @@ def ranks(
     chosen = tolerance(profile.ranks, epsilon)
     part = frame[(frame["stack"] == stack) & (frame["kind"] == kind) & (frame["epsilon"] == chosen)]
     _require(part, "kind", f"{stack} {kind}", frame["stack"] + " " + frame["kind"])
-    ax = _axes(ax)
-    for index, quantity in enumerate(quantities):
-        line = part[(part["quantity"] == quantity) & (part["head"] == -1)].sort_values("layer")
+    for quantity in quantities:
+        line = part[(part["quantity"] == quantity) & (part["head"] == -1)]
         _require(line, "quantities", quantity, part["quantity"])
-        style: dict[str, Any] = {"color": LINES[index % 6], "marker": MARKS[index % 6], "linewidth": 2}
-        ax.plot(line["layer"], line["rank"], label=quantity.replace("_", " "), **style)
-    ax.locator_params(axis="x", integer=True)
-    ax.set_ylim(bottom=0)
-    return _finished(ax, "layer", f"rank at ε = {chosen:g}")
+    part = part[(part["head"] == -1) & part["quantity"].isin(quantities)]
+    ax = figures.lines(_axes(ax), part, quantities)
+    ax.set_ylabel(f"rank at ε = {chosen:g}")
+    return figures.legible(ax)
 
 
 def bound(profile: RankProfile, ax: Axes | None, stack: str, kind: str, layer: int) -> Axes:
@@ -96,11 +66,7 @@ def bound(profile: RankProfile, ax: Axes | None, stack: str, kind: str, layer: i
         f"{stack} {kind} {layer}",
         frame["stack"] + " " + frame["kind"] + " " + frame["layer"].astype(str),
     )
-    ax = _axes(ax)
-    ax.plot(part["k"], part["sigma"].clip(lower=1e-6), color=LINES[0], linewidth=2, label="measured")
-    ax.plot(part["k"], part["bound"].clip(lower=1e-6), color=LINES[1], linewidth=2, linestyle="--", label="theorem 4")
-    ax.set_yscale("log")
-    return _finished(ax, "index k", "σₖ / σ₁ after the layer")
+    return figures.legible(figures.bound(_axes(ax), part))
 
 
 def weights(profile: RankProfile, ax: Axes | None, stack: str, kind: str) -> Axes:
@@ -111,26 +77,19 @@ def weights(profile: RankProfile, ax: Axes | None, stack: str, kind: str) -> Axe
     ]
     part = part[(part["head"] == -1) & part["quantity"].str.startswith("W_")]
     _require(part, "kind", f"{stack} {kind}", frame["stack"] + " " + frame["kind"])
-    ax = _axes(ax)
-    for index, (name, line) in enumerate(part.groupby("quantity")):
-        line = line.sort_values("layer")
-        style: dict[str, Any] = {"color": LINES[index], "marker": MARKS[index], "linewidth": 2}
-        ax.plot(line["layer"], line["signal"], label=str(name), **style)
-    ax.axhline(part["dim"].max(), color="grey", linewidth=1, linestyle=":")
-    ax.locator_params(axis="x", integer=True)
-    ax.set_ylim(bottom=0)
-    return _finished(ax, "layer", "singular values above noise")
+    widest = float(part["dim"].max())
+    names = sorted(part["quantity"].unique())
+    ax = figures.lines(_axes(ax), part, names, y="signal", among=[*part["signal"], widest])
+    level(ax, widest, "full")
+    ax.set_ylabel("singular values above noise")
+    return figures.legible(ax)
 
 
 def _axes(ax: Axes | None) -> Any:
     if ax is not None:
         return ax
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError:
-        raise FlowrankError(
-            "matplotlib", expected="to be installed", found="nothing", todo='pip install "flowrank[plot]"'
-        ) from None
+    import matplotlib.pyplot as plt
+
     return plt.subplots(figsize=(5, 3.6), layout="constrained")[1]
 
 
@@ -138,12 +97,3 @@ def _require(part: pd.DataFrame, argument: str, wanted: str, known: pd.Series) -
     if part.empty:
         names = ", ".join(sorted(map(str, known.unique())))
         raise FlowrankError(argument, expected=f"one of {names}", found=repr(wanted))
-
-
-def _finished(ax: Axes, x: str, y: str) -> Axes:
-    ax.set_xlabel(x, fontsize=13)
-    ax.set_ylabel(y, fontsize=13)
-    ax.tick_params(labelsize=11)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(fontsize=11, frameon=False)
-    return ax

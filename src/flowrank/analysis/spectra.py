@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flowrank.analysis.streams import Streams
-from flowrank.families.anatomy import Attention, Block, Projection
+from flowrank.anatomy import Attention, Block, Projection
 from flowrank.linalg import Moments, Spectrum
 from flowrank.theory import theorem_4
 
@@ -81,17 +81,17 @@ def weight_spectra(blocks: Sequence[Block], dtype: torch.dtype = torch.float64) 
         if attention is None:
             continue
         for name, projection, widths in (
-            ("W_Q", attention.query, attention.d_qk),
-            ("W_K", attention.key, attention.d_qk),
-            ("W_V", attention.value, attention.d_vo),
-            ("W_O", attention.output, attention.d_vo),
+            ("W_Q", attention.query, attention.query_widths),
+            ("W_K", attention.key, attention.query_widths),
+            ("W_V", attention.value, attention.value_widths),
+            ("W_O", attention.output, attention.value_widths),
         ):
             weight = projection.weight.to(dtype)
             if not weight.numel():
                 continue
             yield where.key(name), WeightMatrix(_of_matrix(weight), (weight.shape[0], weight.shape[1]))
             parts = weight.split(list(widths), dim=1 if name == "W_O" else 0)
-            for head, part in zip(attention.heads, parts, strict=True):
+            for head, part in zip(attention.active, parts, strict=True):
                 if part.numel():
                     yield where.key(name, head), WeightMatrix(_of_matrix(part), (part.shape[0], part.shape[1]))
 
@@ -129,9 +129,9 @@ def _of_attention(streams: Streams, where: Place, attention: Attention) -> Itera
     read = input_of(streams, where)
     source = streams.source if where.kind == "cross" else read
     for quantity, projection, moments, widths in (
-        ("queries", attention.query, read, attention.d_qk),
-        ("keys", attention.key, source, attention.d_qk),
-        ("values", attention.value, source, attention.d_vo),
+        ("queries", attention.query, read, attention.query_widths),
+        ("keys", attention.key, source, attention.query_widths),
+        ("values", attention.value, source, attention.value_widths),
     ):
         if moments is not None and any(widths):
             gram = _image(projection, moments)
@@ -140,10 +140,10 @@ def _of_attention(streams: Streams, where: Place, attention: Attention) -> Itera
     heads = streams.moments.get((where.index, where.place, "head_outputs"))
     if heads is not None and len(heads.total):
         yield where.key("update"), Spectrum.of_gram(_image(attention.output, heads), streams.dtype)
-        yield from _by_head(where, "head_outputs", heads.gram(), attention, attention.d_vo)
+        yield from _by_head(where, "head_outputs", heads.gram(), attention, attention.value_widths)
     looks = streams.looks.get((where.index, where.place))
     if looks is not None and looks.series:
-        for head, sigma in zip(attention.heads, looks.sigma / looks.series, strict=True):
+        for head, sigma in zip(attention.active, looks.sigma / looks.series, strict=True):
             yield where.key("attention", head), Spectrum(sigma)
 
 
@@ -172,7 +172,7 @@ def _by_head(
 ) -> Iterator[tuple[Key, Spectrum]]:
     """Each head alone: the blocks on the diagonal of the Gram matrix of all."""
     start = 0
-    for head, width in zip(attention.heads, widths, strict=True):
+    for head, width in zip(attention.active, widths, strict=True):
         part = gram[start : start + width, start : start + width]
         start += width
         if width:
@@ -206,7 +206,7 @@ def lifts(streams: Streams) -> Iterator[Lift]:
             continue
         if attention.value.bias is not None or attention.output.bias is not None:
             continue
-        widths = list(attention.d_vo)
+        widths = list(attention.value_widths)
         outputs, values = attention.output.weight.split(widths, dim=1), attention.value.weight.split(widths)
         gains = [product_norm(o, v) * float(norm) for o, v, norm in zip(outputs, values, looks.norm, strict=True)]
         gain = max(sum(gains) / len(gains), 1e-300)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowrank.families.anatomy import Attention, Block, Sublayer
+from flowrank.anatomy import Attention, Block, Sublayer
 from flowrank.linalg import Moments, Spectrum
 
 ATTENTION_SERIES = 32

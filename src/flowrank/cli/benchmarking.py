@@ -28,7 +28,7 @@ class Timing:
     horizon: Annotated[
         int | None, typer.Option(help="Number of steps to forecast. Default: as many as the model gives at once.")
     ] = None
-    num_samples: Annotated[int, typer.Option(help="Chronos-T5: sample paths drawn for each series.")] = 20
+    num_samples: Annotated[int, typer.Option(help="Sample paths drawn for each series, by models that draw them.")] = 20
     repeats: Annotated[int, typer.Option(help="How often both models are timed, in turns.")] = 7
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: as torch chooses.")] = None
     parent_engine: Annotated[
@@ -47,8 +47,8 @@ def benchmark(
     """Compare two models: time of a forecast, parameters, size, cache and peak memory, in turns in one process."""
     import json
 
+    from flowrank.engine.paths import check_engine
     from flowrank.files import atomic_file
-    from flowrank.inference.engines import check_engine
 
     refuse_existing(output, overwrite=overwrite, argument="--output", kind="file")
     parent_engine = timing.parent_engine or run.engine

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 import flowrank
-from flowrank.cli.console import out
+from flowrank.cli.console import announced, out
 from flowrank.cli.methods import Ranks, Size, method_of, refuse_given
 from flowrank.cli.options import Columns, Model, Output, Overwrite, Quiet, Run, SeriesOption
 from flowrank.cli.searching import WITHOUT, Search, searched, share, tolerated, work_folder
@@ -28,8 +28,8 @@ class Calibration:
     calibration_series: Annotated[
         int | None,
         typer.Option(
-            help="Largest number of series on which activations are measured. Default: 512 "
-            "(with --max-loss: 1024 for Chronos-Bolt, 512 for Chronos-T5)."
+            help="Largest number of series on which activations are measured. Default: 512, and synthetic ones where "
+            "the method needs more (with --max-loss: as many as the model's family asks for)."
         ),
     ] = None
     calibration_points: Annotated[
@@ -51,7 +51,7 @@ def compress(
     quiet: Quiet = False,
 ) -> None:
     """Make a smaller model, of a given size or a given accuracy, and save it as a Hugging Face folder."""
-    from flowrank.models.checkpoint import MODEL_FILES
+    from flowrank.family import MODEL_FILES
 
     refuse_existing(output, overwrite=overwrite, argument="OUT", kind="folder", owned=MODEL_FILES)
     common: dict[str, Any] = {"series": series, "seed": run.seed, "progress": not quiet, **columns.settings()}
@@ -59,8 +59,9 @@ def compress(
     if size.max_loss is None:
         search.refuse()
         method = method_of(size, ranks)
-        common |= {"calibration_series": 512 if number is None else number, "calibration_points": points}
-        child = flowrank.compress(run.opened(model), method, **common)
+        common |= {"calibration_series": number, "calibration_points": points}
+        with announced():
+            child = flowrank.compress(run.opened(model), method, **common)
         child.save_pretrained(output, overwrite=overwrite)
     else:
         tolerance = tolerated(size, ranks, search)
@@ -84,6 +85,8 @@ def _print(recipe: dict[str, Any], title: str) -> None:
         before, after = counts[f"{key}parent"], counts[f"{key}child"]
         kept = f"{after / before:.1%}" if before else "–"
         table.add_row(label, f"{before:,}", f"{after:,}", kept)
+    if (check := recipe.get("check")) and check["wql_ratio"] is not None:
+        table.add_row(f"WQL lost, {check['series']} held-out series", "", share(check["wql_ratio"] - 1), "")
     if "search" in recipe:
         found, tolerance = recipe["search"], recipe["allocation"]
         table.add_row(f"{tolerance['metric']} lost", "", share(found["loss"]), "")

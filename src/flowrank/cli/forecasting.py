@@ -25,7 +25,7 @@ def forecast(
     ] = None,
     num_samples: Annotated[
         int | None,
-        typer.Option(help="Chronos-T5: sample paths drawn for each series. Default: the model's own number."),
+        typer.Option(help="Sample paths for each series, by models that draw them. Default: the model's own number."),
     ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -40,7 +40,7 @@ def forecast(
     if sampling and pipeline.forecast_type.name != "SAMPLES":
         raise FlowrankError(
             "--num-samples",
-            expected="a model that draws sample paths (Chronos-T5)",
+            expected="a model that draws sample paths",
             found=f"{model!r}, which gives quantiles at once",
             todo="leave the option out",
         )

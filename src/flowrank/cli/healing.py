@@ -23,7 +23,8 @@ class Training:
     panel: ClassVar[str | None] = "Training"
 
     batch: Annotated[
-        int | None, typer.Option(help="Series in one step. Default: 64 for Chronos-Bolt, 16 for Chronos-T5.")
+        int | None,
+        typer.Option(help="Series in one step. Default: what suits the model's family."),
     ] = None
     distillation: Annotated[
         float | None, typer.Option(help="Weight of the loss against the parent's forecasts. Default: 1.")
@@ -35,11 +36,11 @@ class Training:
     learning_rate: Annotated[
         float | None,
         typer.Option(
-            help="Peak learning rate of AdamW. Default: 0.0001; with --optim muon 0.001, for Chronos-T5 0.005."
+            help="Peak learning rate of AdamW. Default: 0.0001; with --optim muon what suits the model's family."
         ),
     ] = None
     muon_learning_rate: Annotated[
-        float | None, typer.Option(help="Peak learning rate of Muon. Default: 0.001, for Chronos-T5 0.003.")
+        float | None, typer.Option(help="Peak learning rate of Muon. Default: what suits the model's family.")
     ] = None
     patience: Annotated[
         int | None, typer.Option(help="Evaluations in a row without a better model that end training. Default: 5.")
@@ -76,7 +77,7 @@ def heal(
     quiet: Quiet = False,
 ) -> None:
     """Train a compressed model to forecast as its parent does, for some minutes; the best model found is kept."""
-    from flowrank.models.checkpoint import MODEL_FILES
+    from flowrank.family import MODEL_FILES
 
     refuse_existing(output, overwrite=overwrite, argument="OUT", kind="folder", owned=MODEL_FILES)
     given: dict[str, Any] = {"steps": steps, "minutes": minutes, **asdict(training)}

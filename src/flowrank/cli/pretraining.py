@@ -65,7 +65,7 @@ def pretrain(
 
 
 def _print_outcome(pipeline: Any, output: Path) -> None:
-    from flowrank.models import attention_parameters
+    from flowrank.family import anatomy_of
     from flowrank.pretraining.journal import read_log
     from flowrank.pretraining.training import LOG
 
@@ -73,7 +73,7 @@ def _print_outcome(pipeline: Any, output: Path) -> None:
     losses = [line["eval_loss"] for line in read_log(output / LOG) if "eval_loss" in line]
     table = Table(show_header=False, title=f"{account['recipe']['family']}, {account['steps']:,} steps")
     table.add_row("parameters", f"{model.num_parameters():,}")
-    table.add_row("attention parameters", f"{attention_parameters(model):,}")
+    table.add_row("attention parameters", f"{anatomy_of(model).parameters_of_attention():,}")
     table.add_row("series seen", f"{account['series']:,}")
     table.add_row("minutes", f"{account['minutes']:,.2f}")
     table.add_row("last validation loss", f"{losses[-1]:.4f}" if losses else "–")

@@ -24,7 +24,7 @@ def quantize(
     """Make the weights of the large linear layers 8-bit integers, for CPUs: a quarter of the bytes, often faster."""
     from flowrank.compression.integers import stored_bytes
     from flowrank.compression.timing import seconds_of
-    from flowrank.models.checkpoint import MODEL_FILES
+    from flowrank.family import MODEL_FILES
 
     refuse_existing(output, overwrite=overwrite, argument="OUT", kind="folder", owned=MODEL_FILES)
     parent = opened(model, "cpu", "float32")

@@ -14,10 +14,10 @@ import typer
 
 from flowrank.compression import FlowOfRanks, Uniform
 from flowrank.errors import FlowrankError
+from flowrank.family import SIZES
 from flowrank.pretraining import Widths
 from flowrank.pretraining.recipe import GROUPS, SETTINGS, setting_kinds
 from flowrank.pretraining.schedule import schedule_from, schedule_to
-from flowrank.pretraining.shape import SIZES
 
 ESSENTIAL = ("family", "training_data_paths", "max_steps", "minutes")  # in no panel: `--help` shows them
 PANELS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 from numbers import Real
 from typing import Any, Literal, get_args
@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flowrank.anatomy import Layer
 from flowrank.errors import FlowrankError
-from flowrank.families import Site
 from flowrank.linalg import Spectrum
 
 Unit = Literal["parameters", "flops", "cache", "latency"]
@@ -45,7 +45,7 @@ class Group:
         The same of the dense matrix that is kept instead where factors would not be smaller; None if there is none.
     """
 
-    site: Site
+    site: Layer
     part: str
     members: tuple[int, ...]
     sigma: Float[Tensor, " n"]
@@ -217,6 +217,32 @@ def _one_of(allocation: Any, first: str, second: str) -> None:
             found=repr(allocation),
             todo=f"give {first} for the rule itself or {second} for a size",
         )
+
+
+def beyond_fixed(allocation: Allocation, fixed: float, dense: float) -> Allocation:
+    """The allocation of what a method can change, where it leaves ``fixed`` of ``dense`` parameters as they are.
+
+    Raises
+    ------
+    FlowrankError
+        If those alone are more than the ratio.
+
+    Examples
+    --------
+    >>> beyond_fixed(Budget(0.75), 50, 100)
+    Budget(ratio=0.5, unit='parameters')
+    """
+    ratio = allocation.ratio
+    if not fixed or ratio is None:
+        return allocation
+    if ratio * dense <= fixed:
+        raise FlowrankError(
+            "ratio",
+            expected=f"at least {fixed / dense:.3g}: queries and keys that turn with their positions stay whole",
+            found=ratio,
+            todo="keep more, or use InputSVD, which makes them two factors",
+        )
+    return replace(allocation, ratio=(ratio * dense - fixed) / (dense - fixed))
 
 
 @singledispatch

@@ -1,4 +1,4 @@
-"""From a parent and what replaces its layers to a model of its own."""
+"""From a parent and a plan to a model of its own."""
 
 from __future__ import annotations
 
@@ -8,19 +8,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from flowrank.compression.shapes import Weights
-from flowrank.models import model_class_of
-from flowrank.pipelines import FlowrankBoltPipeline, FlowrankT5Pipeline, Pipeline
-
-_EMBEDDINGS = ("shared", "encoder.embed_tokens", "decoder.embed_tokens")
-_VOCABULARY = (*_EMBEDDINGS, "lm_head")
+from flowrank.compression.plan import Plan
+from flowrank.family import family_of_config, family_of_model
 
 
-def around(model: PreTrainedModel) -> Pipeline:
+def pipeline_of(model: PreTrainedModel) -> Any:
     """Pipeline for a model in memory."""
-    if hasattr(model, "input_patch_embedding"):
-        return FlowrankBoltPipeline(model)
-    return FlowrankT5Pipeline.around(model)
+    return family_of_model(model).pipeline_of(model)
 
 
 def parent_name(pipeline: Any) -> str:
@@ -28,18 +22,21 @@ def parent_name(pipeline: Any) -> str:
     return str(getattr(pipeline, "name", None) or pipeline.inner_model.config._name_or_path or "in memory")
 
 
-def child_of(parent: PreTrainedModel, weights: Weights) -> PreTrainedModel:
+def child_of(parent: PreTrainedModel, plan: Plan) -> PreTrainedModel:
     """A copy of ``parent`` in which some layers are replaced; all other tensors are the parent's own."""
-    config = weights.shapes.config(parent.config)
+    family = family_of_model(parent)
+    vocabulary = family.anatomy_of(parent).vocabulary
+    aliases = () if vocabulary is None else vocabulary.embeddings
     state = dict(parent.state_dict())
-    reference = parent.get_parameter("encoder.final_layer_norm.weight")
-    for name, tensors in weights.tensors.items():
-        for alias in _EMBEDDINGS if name in _EMBEDDINGS else (name,):
-            layers = {""} if name in _VOCABULARY else {f".{suffix.partition('.')[0]}" for suffix in tensors}
-            for key in [key for key in state if key.startswith(tuple(f"{alias}{layer}." for layer in layers))]:
+    for name, tensors in plan.tensors.items():
+        for alias in aliases if name in aliases else (name,):
+            for key in [key for key in state if key.startswith(f"{alias}.")]:
                 del state[key]
-            state |= {f"{alias}.{suffix}": _as_saved(tensor.to(reference)) for suffix, tensor in tensors.items()}
-    return assembled(config, state, parent)
+            state |= {
+                f"{alias}.{suffix}": _as_saved(tensor.to(parent.device, parent.dtype))
+                for suffix, tensor in tensors.items()
+            }
+    return assembled(family.narrowed_config(parent.config, plan.shapes), state, parent)
 
 
 def _as_saved(tensor: Tensor) -> Tensor:
@@ -53,7 +50,7 @@ def _as_saved(tensor: Tensor) -> Tensor:
 def assembled(config: PreTrainedConfig, state: dict[str, Tensor], parent: PreTrainedModel) -> PreTrainedModel:
     """A model of a config, of these very tensors; all that is no weight is as in ``parent``."""
     with torch.device("meta"):
-        child = model_class_of(config)(config)
+        child = family_of_config(config).model_class(config)(config)
     child.load_state_dict(state, assign=True)
     _tie_like(child, parent)
     for name, buffer in parent.named_buffers():

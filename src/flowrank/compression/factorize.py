@@ -4,33 +4,35 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import singledispatch
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flowrank.capture import HeadBases, HeadMoments, head_moments, input_moments, rank_losses
+from flowrank.anatomy import Attention
 from flowrank.compression.allocation import Budget, Group, Kept, marginal_losses
 from flowrank.compression.methods import InputSVD, JointHeads, WeightSVD
+from flowrank.compression.plan import Plan, factors
 from flowrank.errors import FlowrankError
-from flowrank.families import AttentionSite, Family
+from flowrank.family import Family, shape_of
 from flowrank.linalg import balanced_basis, input_svd, levelled, moment_root
-from flowrank.models import AttentionShape
+from flowrank.measure import HeadBases, HeadMoments, head_moments, input_moments, rank_losses
+from flowrank.nn.shapes import AttentionShape, Shapes
 
 Progress = Callable[[int], None]
-Layer = tuple[AttentionShape, dict[str, Tensor]]
-"""A site's new shape and its new tensors, named as in the module ("q.weight", "o.down.weight", …)."""
 
 
 class Factorization(ABC):
     """All components of a model under one method, before any is dropped."""
 
     groups: list[Group]
+    fixed: int = 0  # parameters of attention that the method leaves as they are
 
     @abstractmethod
-    def layers(self, kept: Kept) -> dict[str, Layer]:
-        """New attention layers, by site name, that hold the kept components only."""
+    def plan(self, kept: Kept) -> Plan:
+        """The model whose attention layers hold the kept components only."""
 
     def _by_site(self, kept: Kept) -> dict[str, list[tuple[Group, Tensor]]]:
         sites: dict[str, list[tuple[Group, Tensor]]] = {}
@@ -75,10 +77,12 @@ class JointFactorization(Factorization):
         self.heads = HeadComponents(family, moments)
         losses = rank_losses(family, contexts, self.heads.bases, seed=seed + 1, on_batch=on_batch) if measured else None
         self.groups = self.heads.groups(losses, per_head=per_head)
+        whole = [site for site in family.sites if site.chooses and not site.joint]
+        self.fixed = sum(2 * site.d_model * site.heads * site.d_qk for site in whole)
 
-    def layers(self, kept: Kept) -> dict[str, Layer]:
-        """New attention layers, by site name, that hold the kept components only."""
-        return self.heads.layers(self.groups, kept)
+    def plan(self, kept: Kept) -> Plan:
+        """The model whose attention layers hold the kept components only."""
+        return self.heads.plan(self.groups, kept)
 
 
 class HeadComponents:
@@ -110,7 +114,7 @@ class HeadComponents:
         groups = []
         for name, site in self.sites.items():
             heads = [head for head in range(site.heads) if (name, head) not in without]
-            for part in ("QK", "VO") if site.chooses else ("VO",):
+            for part in ("QK", "VO") if site.joint else ("VO",):
                 sigma = self._spectra[name][part]
                 loss = None if losses is None else losses[name][part]
                 if heads:
@@ -127,60 +131,78 @@ class HeadComponents:
                 of_site[group.part, head] = components
         return chosen
 
-    def layers(self, groups: Sequence[Group], kept: Kept) -> dict[str, Layer]:
-        """New attention layers, by site name, that hold the kept components only."""
+    def plan(self, groups: Sequence[Group], kept: Kept) -> Plan:
+        """The model whose attention layers hold the kept components only."""
         chosen = self.selected(groups, kept)
-        return {name: self._layer(site, chosen.get(name, {})) for name, site in self.sites.items()}
+        tensors: dict[str, dict[str, Tensor]] = {}
+        for name, site in self.sites.items():
+            tensors |= self._tensors(site, chosen.get(name, {}))
+        return Plan(self.shapes(groups, kept), tensors)
 
-    def shape(self, site: AttentionSite, selected: dict[tuple[str, int], Tensor]) -> AttentionShape:
-        """Widths of a layer that keeps the selected components."""
-        queries, values = ([0] * site.module.n_heads for _ in range(2))
-        for head, place in enumerate(site.alive):
+    def shapes(self, groups: Sequence[Group], kept: Kept) -> Shapes:
+        """Widths of the layers that keep these components."""
+        chosen = self.selected(groups, kept)
+        return Shapes({name: self._shape(site, chosen.get(name, {})) for name, site in self.sites.items()})
+
+    def _shape(self, site: Attention, selected: dict[tuple[str, int], Tensor]) -> AttentionShape:
+        queries, values = ([0] * site.all_heads for _ in range(2))
+        for head, place in enumerate(site.active[: site.heads]):
             values[place] = len(selected.get(("VO", head), ()))
-            queries[place] = len(selected.get(("QK", head), ())) if values[place] else 0
+            queries[place] = len(self._query_components(site, selected, head)) if values[place] else 0
         return AttentionShape(tuple(queries), tuple(values), {})
 
-    def _layer(self, site: AttentionSite, selected: dict[tuple[str, int], Tensor]) -> Layer:
+    @staticmethod
+    def _query_components(site: Attention, selected: dict[tuple[str, int], Tensor], head: int) -> Tensor:
+        """Kept components of a head's queries and keys: all, where its positions do not let them be changed."""
+        whole = torch.arange(0 if site.joint or site.single_key else site.d_qk)
+        return selected.get(("QK", head), whole)
+
+    def _tensors(self, site: Attention, selected: dict[tuple[str, int], Tensor]) -> dict[str, dict[str, Tensor]]:
         basis, none = self.bases[site.name], torch.arange(0)
+        widths = {"q": site.d_qk, "k": site.d_qk, "v": site.d_vo}
         rows = {
-            name: getattr(site.module, name).weight.detach().double().cpu().view(site.heads, width, site.d_model)
-            for name, width in (("q", site.d_qk), ("k", site.d_qk), ("v", site.d_vo))
+            letter: site.projections[letter].weight.view(site.heads, width, site.d_model)
+            for letter, width in widths.items()
         }
-        rows["o"] = site.module.o.weight.detach().double().cpu().T.reshape(site.heads, site.d_vo, -1)
+        rows["o"] = site.output.weight.T.reshape(site.heads, site.d_vo, -1)
         maps = {"q": basis.query, "k": basis.key, "v": basis.output, "o": basis.gradient}
-        parts: dict[str, list[Tensor]] = {name: [] for name in rows}
+        parts: dict[str, list[Tensor]] = {letter: [] for letter in rows}
         for head in range(site.heads):
             value_kept = selected.get(("VO", head), none)
-            query_kept = selected.get(("QK", head), none) if len(value_kept) else none
+            query_kept = self._query_components(site, selected, head) if len(value_kept) else none
             for one, other, components in (("q", "k", query_kept), ("v", "o", value_kept)):
-                left, right = (maps[name][head][:, components].T @ rows[name][head] for name in (one, other))
+                if one == "q" and not site.joint and not site.single_key:
+                    parts["q"].append(rows["q"][head][components])
+                    parts["k"].append(rows["k"][head][components])
+                    continue
+                left, right = (maps[letter][head][:, components].T @ rows[letter][head] for letter in (one, other))
                 left, right = levelled(left.T, right)
                 parts[one].append(left.T)
                 parts[other].append(right)
-        tensors = {f"{name}.weight": torch.cat(part) for name, part in parts.items()}
-        tensors["o.weight"] = tensors["o.weight"].T
-        return self.shape(site, selected), tensors
+        joined = {letter: torch.cat(part) for letter, part in parts.items()}
+        joined["o"] = joined["o"].T
+        return {site.projections[letter].name: {"weight": matrix} for letter, matrix in joined.items()}
 
 
-def _apart(site: AttentionSite, part: str, heads: list[int], sigma: Tensor, losses: Tensor | None) -> list[Group]:
+def _apart(site: Attention, part: str, heads: list[int], sigma: Tensor, losses: Tensor | None) -> list[Group]:
     """One group a head."""
     groups = []
-    stands_for = site.module.n_heads if site.single_key else 1
+    stands_for = site.all_heads if site.single_key else 1
     for head in heads:
         value = sigma[head].square() if losses is None else marginal_losses(losses[head])
         groups.append(Group(site, part, (head,), sigma[head], value, 2 * site.d_model, heads=stands_for))
     return groups
 
 
-def _pooled(site: AttentionSite, part: str, heads: list[int], sigma: Tensor, losses: Tensor | None) -> list[Group]:
+def _pooled(site: Attention, part: str, heads: list[int], sigma: Tensor, losses: Tensor | None) -> list[Group]:
     """One group for all heads: its component j is the j-th of every head."""
     sigma = sigma[heads]
     value = sigma.square().sum(dim=0) if losses is None else marginal_losses(losses[heads].sum(dim=0))
-    pooled, stands_for = sigma.square().sum(dim=0).sqrt(), site.module.n_heads if site.single_key else 1
+    pooled, stands_for = sigma.square().sum(dim=0).sqrt(), site.all_heads if site.single_key else 1
     return [Group(site, part, tuple(heads), pooled, value, 2 * site.d_model * len(heads), heads=stands_for)]
 
 
-def _head_bases(site: AttentionSite, moments: HeadMoments) -> tuple[HeadBases, dict[str, Tensor]]:
+def _head_bases(site: Attention, moments: HeadMoments) -> tuple[HeadBases, dict[str, Tensor]]:
     pairs = []
     for left, right in ((moments.queries, moments.keys), (moments.outputs, moments.gradients)):
         if not left.sum.numel():  # no query or key has a feature
@@ -209,11 +231,11 @@ class MatrixFactorization(Factorization):
     ) -> None:
         self.groups = []
         self.factors: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
-        self._modules = {site.name: site.module for site in family.sites}
+        self._sites = {site.name: site for site in family.sites}
         moments = input_moments(family, contexts, seed=seed, on_batch=on_batch) if input_aware or measured else {}
         for site in family.sites:
             for name in ("q", "k", "v", "o"):
-                weight = getattr(site.module, name).weight.detach().double().cpu().T
+                weight = site.projections[name].weight.T
                 metric, importance = None, 1.0
                 if moments:
                     record = moments[site.name]
@@ -232,30 +254,28 @@ class MatrixFactorization(Factorization):
                         sigma.square() * importance,
                         cost=sum(weight.shape),
                         dense_cost=weight.numel(),
-                        heads=site.module.n_heads,
+                        heads=site.all_heads,
                     )
                 )
 
-    def layers(self, kept: Kept) -> dict[str, Layer]:
-        """New attention layers, by site name, that hold the kept components only."""
-        layers = {}
+    def plan(self, kept: Kept) -> Plan:
+        """The model whose attention layers hold the kept components only."""
+        shapes: dict[str, AttentionShape] = {}
+        tensors: dict[str, dict[str, Tensor]] = {}
         for name, choices in self._by_site(kept).items():
-            module = self._modules[name]
+            site = self._sites[name]
             ranks: dict[str, int] = {}
-            tensors: dict[str, Tensor] = {}
             for group, components in choices:
-                part = group.part
+                projection = site.projections[group.part]
                 if len(components) >= group.capacity:
-                    tensors[f"{part}.weight"] = getattr(module, part).weight.detach()
-                    continue
-                a, b = self.factors[name, part]
-                ranks[part] = len(components)
-                left, right = levelled(a[:, components], b[components])
-                tensors[f"{part}.down.weight"] = left.T
-                tensors[f"{part}.up.weight"] = right.T
-            dense = AttentionShape.dense(module.n_heads, module.key_value_proj_dim)
-            layers[name] = (AttentionShape(dense.d_qk, dense.d_vo, ranks), tensors)
-        return layers
+                    continue  # dense, as it is
+                a, b = self.factors[name, group.part]
+                ranks[group.part] = len(components)
+                tensors[projection.name] = factors(*levelled(a[:, components], b[components]))
+                if projection.bias is not None:
+                    tensors[projection.name]["up.bias"] = projection.bias
+            shapes[name] = replace(shape_of(site), ranks=ranks)
+        return Plan(Shapes(shapes), tensors)
 
 
 @factorization_of.register

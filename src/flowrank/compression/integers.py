@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from flowrank.compression.children import around, assembled, parent_name
-from flowrank.compression.shapes import Shapes
+from flowrank.compression.children import assembled, parent_name, pipeline_of
 from flowrank.compression.timing import seconds_of
 from flowrank.errors import FlowrankError, check_count
-from flowrank.models import tensor_digest
-from flowrank.models.quantized import Int8Weight, quantizable, refuse_quantized
-from flowrank.pipelines import FlowrankBoltPipeline, FlowrankT5Pipeline, Pipeline
+from flowrank.family import FlowrankPipeline, family_of_model, tensor_digest
+from flowrank.nn.config import refuse_quantized
+from flowrank.nn.int8 import Int8Weight, quantizable
+from flowrank.nn.shapes import Shapes
+from flowrank.pipelines import Pipeline
 from flowrank.versions import versions
 
 _WORTH = 1.1  # how many times as fast another number type must be to be chosen
@@ -30,11 +31,11 @@ def quantize(pipeline: Pipeline) -> Pipeline:
     Parameters
     ----------
     pipeline
-        A Chronos-Bolt or Chronos-T5 model in fp32 on a CPU, dense or compressed.
+        A model in fp32 on a CPU, dense or compressed.
 
     Returns
     -------
-    FlowrankBoltPipeline or FlowrankT5Pipeline
+    FlowrankPipeline
         The model of integers, with its recipe; ``save_pretrained`` writes it. What stayed as it was shares memory with
         the parent's.
 
@@ -54,16 +55,16 @@ def quantize(pipeline: Pipeline) -> Pipeline:
     """
     _check(pipeline)
     parent = pipeline.inner_model
-    layers = quantizable(parent)
+    family = family_of_model(parent)
+    layers = quantizable(parent, excluded=family.kept_from_int8(parent))
     if not layers:
         raise FlowrankError("pipeline", expected="a linear layer large enough to win by integers", found="none")
     state = dict(parent.state_dict())
     for name in layers:
         weight = Int8Weight.of(parent.get_parameter(f"{name}.weight"))
         state |= {f"{name}.weight": weight.values, f"{name}.scale": weight.scale}
-    config = Shapes({}, {}, {}).config(parent.config)
-    config.quantization = {"weights": "int8", "activations": "int8, a scale a row", "layers": layers}
-    made = around(assembled(config, state, parent))
+    config = family.narrowed_config(parent.config, Shapes(int8=tuple(layers)))
+    made = pipeline_of(assembled(config, state, parent))
     made.name = f"{parent_name(pipeline)} int8"
     made.engine, made.memory_budget = pipeline.engine, pipeline.memory_budget
     made.recipe = {
@@ -95,7 +96,7 @@ def fastest(pipeline: Pipeline, *, batch_size: int = 32, seconds: float = 3.0) -
 
     Returns
     -------
-    FlowrankBoltPipeline or FlowrankT5Pipeline
+    FlowrankPipeline
         ``pipeline`` itself, or a new one.
 
     Raises
@@ -106,7 +107,7 @@ def fastest(pipeline: Pipeline, *, batch_size: int = 32, seconds: float = 3.0) -
     Examples
     --------
     >>> import flowrank
-    >>> pipeline = flowrank.fastest(flowrank.load("seed-bolt"), batch_size=2, seconds=0.1)
+    >>> pipeline = flowrank.fastest(flowrank.load("flow-bolt-mini"), batch_size=2, seconds=0.1)
     >>> pipeline.predict(torch.ones(2, 64)).shape[0]
     2
     """
@@ -125,14 +126,14 @@ def stored_bytes(model: nn.Module) -> int:
 def _in_bfloat16(pipeline: Pipeline) -> Pipeline:
     _check(pipeline)
     model: Any = copy.deepcopy(pipeline.inner_model)
-    made = around(model.to(torch.bfloat16))
+    made = pipeline_of(model.to(torch.bfloat16))
     made.name, made.recipe = pipeline.name, pipeline.recipe
     made.engine, made.memory_budget = pipeline.engine, pipeline.memory_budget
     return made
 
 
 def _check(pipeline: Any) -> None:
-    if not isinstance(pipeline, FlowrankBoltPipeline | FlowrankT5Pipeline):
+    if not isinstance(pipeline, FlowrankPipeline):
         raise FlowrankError(
             "pipeline",
             expected="a pipeline of flowrank",

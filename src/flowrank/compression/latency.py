@@ -11,15 +11,13 @@ import torch
 from scipy.optimize import nnls
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from flowrank.compression.children import around, assembled
-from flowrank.compression.shapes import Shapes
+from flowrank.compression.children import assembled, pipeline_of
 from flowrank.compression.timing import seconds_of
-from flowrank.cost import Workload, cost
-from flowrank.models import AttentionShape, MlpShape, model_class_of
+from flowrank.cost import Workload
+from flowrank.family import cost, family_of_config, layout_of
+from flowrank.nn.shapes import AttentionShape, MlpShape, Shapes
 
 _SECONDS = 1.0  # for each model that is timed beside the whole one
-_FIELDS = ("attention", "mlps", "vocabulary")
-_ENDS, _VOCABULARY = "patch blocks", "vocabulary"
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Latency:
 
     Attributes
     ----------
-    beside
+    overhead
         Seconds of what no layer does.
     rates
         Seconds of a layer, of a head and of an operation, by kind of layer.
@@ -53,32 +51,33 @@ class Latency:
         What is forecast.
     """
 
-    beside: float
+    overhead: float
     rates: dict[str, Amount]
     workload: Workload
 
     def __call__(self, config: PreTrainedConfig) -> float:
         """Seconds of a forecast of a model by its config."""
         amounts = _amounts(config, self.workload)
-        return self.beside + sum(_seconds(self.rates[kind], amount) for kind, amount in amounts.items())
+        return self.overhead + sum(_seconds(self.rates[kind], amount) for kind, amount in amounts.items())
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Latency:
         """Read what `dataclasses.asdict` gave."""
         rates = {kind: Amount(**one) for kind, one in raw["rates"].items()}
-        return cls(raw["beside"], rates, Workload(**raw["workload"]))
+        return cls(raw["overhead"], rates, Workload(**raw["workload"]))
 
     @classmethod
     def measure(cls, pipeline: Any) -> Latency:
         """Time a pipeline on this machine beside models that lack some kinds of layers, or most of their width.
 
         Each of up to 23 is timed in turns with the whole one, for a second, or as long as a few forecasts take: of 32
-        series by a Bolt and of 8 by a T5, or of as many as one second is enough for. The rates are those that are not
-        negative and leave the smallest relative errors.
+        series, or of 8 where sample paths are drawn, or of as many as one second is enough for. The rates are those
+        that are not negative and leave the smallest relative errors.
         """
         model = pipeline.inner_model
-        chronos, whole = model.config.chronos_config, around(model)
-        paths = None if "input_patch_size" in chronos else int(chronos["num_samples"])
+        family = family_of_config(model.config)
+        chronos, whole = model.config.chronos_config, pipeline_of(model)
+        paths = int(chronos["num_samples"]) if "num_samples" in chronos else None
         sizes = {"batch_size": 32 if paths is None else 8, "context_length": min(512, int(chronos["context_length"]))}
         took = seconds_of({"whole": whole}, **sizes, seconds=0.0)["whole"]
         sizes["batch_size"] = max(1, int(sizes["batch_size"] / max(1.0, took)))
@@ -87,17 +86,17 @@ class Latency:
         least = float("inf")
         rows = [_row(kinds)]
         for shapes in _designs(model.config, list(kinds)):
-            smaller = shapes.config(model.config)
-            timed = {"whole": whole, "smaller": around(_like(model, smaller))}
+            smaller = family.narrowed_config(model.config, shapes)
+            timed = {"whole": whole, "smaller": pipeline_of(_like(model, smaller))}
             slow, fast = seconds_of(timed, **sizes, seconds=_SECONDS).values()
             least = min(least, slow)
             rows.append(_row(_amounts(smaller, workload)) * (slow / fast))
         system = np.array(rows)
         scale = np.abs(system).max(axis=0)
         scale[scale == 0] = 1.0
-        beside, *rates = nnls(system / scale, np.ones(len(rows)))[0] / scale * least
+        overhead, *rates = nnls(system / scale, np.ones(len(rows)))[0] / scale * least
         found = {kind: Amount(*map(float, rates[3 * i : 3 * i + 3])) for i, kind in enumerate(kinds)}
-        return cls(float(beside), found, workload)
+        return cls(float(overhead), found, workload)
 
 
 def _row(amounts: Mapping[str, Amount]) -> np.ndarray:
@@ -111,69 +110,73 @@ def _designs(config: PreTrainedConfig, kinds: list[str]) -> Iterator[Shapes]:
     few = [_narrowed(config, kind, heads=True) for kind in kinds if "attention" in kind]
     yield from (*nothing, *narrow, *few)
     for parts in (nothing, narrow, *([one for one in nothing if one is not kept] for kept in nothing)):
-        yield Shapes(*({k: v for one in parts for k, v in getattr(one, name).items()} for name in _FIELDS))
+        attention = {name: shape for one in parts for name, shape in one.attention.items()}
+        mlp = {name: shape for one in parts for name, shape in one.mlp.items()}
+        yield Shapes(attention, mlp, {name: rank for one in parts for name, rank in one.vocabulary.items()})
 
 
 def _seconds(rate: Amount, amount: Amount) -> float:
     return rate.layers * amount.layers + rate.heads * amount.heads + rate.flops * amount.flops
 
 
-def _kind(layer: str) -> str:
-    """What runs alike: layers of one sort in one stack."""
-    stack, sort = layer.partition(".")[0], layer.rpartition(".")[2]
-    if sort == "EncDecAttention":
-        return "cross-attention"
-    if sort == "SelfAttention":
-        return f"{stack} attention"
-    return f"{stack} feed-forward" if sort == "DenseReluDense" else _ENDS
-
-
 def _amounts(config: PreTrainedConfig, workload: Workload) -> dict[str, Amount]:
     """How much there is of every kind; the operations are those that a model without it does not need."""
-    shapes = Shapes.of(config)
+    layout, family = layout_of(config), family_of_config(config)
+    shapes, kinds = layout.shapes, layout.kinds
     whole = cost(config, workload).flops
     heads = {name: sum(width > 0 for width in shape.d_vo) for name, shape in shapes.attention.items()}
-    if _ENDS in map(_kind, shapes.mlps):  # one token has nothing to choose from: all heads are one linear map
-        heads |= {name: min(1, heads[name]) for name in heads if _kind(name) == "decoder attention"}
-    widths = {name: shape.width for name, shape in shapes.mlps.items()}
-    kinds = dict.fromkeys(_kind(name) for name in (*heads, *widths))
+    # With a single key there is nothing to choose from: all heads are one linear map.
+    heads |= {name: min(1, heads[name]) for name in layout.single_key}
+    widths = {name: shape.width for name, shape in shapes.mlp.items()}
     amounts = {}
-    for kind in [*kinds, *([] if _ENDS in kinds else [_VOCABULARY])]:
-        flops = whole - cost(_without(config, kind).config(config), workload).flops
-        mine = [heads[name] for name in heads if _kind(name) == kind]
-        layers = sum(size > 0 for size in (*mine, *(widths[name] for name in widths if _kind(name) == kind)))
-        amounts[kind] = Amount(layers if kind != _ENDS else 0, sum(mine), flops)
+    for kind in _kinds(config):
+        flops = whole - cost(family.narrowed_config(config, _without(config, kind)), workload).flops
+        mine = [heads[name] for name in heads if kinds[name] == kind]
+        inner = [name for name in widths if kinds[name] == kind]
+        layers = sum(size > 0 for size in (*mine, *(widths[name] for name in inner)))
+        at_ends = bool(inner) and not any(name in layout.inner for name in inner)
+        amounts[kind] = Amount(0 if at_ends else layers, sum(mine), flops)
     return amounts
 
 
+def _kinds(config: PreTrainedConfig) -> list[str]:
+    layout = layout_of(config)
+    names = (*layout.shapes.attention, *layout.shapes.mlp)
+    kinds = dict.fromkeys(layout.kinds[name] for name in names)
+    return [*kinds, *([layout.vocabulary] if layout.vocabulary is not None else [])]
+
+
 def _without(config: PreTrainedConfig, kind: str) -> Shapes:
-    shapes = Shapes.of(config)
-    heads = (0,) * config.num_heads
+    layout = layout_of(config)
     return Shapes(
-        {name: AttentionShape(heads, heads, {}) for name in shapes.attention if _kind(name) == kind},
-        {name: MlpShape(0, _beside(one)) for name, one in shapes.mlps.items() if _kind(name) == kind},
-        {"embedding": 1, "head": 1} if kind == _VOCABULARY else {},
+        {name: _gone(one) for name, one in layout.shapes.attention.items() if layout.kinds[name] == kind},
+        {name: MlpShape(0, layout.residual(name)) for name in layout.shapes.mlp if layout.kinds[name] == kind},
+        {"embedding": 1, "head": 1} if kind == layout.vocabulary else {},
     )
+
+
+def _gone(shape: AttentionShape) -> AttentionShape:
+    heads = (0,) * len(shape.d_vo)
+    return AttentionShape(heads, heads, {})
 
 
 def _narrowed(config: PreTrainedConfig, kind: str, *, heads: bool = False) -> Shapes:
     """An eighth of the width of all layers of a kind, or half the heads."""
-    shapes = Shapes.of(config)
-    rank = _eighth(config.d_model)
+    layout = layout_of(config)
+    rank = _eighth(int(config.hidden_size))
     return Shapes(
         {
             name: _fewer(shape) if heads else AttentionShape(_narrow(shape.d_qk), _narrow(shape.d_vo), {})
-            for name, shape in shapes.attention.items()
-            if _kind(name) == kind
+            for name, shape in layout.shapes.attention.items()
+            if layout.kinds[name] == kind
         },
-        {name: MlpShape(_eighth(one.width), _beside(one)) for name, one in shapes.mlps.items() if _kind(name) == kind},
-        {"embedding": rank, "head": rank} if kind == _VOCABULARY else {},
+        {
+            name: MlpShape(_eighth(one.width), layout.residual(name))
+            for name, one in layout.shapes.mlp.items()
+            if layout.kinds[name] == kind
+        },
+        {"embedding": rank, "head": rank} if kind == layout.vocabulary else {},
     )
-
-
-def _beside(shape: MlpShape) -> dict[str, int]:
-    """Rank of the residual path of a patch block, which is not what becomes narrow."""
-    return {name: rank for name, rank in shape.ranks.items() if name == "residual_layer"}
 
 
 def _eighth(width: int) -> int:
@@ -197,7 +200,7 @@ def _fewer(shape: AttentionShape) -> AttentionShape:
 def _like(parent: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
     """A model of a config to be timed: the parent's tensors where they fit, random ones where not."""
     with torch.device("meta"):
-        blank = model_class_of(config)(config)
+        blank = family_of_config(config).model_class(config)(config)
     known, generator = parent.state_dict(), torch.Generator().manual_seed(0)
     state = {}
     for name, one in blank.state_dict().items():

@@ -14,12 +14,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flowrank.capture import LinearMoments, Tap, interpolated, linear_tap, rank_grid, with_constant
+from flowrank.anatomy import Mlp, Vocabulary
 from flowrank.compression.allocation import Group, marginal_losses
-from flowrank.families import Family, MlpSite, VocabularySite
+from flowrank.compression.plan import factors
+from flowrank.family import Family
 from flowrank.linalg import levelled, moment_root, refit, removal_order
-from flowrank.models import MlpShape
-from flowrank.models.layers import FactoredEmbedding, FactoredLinear
+from flowrank.measure import LinearMoments, Tap, interpolated, linear_tap, rank_grid, with_constant
+from flowrank.nn.factored import FactoredEmbedding, FactoredLinear
+from flowrank.nn.shapes import MlpShape, Shapes
 
 BLOCK = 8
 """Neurons that come and go together in layers of at least 64: odd widths are slow to multiply."""
@@ -95,7 +97,7 @@ class Neurons:
 
     part = "neurons"
 
-    def __init__(self, site: MlpSite, linears: dict[str, Linear]) -> None:
+    def __init__(self, site: Mlp, linears: dict[str, Linear]) -> None:
         self.site, self.linears = site, linears
         self.out = linears[site.writes]
         self.block = BLOCK if site.width >= 8 * BLOCK and site.width % BLOCK == 0 else 1
@@ -255,7 +257,7 @@ class Remainder:
     def count(self, series: int) -> None:
         """Close the second pass: what competes is known."""
         self.groups = [one.group(series) for one in self.neurons]
-        sites: dict[str, MlpSite | VocabularySite] = {site.name: site for site in self.sites}
+        sites: dict[str, Mlp | Vocabulary] = {site.name: site for site in self.sites}
         for (where, name), one in self.cut.items():
             if self.tokens is not None and where == self.tokens.name:
                 continue
@@ -276,17 +278,17 @@ class Remainder:
         value = marginal_losses(sum((one.losses(series, size) for one in both), torch.zeros(size + 1)))
         return Group(self.tokens, VOCABULARY, (), both[1].sigma[:size], value, cost, dense)
 
-    def shapes(self, ranks: dict[tuple[str, str], int]) -> tuple[dict[str, MlpShape], dict[str, int]]:
-        """Shapes of the layers, and ranks of the vocabulary, from how many components of each group are kept."""
+    def shapes(self, ranks: dict[tuple[str, str], int]) -> Shapes:
+        """Sizes of the layers and ranks of the vocabulary, from how many components of each group are kept."""
         shapes = {}
         for one in self.neurons:
             site = one.site
             width = one.block * ranks[site.name, one.part]
             shapes[site.name] = MlpShape(width, self._cut(site, width, ranks))
         rank = None if self.tokens is None else self._rank(self.tokens.name, VOCABULARY, ranks)
-        return shapes, {} if rank is None else {_EMBEDDING: rank, _HEAD: rank}
+        return Shapes(mlp=shapes, vocabulary={} if rank is None else {_EMBEDDING: rank, _HEAD: rank})
 
-    def _cut(self, site: MlpSite, width: int, ranks: dict[tuple[str, str], int]) -> dict[str, int]:
+    def _cut(self, site: Mlp, width: int, ranks: dict[tuple[str, str], int]) -> dict[str, int]:
         """Inner ranks of the matrices of a layer that are products of two: those that are smaller so at its width."""
         cut = {}
         for name, linear in self.linears[site.name].items():
@@ -308,37 +310,40 @@ class Remainder:
         return max(1, kept)
 
     def tensors(self, ranks: dict[tuple[str, str], int]) -> dict[str, dict[str, Tensor]]:
-        """New tensors by layer, named as in its module, from how many components of each group are kept."""
-        shapes, vocabulary = self.shapes(ranks)
-        result = {one.site.name: self._layer(one, shapes[one.site.name]) for one in self.neurons}
-        if vocabulary and self.tokens is not None:
+        """New tensors by linear layer or embedding, from how many components of each group are kept."""
+        shapes = self.shapes(ranks)
+        result: dict[str, dict[str, Tensor]] = {}
+        for one in self.neurons:
+            result |= self._layer(one, shapes.mlp[one.site.name])
+        if shapes.vocabulary and self.tokens is not None:
             embedding, head = (self.cut[self.tokens.name, name] for name in (_EMBEDDING, _HEAD))
-            rank = vocabulary[_HEAD]
-            result["shared"] = {"codes.weight": embedding.a[:, :rank], "basis.weight": embedding.b[:rank].T}
-            result[self.tokens.name] = _two(head.a[:, :rank], head.b[:rank])
+            rank = shapes.vocabulary[_HEAD]
+            codes = {"codes.weight": embedding.a[:, :rank], "basis.weight": embedding.b[:rank].T}
+            result[self.tokens.embeddings[0]] = codes
+            result[self.tokens.name] = factors(head.a[:, :rank], head.b[:rank])
         return result
 
-    def _layer(self, neurons: Neurons, shape: MlpShape) -> dict[str, Tensor]:
-        site, tensors = neurons.site, dict[str, Tensor]()
+    def _layer(self, neurons: Neurons, shape: MlpShape) -> dict[str, dict[str, Tensor]]:
+        site, tensors = neurons.site, dict[str, dict[str, Tensor]]()
         kept = neurons.kept(shape.width).sort().values
         for name, linear in self.linears[site.name].items():
             a, b = self._factors(site.name, name, shape)
             bias = None if linear.bias is None else linear.bias.detach().double().cpu()
             if name == site.writes:
                 rows = a if bias is None or b is not None else torch.cat([a, bias[None]])
-                a, bias = self._repaired(neurons, kept, rows, bias, alone=b is not None)
+                a, bias = self._refitted(neurons, kept, rows, bias, alone=b is not None)
             elif name in site.reads:
                 last = a if b is None else b
                 last = last[:, kept]
                 a, b = (last, None) if b is None else (a, last)
                 bias = None if bias is None else bias[kept]
-            parts = {"weight": a.T} if b is None else _two(a, b)
+            parts = {"weight": a.T} if b is None else factors(a, b)
             if bias is not None:
                 parts["bias" if b is None else "up.bias"] = bias
-            tensors |= {f"{name}.{part}": tensor for part, tensor in parts.items()}
+            tensors[f"{site.name}.{name}"] = parts
         return tensors
 
-    def _repaired(
+    def _refitted(
         self, neurons: Neurons, kept: Tensor, rows: Tensor, bias: Tensor | None, *, alone: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Rows of the kept neurons that make up for the others; the bias takes its part where rows are the outputs."""
@@ -359,7 +364,3 @@ class Remainder:
             return one.a[:, :rank], one.b[:rank]
         module: Any = linear.module
         return module.down.weight.detach().double().cpu().T, module.up.weight.detach().double().cpu().T
-
-
-def _two(a: Tensor, b: Tensor) -> dict[str, Tensor]:
-    return {"down.weight": a.T, "up.weight": b.T}

@@ -9,9 +9,10 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from flowrank.compression.allocation import Group, Unit
-from flowrank.cost import Workload, cost
+from flowrank.cost import Workload
 from flowrank.errors import FlowrankError
-from flowrank.models.t5 import model_class_of
+from flowrank.family import cost, family_of_config
+from flowrank.nn.shapes import Shapes
 
 WORKLOAD = Workload(batch_size=32, context_length=512, horizon=64)
 """What is forecast where a budget counts operations or bytes."""
@@ -53,7 +54,7 @@ class _Parameters:
     Attributes
     ----------
     untied
-        Those that a model has beside what its config says: weights that differ are not shared, whatever it says.
+        Those that a model has on top of what its config says: weights that differ are not shared, whatever it says.
     """
 
     untied: int
@@ -63,13 +64,13 @@ class _Parameters:
         return cls(model.num_parameters() - _count(model.config))
 
     def __call__(self, config: PreTrainedConfig) -> float:
-        shared = not getattr(config, "vocabulary_ranks", None)
+        shared = not Shapes.of(config).vocabulary
         return float(_count(config) + self.untied * shared)
 
 
 def _count(config: PreTrainedConfig) -> int:
     with torch.device("meta"):
-        return model_class_of(config)(config).num_parameters()
+        return family_of_config(config).model_class(config)(config).num_parameters()
 
 
 def priced(groups: list[Group], price: Price, config_of: Callable[[dict[int, int]], PreTrainedConfig]) -> list[Group]:
@@ -108,7 +109,7 @@ def stands(group: Group) -> bool:
     return group.part in ("QK", "VO", "neurons")
 
 
-def standing_costs(
+def fixed_costs(
     groups: list[Group], price: Price, config_of: Callable[[dict[int, int]], PreTrainedConfig]
 ) -> dict[str, float]:
     """What a layer costs, by name, however little of it is left: all that its components' costs do not say.

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from flowrank.families import MlpSite, family_of
-from flowrank.models import AttentionShape, CompressedT5Config, MlpShape
-from flowrank.models.config import PROJECTIONS
+from flowrank.anatomy import Mlp
+from flowrank.family import family_of, layout_of, shape_of
+from flowrank.nn.shapes import PROJECTIONS
 
 
 def rank_table(pipeline: Any) -> pd.DataFrame:
@@ -24,43 +24,44 @@ def rank_table(pipeline: Any) -> pd.DataFrame:
     Examples
     --------
     >>> import flowrank
-    >>> table = rank_table(flowrank.load("seed-bolt"))
+    >>> table = rank_table(flowrank.load("flow-bolt-mini"))
     >>> int(table.cost.sum()) == int(table.full_cost.sum())
     True
     """
     rows: list[dict[str, Any]] = []
     family = family_of(pipeline)
-    config = family.model.config
     for site in family.attention:
-        heads, d = site.module.n_heads, site.d_model
-        shape = (
-            config.shape_of(site.name)
-            if isinstance(config, CompressedT5Config)
-            else AttentionShape.dense(heads, config.d_kv)
-        )
+        heads, d, d_kv, shape = site.all_heads, site.d_model, site.d_kv, shape_of(site)
         where = {"stack": site.stack, "kind": site.kind, "layer": site.layer, "depth": site.depth}
         if shape.ranks:
             costs = shape.parameters(d)
-            full = min(d, heads * config.d_kv)
+            full = min(d, heads * d_kv)
             for name in PROJECTIONS:
                 part = {"part": name.upper(), "head": -1, "full": full, "kept": shape.ranks.get(name, full)}
-                rows.append({**where, **part, "cost": costs[name], "full_cost": d * heads * config.d_kv})
+                rows.append({**where, **part, "cost": costs[name], "full_cost": d * heads * d_kv})
             continue
         for part_name, widths in (("QK", shape.d_qk), ("VO", shape.d_vo)):
             for head, kept in enumerate(widths):
-                part = {"part": part_name, "head": head, "full": config.d_kv, "kept": kept}
-                rows.append({**where, **part, "cost": 2 * d * kept, "full_cost": 2 * d * config.d_kv})
-    return pd.DataFrame(rows + [_neurons(site, config.d_ff) for site in family.mlps])
+                part = {"part": part_name, "head": head, "full": d_kv, "kept": kept}
+                rows.append({**where, **part, "cost": 2 * d * kept, "full_cost": 2 * d * d_kv})
+    dense = layout_of(family.model.config).dense.mlp
+    return pd.DataFrame(rows + [_neurons(site, dense[site.name].width) for site in family.mlps])
 
 
-def _neurons(site: MlpSite, full: int) -> dict[str, Any]:
+def _neurons(site: Mlp, full: int) -> dict[str, Any]:
     linears: dict[str, Any] = dict(site.linears)
-    first, last = linears[site.reads[0]], linears[site.writes]
-    dense = MlpShape.dense(full).parameters(first.in_features, last.out_features, tuple(linears))
-    biases = {name: full if name in site.reads else last.out_features for name in linears if site.beside}
+    inputs, outputs = linears[site.reads[0]].in_features, linears[site.writes].out_features
+    sizes = dict.fromkeys(site.reads, (inputs, full)) | {site.writes: (full, outputs)}
+    if site.residual is not None:
+        sizes[site.residual] = (inputs, outputs)
+    biases = sum(sizes[name][1] for name, linear in linears.items() if _has_bias(linear))
     return {
         **{"stack": site.stack, "kind": site.kind, "layer": site.layer, "depth": site.depth},
         **{"part": "neurons", "head": -1, "full": full, "kept": site.width},
         "cost": sum(one.numel() for linear in linears.values() for one in linear.parameters()),
-        "full_cost": sum(dense.values()) + sum(biases.values()),
+        "full_cost": sum(m * n for m, n in sizes.values()) + biases,
     }
+
+
+def _has_bias(linear: Any) -> bool:
+    return getattr(getattr(linear, "up", linear), "bias", None) is not None

@@ -8,14 +8,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from flowrank.capture import head_moments, rank_losses
 from flowrank.compression.allocation import Group, Kept, Uniform, Unit, allocate, spend
 from flowrank.compression.factorize import HeadComponents
 from flowrank.compression.neurons import Neurons, Remainder
-from flowrank.compression.prices import Price, priced, refuse_below, standing_costs, stands
-from flowrank.compression.shapes import Shapes, Weights
-from flowrank.families import Family
-from flowrank.models import CompressedT5Config
+from flowrank.compression.plan import Plan
+from flowrank.compression.prices import Price, fixed_costs, priced, refuse_below, stands
+from flowrank.family import Family
+from flowrank.measure import head_moments, rank_losses
+from flowrank.nn.config import NarrowConfig
+from flowrank.nn.shapes import Shapes
 
 _PRECISION = 2e-3  # of a budget
 _TRIES = 16
@@ -41,7 +42,7 @@ class WholeFactorization:
         *,
         parts: Sequence[str],
     ) -> None:
-        self.config, self.parts = family.model.config, parts
+        self.family, self.config, self.parts = type(family), family.model.config, parts
         self.rest = Remainder(family, ends="ends" in parts, factors="factors" in parts)
         # What was fitted is measured on other series: a decoder of one token has no more tokens than there are series.
         judging = contexts[::3]
@@ -53,7 +54,7 @@ class WholeFactorization:
         )
         self.rest.count(len(judging))
 
-    def shrunk(self, goal: float, price: Price, *, unit: Unit, uniform: bool = False) -> Weights:
+    def shrunk(self, goal: float, price: Price, *, unit: Unit, uniform: bool = False) -> Plan:
         """The model that a budget leaves.
 
         Parameters
@@ -73,25 +74,25 @@ class WholeFactorization:
         groups = self._groups()
         least = price(self._config(groups, [torch.arange(0)] * len(groups)))
         refuse_below(least, goal, price(self.config), unit)
-        standing: dict[str, float] = {}
+        fixed: dict[str, float] = {}
         if unit != "parameters":
             every = groups
 
-            def config_of(ranks: dict[int, int]) -> CompressedT5Config:
+            def config_of(ranks: dict[int, int]) -> NarrowConfig:
                 return self._config(every, _all_but(every, ranks))
 
             groups = priced(every, price, config_of)
-            standing = standing_costs(groups, price, config_of)
+            fixed = fixed_costs(groups, price, config_of)
         everything = groups, _all_but(groups, {})
         if price(self._config(*everything)) <= goal:
-            return self._weights(*everything)
+            return self._plan(*everything)
         total = sum(group.price(group.capacity) for group in groups)
         best = groups, [torch.arange(0)] * len(groups)
         low, high = 0.0, total
         budget = min(total, max(0.0, goal - least))
         # Components are priced in the model as it is: a matrix between two layers that both shrink ends up cheaper.
         for _ in range(_TRIES):
-            chosen = self._uniform(groups, budget, total) if uniform else self._most_useful(groups, budget, standing)
+            chosen = self._uniform(groups, budget, total) if uniform else self._most_useful(groups, budget, fixed)
             found = price(self._config(*chosen))
             if found <= goal:
                 best, low = chosen, budget
@@ -100,7 +101,7 @@ class WholeFactorization:
             if (1 - _PRECISION) * goal <= found <= goal or high - low <= _PRECISION * total / 10:
                 break
             budget = (low + high) / 2
-        return self._weights(*best)
+        return self._plan(*best)
 
     def _groups(self, without: frozenset[tuple[str, int]] = frozenset()) -> list[Group]:
         heads = self.heads.groups(self.losses, without=without) if "heads" in self.parts else []
@@ -112,7 +113,7 @@ class WholeFactorization:
             return groups, [torch.arange(0)] * len(groups)
         return groups, allocate(Uniform(min(1.0, budget / total)), groups, total)
 
-    def _most_useful(self, groups: list[Group], budget: float, standing: dict[str, float]) -> tuple[list[Group], Kept]:
+    def _most_useful(self, groups: list[Group], budget: float, fixed: dict[str, float]) -> tuple[list[Group], Kept]:
         """Spend a budget; heads and layers that are worth less than what else could be had go, then spend again."""
         gone: frozenset[tuple[str, int]] = frozenset()
         dropped: set[str] = set()
@@ -120,14 +121,14 @@ class WholeFactorization:
         while True:
             kept = spend(budget, groups)
             fresh = self._not_worth_it(groups, kept) - gone
-            layer = None if fresh else self._layer_not_worth_it(groups, kept, standing)
+            layer = None if fresh else self._layer_not_worth_it(groups, kept, fixed)
             if fresh:
                 gone |= fresh
                 groups = [
                     replace(one, cost=costs[one.site.name, one.part] * max(1, len(one.members)))
                     if one.members
                     else before
-                    for one, before in _beside(self._groups(gone), groups)
+                    for one, before in _paired(self._groups(gone), groups)
                 ]
             elif layer is not None:
                 dropped.add(layer)
@@ -152,15 +153,15 @@ class WholeFactorization:
                 cost[where] = cost.get(where, 0.0) + one.cost / len(one.members) * len(mine)
         return frozenset(where for where in loss if cost[where] > 0 and loss[where] / cost[where] < margin)
 
-    def _layer_not_worth_it(self, groups: list[Group], kept: Kept, standing: dict[str, float]) -> str | None:
+    def _layer_not_worth_it(self, groups: list[Group], kept: Kept, fixed: dict[str, float]) -> str | None:
         """The layer that is worth least for what it costs, if that is less than the last component kept."""
         loss, cost = dict[str, float](), dict[str, float]()
         left = {one.site.name for one, mine in zip(groups, kept, strict=True) if stands(one) and len(mine)}
         for one, mine in zip(groups, kept, strict=True):
             name = one.site.name
-            if name not in left or not stands(one) or standing.get(name, 0.0) <= 0:
+            if name not in left or not stands(one) or fixed.get(name, 0.0) <= 0:
                 continue
-            cost[name] = cost.get(name, standing[name]) + one.price(len(mine))
+            cost[name] = cost.get(name, fixed[name]) + one.price(len(mine))
             saved = -one.value[len(mine) :].sum() if one.part == "QK" else one.value[: len(mine)].sum()
             loss[name] = loss.get(name, 0.0) + float(saved)
         worth = {name: loss[name] / cost[name] for name in cost}
@@ -176,22 +177,16 @@ class WholeFactorization:
             if (one.site.name, one.part) in ranks
         }
 
-    def _config(self, groups: list[Group], kept: Kept) -> CompressedT5Config:
-        return self._shapes(groups, kept).config(self.config)
+    def _config(self, groups: list[Group], kept: Kept) -> NarrowConfig:
+        return self.family.narrowed_config(self.config, self._shapes(groups, kept))
 
     def _shapes(self, groups: list[Group], kept: Kept) -> Shapes:
-        mlps, vocabulary = self.rest.shapes(self._ranks(groups, kept))
-        attention = {}
-        if "heads" in self.parts:
-            chosen = self.heads.selected(groups, kept)
-            attention = {name: self.heads.shape(site, chosen.get(name, {})) for name, site in self.heads.sites.items()}
-        return Shapes(attention, mlps, vocabulary)
+        rest = self.rest.shapes(self._ranks(groups, kept))
+        return rest.updated(self.heads.shapes(groups, kept)) if "heads" in self.parts else rest
 
-    def _weights(self, groups: list[Group], kept: Kept) -> Weights:
-        tensors = self.rest.tensors(self._ranks(groups, kept))
-        if "heads" in self.parts:
-            tensors |= {name: new for name, (_, new) in self.heads.layers(groups, kept).items()}
-        return Weights(self._shapes(groups, kept), tensors)
+    def _plan(self, groups: list[Group], kept: Kept) -> Plan:
+        made = self.heads.plan(groups, kept) if "heads" in self.parts else Plan()
+        return Plan(self._shapes(groups, kept), {**made.tensors, **self.rest.tensors(self._ranks(groups, kept))})
 
 
 def _margin(groups: list[Group], kept: Kept) -> float:
@@ -209,7 +204,7 @@ def _all_but(groups: list[Group], ranks: dict[int, int]) -> Kept:
     return [torch.arange(ranks.get(index, group.size)) for index, group in enumerate(groups)]
 
 
-def _beside(fresh: list[Group], before: list[Group]) -> list[tuple[Group, Group]]:
+def _paired(fresh: list[Group], before: list[Group]) -> list[tuple[Group, Group]]:
     """Groups that are left, each with what it was."""
     old = {(one.site.name, one.part): one for one in before}
     return [(one, old[one.site.name, one.part]) for one in fresh]

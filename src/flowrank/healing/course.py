@@ -14,26 +14,19 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from flowrank.compression.children import around, parent_name
+from flowrank.compression.children import parent_name, pipeline_of
 from flowrank.errors import FlowrankError
+from flowrank.family import FlowrankPipeline, Objective, Training, family_of, tensor_digest
 from flowrank.healing.checkpoints import Folder, State
 from flowrank.healing.lessons import Lessons
-from flowrank.healing.objectives import Objective, QuantileObjective, TokenObjective
 from flowrank.healing.options import Healing
-from flowrank.models import tensor_digest
-from flowrank.models.quantized import refuse_quantized
-from flowrank.pipelines import FlowrankBoltPipeline, FlowrankT5Pipeline, Pipeline
+from flowrank.nn.config import refuse_quantized
+from flowrank.pipelines import Pipeline
 from flowrank.pretraining.budget import Clock, rate
 from flowrank.pretraining.optimizer import optimizer_for
 from flowrank.pretraining.training import device_name, fastest_attention, native_bfloat16
 from flowrank.progress import progress_bar
 from flowrank.versions import versions
-
-_SAME = {
-    FlowrankBoltPipeline: ("prediction_length", "input_patch_size", "input_patch_stride", "quantiles"),
-    FlowrankT5Pipeline: ("prediction_length", "tokenizer_class", "tokenizer_kwargs", "n_tokens", "use_eos_token"),
-}
-"""What the forecasts of a child and of its parent must have in common, by the key of ``chronos_config``."""
 
 
 def heal(
@@ -55,7 +48,7 @@ def heal(
     Parameters
     ----------
     child, parent
-        Chronos-Bolt or Chronos-T5 pipelines with the same horizon, patches and quantiles, or vocabulary. Both stay as
+        Pipelines of one family with the same horizon, patches and quantiles, or vocabulary. Both stay as
         they are.
     options
         Budget, loss and rates; None: `Healing()`.
@@ -74,7 +67,7 @@ def heal(
 
     Returns
     -------
-    FlowrankBoltPipeline or FlowrankT5Pipeline
+    FlowrankPipeline
         A new model of the child's shape and dtype, on its device; ``recipe["healing"]`` says how it came about.
 
     Raises
@@ -85,8 +78,8 @@ def heal(
     Examples
     --------
     >>> import flowrank
-    >>> parent = flowrank.load("seed-bolt")
-    >>> child = flowrank.compress(parent, flowrank.JointHeads(flowrank.Budget(0.25)), calibration_series=32)
+    >>> parent = flowrank.load("flow-bolt-mini")
+    >>> child = flowrank.compress(parent, flowrank.JointHeads(flowrank.Budget(0.25)), calibration_series=128)
     >>> healed = flowrank.heal(child, parent, flowrank.Healing(steps=2, batch=8, eval_series=8))
     >>> healed.recipe["healing"]["loss_after"] <= healed.recipe["healing"]["loss_before"]
     True
@@ -116,8 +109,9 @@ class _Course:
         self.dtype = child.inner_model.dtype
         model: Any = copy.deepcopy(child.inner_model)
         self.model: PreTrainedModel = model.to(device, torch.float32).eval().requires_grad_(True)
-        objective = QuantileObjective if isinstance(child, FlowrankBoltPipeline) else TokenObjective
-        self.objective: Objective = objective(parent, distillation=options.distillation, truth=options.truth)
+        self.objective: Objective = training_of(child).objective(
+            parent, distillation=options.distillation, truth=options.truth
+        )
         self.optimizer = optimizer_for(self.model, lessons.training.recipe)
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.state = State()
@@ -213,7 +207,7 @@ class _Course:
             for name, one in model.named_parameters():
                 if self.best is not None:
                     one.copy_(self.best[name])
-        made = around(model)
+        made = pipeline_of(model)
         made.name = f"{parent_name(child)} healed"
         made.engine, made.memory_budget = child.engine, child.memory_budget
         state = self.state
@@ -240,9 +234,17 @@ class _Course:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
 
 
+def training_of(pipeline: Pipeline) -> Training:
+    """How models of a pipeline's family are trained."""
+    family = family_of(pipeline)
+    if family.training is None:
+        raise family.lacks("training")
+    return family.training
+
+
 def _check_pair(child: Any, parent: Any) -> None:
     for argument, one in (("child", child), ("parent", parent)):
-        if not isinstance(one, FlowrankBoltPipeline | FlowrankT5Pipeline):
+        if not isinstance(one, FlowrankPipeline):
             raise FlowrankError(
                 argument,
                 expected="a pipeline of flowrank",
@@ -250,13 +252,13 @@ def _check_pair(child: Any, parent: Any) -> None:
                 todo="open it with flowrank.load",
             )
         refuse_quantized(one.inner_model, argument, "heal")
-    kind = FlowrankBoltPipeline if isinstance(parent, FlowrankBoltPipeline) else FlowrankT5Pipeline
+    kind = family_of(parent).pipeline_class
     if not isinstance(child, kind):
         raise FlowrankError("child", expected=f"a {kind.__name__}, as the parent is", found=type(child).__name__)
-    own, aim = (one.inner_model.config.chronos_config for one in (child, parent))
-    for key in _SAME[kind]:
-        if own.get(key) != aim.get(key):
-            raise FlowrankError("child", expected=f"{key} {aim.get(key)}, the parent's", found=own.get(key))
+    ours, aim = (one.inner_model.config.chronos_config for one in (child, parent))
+    for key in training_of(parent).agreeing:
+        if ours.get(key) != aim.get(key):
+            raise FlowrankError("child", expected=f"{key} {aim.get(key)}, the parent's", found=ours.get(key))
 
 
 def _device(name: str) -> torch.device:

@@ -11,8 +11,9 @@ import numpy as np
 from torch import Tensor
 
 from flowrank.errors import FlowrankError
+from flowrank.family import family_of
 from flowrank.healing.options import Healing
-from flowrank.pipelines import FlowrankBoltPipeline, FlowrankT5Pipeline, Pipeline
+from flowrank.pipelines import Pipeline
 from flowrank.pretraining.architecture import adopted
 from flowrank.pretraining.budget import UNKNOWN_STEPS
 from flowrank.pretraining.recipe import Recipe
@@ -21,11 +22,6 @@ from flowrank.pretraining.windows import VALIDATION, Windows, cut, reach
 from flowrank.series import read_series
 from flowrank.synthetic.mixture import Mixture
 
-_OF_FAMILY: dict[type, dict[str, Any]] = {
-    FlowrankBoltPipeline: {"batch": 64, "horizons": (), "rates": (1e-3, 1e-3)},
-    FlowrankT5Pipeline: {"batch": 16, "horizons": (12, 24), "rates": (3e-3, 5e-3)},
-}
-"""Where the options leave it open: batch, horizons beside the model's own, rates of Muon and of AdamW beside it."""
 _ADAMW = 1e-4
 _HELD_OUT_BATCH = 64
 
@@ -139,22 +135,25 @@ def recipe_for(child: Pipeline, options: Healing) -> Recipe:
     FlowrankError
         If the child's context is shorter than all of the options' lengths.
     """
-    chronos, own = child.inner_model.config.chronos_config, _OF_FAMILY[type(child)]
+    chronos, family = child.inner_model.config.chronos_config, family_of(child)
+    training = family.training
+    if training is None:
+        raise family.lacks("training")
     context, horizon = int(chronos["context_length"]), int(chronos["prediction_length"])
     lengths = tuple(length for length in options.lengths if length <= context)
     if not lengths:
         raise FlowrankError(
             "lengths", expected=f"one at most {context}, the model's context", found=repr(options.lengths)
         )
-    horizons = (*own["horizons"], horizon) if options.horizons is None else options.horizons
+    horizons = (*training.horizons, horizon) if options.horizons is None else options.horizons
     recipe = Recipe(
         context_length=context,
         lengths=lengths,
         prediction_length=horizon,
         horizons=tuple(length for length in horizons if length <= horizon),
-        per_device_train_batch_size=options.batch or own["batch"],
-        muon_learning_rate=options.muon_learning_rate or own["rates"][0],
-        learning_rate=options.learning_rate or (own["rates"][1] if options.optim == "muon" else _ADAMW),
+        per_device_train_batch_size=options.batch or training.batch,
+        muon_learning_rate=options.muon_learning_rate or training.rates[0],
+        learning_rate=options.learning_rate or (training.rates[1] if options.optim == "muon" else _ADAMW),
         optim=options.optim,
         max_steps=options.most_steps,
         minutes=options.minutes,

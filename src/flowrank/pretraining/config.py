@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from flowrank.errors import FlowrankError
-from flowrank.pretraining.chronos_config import translate
+from flowrank.family import training_keys, training_of
 from flowrank.pretraining.recipe import Recipe, setting_kinds
 from flowrank.pretraining.settings import Data
 
@@ -72,7 +72,11 @@ def read_settings(path: str | Path) -> tuple[dict[str, Any], list[str]]:
         raise FlowrankError("config", expected="YAML", found=f"{str(path)!r}{where}: {problem}") from error
     if not isinstance(raw, Mapping) or not all(isinstance(key, str) for key in raw):
         raise FlowrankError("config", expected="lines of the form key: value", found=f"{str(path)!r} without them")
-    return translate(raw)
+    settings, notes = dict(raw), list[str]()
+    for key in training_keys():
+        settings, more = training_of(key).translate(settings, Recipe(max_steps=1).to_dict())
+        notes += more
+    return settings, notes
 
 
 def recipe_of(settings: Mapping[str, Any], **overrides: Any) -> Recipe:

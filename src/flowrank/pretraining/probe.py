@@ -54,7 +54,7 @@ def seasonal_probe(
     Examples
     --------
     >>> from flowrank import load
-    >>> errors = seasonal_probe(load("seed-bolt"), [7], count=8)
+    >>> errors = seasonal_probe(load("flow-bolt-mini"), [7], count=8)
     >>> bool(errors[7] < 0.3)
     True
     """

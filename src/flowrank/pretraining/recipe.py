@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from flowrank.errors import FlowrankError
+from flowrank.family import training_of
 from flowrank.pretraining.checks import check
 from flowrank.pretraining.schedule import schedule_from, schedule_to
 from flowrank.pretraining.settings import Data, Optimisation, Run
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
         """Tells type checkers and editors what `Recipe.__getattr__` reads and ``dataclasses.replace`` takes."""
 else:
     _Readable = object
-
-_RATE_WITH_MUON = {"bolt": 2e-3, "t5": 1e-2}  # few of T5's token embeddings get a gradient at a step
 
 
 @dataclass(frozen=True, init=False, kw_only=True)
@@ -107,9 +106,9 @@ class Recipe(_Readable):
         check(data, "lengths", f"context lengths from 4 to context_length={longest}", max(data.lengths) <= longest)
         sound = max(data.horizons, default=1) <= furthest
         check(data, "horizons", f"target lengths from 1 to prediction_length={furthest}", sound)
-        tokens = model.family == "t5" or start.initial_model is not None
-        of_tokens = start.freeze_token_embedding or start.token_embedding is not None
-        check(start, "token_embedding", "nothing for Bolt, which has no tokens", tokens or not of_tokens)
+        if start.initial_model is None and (start.freeze_token_embedding or start.token_embedding is not None):
+            tokens = training_of(model.family).has_tokens
+            check(start, "token_embedding", f"nothing for {model.family!r}, which has no tokens", tokens)
         random = start.initial_model is None and start.grown_from is None
         check(model, "schedule", "none for a start from another model", random or model.schedule is None)
 
@@ -124,7 +123,7 @@ class Recipe(_Readable):
         """
         if self.optimisation.learning_rate is not None:
             return self.optimisation.learning_rate
-        return 1e-3 if self.optimisation.optim == "adamw" else _RATE_WITH_MUON[self.model.family]
+        return 1e-3 if self.optimisation.optim == "adamw" else training_of(self.model.family).adamw_rate
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values by the names of the settings, for JSON and YAML."""

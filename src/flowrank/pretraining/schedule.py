@@ -8,8 +8,7 @@ from typing import Any
 
 from flowrank.compression import FlowOfRanks, Uniform
 from flowrank.errors import FlowrankError
-from flowrank.models import AttentionShape
-from flowrank.models.config import LayerNames
+from flowrank.nn.shapes import AttentionShape
 
 
 @dataclass(frozen=True)
@@ -86,20 +85,24 @@ def layer_widths(schedule: Schedule | None, *, layers: int, decoder_layers: int,
     return tuple(min(d_kv, schedule.width(layer, max(low, 1e-6))) for layer in range(total))
 
 
-def attention_shapes(
-    widths: tuple[int, ...], *, layers: int, decoder_layers: int, heads: int
-) -> dict[str, dict[str, Any]]:
-    """Give the config entry of every attention layer of a T5 whose heads have these widths.
+def attention_shapes(widths: tuple[int, ...], named: Mapping[str, int], heads: int) -> dict[str, AttentionShape]:
+    """Shape of every attention layer whose heads have these widths.
+
+    Parameters
+    ----------
+    widths
+        By layer number.
+    named
+        Layer number of every attention layer, by name.
+    heads
+        Of each.
 
     Examples
     --------
-    >>> shapes = attention_shapes((2, 3), layers=1, decoder_layers=1, heads=2)
-    >>> shapes["decoder.block.0.layer.1.EncDecAttention"]["d_qk"]
-    [3, 3]
+    >>> attention_shapes((2, 3), {"first": 0, "second": 1}, heads=2)["second"].d_qk
+    (3, 3)
     """
-    names = LayerNames.of(layers, decoder_layers)
-    named = [*enumerate(names.encoder), *enumerate(names.own), *enumerate(names.cross, start=layers)]
-    return {name: AttentionShape.dense(heads, widths[depth]).to_dict() for depth, name in named}
+    return {name: AttentionShape.dense(heads, widths[depth]) for name, depth in named.items()}
 
 
 def schedule_to(schedule: Schedule | None) -> dict[str, Any] | None:

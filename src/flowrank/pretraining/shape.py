@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from flowrank.compression import FlowOfRanks, Uniform
 from flowrank.errors import FlowrankError
+from flowrank.families import TRAINED
+from flowrank.family import SIZES, training_keys
 from flowrank.pretraining.checks import check, counts, is_number, one_of, positive, shares
 from flowrank.pretraining.schedule import Schedule, Widths
 
-Family = Literal["bolt", "t5"]
-
-BOLT_QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-SIZES: dict[str, dict[str, int]] = {
-    "tiny": {"d_model": 256, "d_kv": 64, "d_ff": 1024, "num_heads": 4, "num_layers": 4},
-    "mini": {"d_model": 384, "d_kv": 64, "d_ff": 1536, "num_heads": 8, "num_layers": 4},
-    "small": {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_heads": 8, "num_layers": 6},
-    "base": {"d_model": 768, "d_kv": 64, "d_ff": 3072, "num_heads": 12, "num_layers": 12},
-    "large": {"d_model": 1024, "d_kv": 64, "d_ff": 4096, "num_heads": 16, "num_layers": 24},
-}
-"""Shapes of google/t5-efficient-… and amazon/chronos-t5-…."""
+QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 @dataclass(frozen=True)
@@ -65,7 +57,7 @@ class ModelShape:
     6
     """
 
-    family: Family = "bolt"
+    family: str = TRAINED[0]
     d_model: int = 256
     d_kv: int = 64
     d_ff: int = 1024
@@ -78,7 +70,7 @@ class ModelShape:
     context_length: int = 512
     prediction_length: int = 64
     input_patch_size: int = 16
-    quantiles: tuple[float, ...] = BOLT_QUANTILES
+    quantiles: tuple[float, ...] = QUANTILES
     n_tokens: int = 4096
     use_eos_token: bool = True
     tokenizer_limit: float = 15.0
@@ -88,7 +80,7 @@ class ModelShape:
     schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
-        one_of(self, "family", get_args(Family))
+        one_of(self, "family", training_keys())
         counts(self, "d_model", "d_kv", "d_ff", "num_heads", "num_layers", "context_length", "prediction_length")
         counts(self, "relative_attention_num_buckets", "relative_attention_max_distance", "input_patch_size")
         if self.num_decoder_layers is not None:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 from transformers.utils import logging
 
 from flowrank.errors import FlowrankError
+from flowrank.family import training_of
 from flowrank.files import atomic_file, refuse_other_run
 from flowrank.pipelines import Pipeline, load
 from flowrank.pretraining.architecture import adopted, build, trainable
@@ -207,7 +208,7 @@ def _arguments(recipe: Recipe, output: Path, device: str) -> TrainingArguments:
         eval_strategy="steps",
         eval_steps=recipe.eval_steps,
         prediction_loss_only=True,
-        label_names=["target" if recipe.family == "bolt" else "labels"],
+        label_names=[training_of(recipe.family).label],
         remove_unused_columns=False,
         train_sampling_strategy="sequential",
         dataloader_num_workers=recipe.dataloader_num_workers,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from flowrank.errors import FlowrankError
+from flowrank.family import training_of
 from flowrank.pretraining.recipe import Recipe
 from flowrank.pretraining.store import SeriesStore
 from flowrank.synthetic.mixture import SHORTEST, Mixture
@@ -61,7 +61,7 @@ class Windows(Dataset):
         self.recipe, self.batches, self.stream, self.stores = recipe, batches, stream, stores
         self.batches_per_step = batches_per_step
         self.mixture = Mixture(recipe.shares)
-        self.tokenizer = _tokenizer(recipe) if recipe.family == "t5" else None
+        self.training = training_of(recipe.family)
         weights = np.array(recipe.lengths, dtype=float) ** -recipe.length_exponent
         self._weights = weights / weights.sum()
         self._latest: tuple[int, dict[str, Tensor]] | None = None
@@ -86,10 +86,7 @@ class Windows(Dataset):
 
     def tensors(self, context: np.ndarray, target: np.ndarray) -> dict[str, Tensor]:
         """Contexts (B, L) and targets (B, H) as the family's model takes them."""
-        if self.tokenizer is None:
-            return {"context": torch.from_numpy(context), "target": torch.from_numpy(target)}
-        whole = self.recipe.prediction_length
-        return _tokens(self.tokenizer, torch.from_numpy(context), torch.from_numpy(target), whole)
+        return self.training.tensors(self.recipe, torch.from_numpy(context), torch.from_numpy(target))
 
     def arrays(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Contexts (B, L) and targets (B, H) of a batch in float32, each divided by its context's mean magnitude."""
@@ -191,23 +188,3 @@ def reach(values: int, length: int, horizon: int) -> int:
 def collate(examples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Stack the examples of a batch, which share their lengths."""
     return {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
-
-
-def _tokenizer(recipe: Recipe) -> Any:
-    from chronos import ChronosConfig
-
-    from flowrank.pretraining.architecture import t5_settings
-
-    return ChronosConfig(**t5_settings(recipe)).create_tokenizer()
-
-
-def _tokens(tokenizer: Any, context: Tensor, target: Tensor, whole: int) -> dict[str, Tensor]:
-    """Tokens of contexts and targets; a target shorter than the ``whole`` one does not end the sequence."""
-    input_ids, attention_mask, scale = tokenizer.context_input_transform(context)
-    horizon = target.shape[-1]
-    padded = nn.functional.pad(target, (0, whole - horizon), value=torch.nan)
-    labels, labels_mask = tokenizer.label_input_transform(padded, scale)
-    labels = labels.masked_fill(~labels_mask, -100)
-    if horizon < whole:
-        labels = labels[:, :horizon].contiguous()
-    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}

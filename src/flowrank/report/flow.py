@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
+from flowrank import figures
 from flowrank.analysis.flow import flow_of
-from flowrank.report.svg import Axis, Panel, swatch
+from flowrank.figures.depth import EMBEDDED, HUES
+from flowrank.figures.names import MOVERS
 from flowrank.report.tables import Column, Figure, Legend, Table
-
-HUES = {"self": "blue", "cross": "green", "mlp": "vermillion"}
-MOVERS = {"self": "self-attention", "cross": "cross-attention", "mlp": "MLP"}
-LOWEST = 1e-5
 
 
 def stream(ranks: pd.DataFrame) -> Figure | None:
@@ -27,10 +25,12 @@ def stream(ranks: pd.DataFrame) -> Figure | None:
         if table.empty:
             return None
         seen |= set(table["kind"])
-        y = Axis.over([*table["before"], *table["after"]], zero=True)
+        among = [*table["before"], *table["after"]]
         for stack, part in table.groupby("stack", sort=False):
-            panels.append(_stream_panel(str(stack), part, epsilon, y))
-    keys = [Legend(swatch(HUES[kind]), MOVERS[kind]) for kind in HUES if kind in seen]
+            ax = figures.stream(figures.panel(), part, among=among)
+            description = f"Rank of the residual stream of the {stack} at ε = {epsilon:g}, sublayer by sublayer."
+            panels.append(figures.framed(ax, f"{str(stack).title()}, ε = {epsilon:g}", description))
+    keys = [Legend(figures.key(HUES[kind]), MOVERS[kind]) for kind in HUES if kind in seen]
     return Figure(
         "flow-parts",
         "What moves the rank",
@@ -39,24 +39,6 @@ def stream(ranks: pd.DataFrame) -> Figure | None:
         panels,
         keys,
     )
-
-
-def _stream_panel(stack: str, part: pd.DataFrame, epsilon: float, y: Axis) -> str:
-    ends = [(place + 1, str(row.layer)) for place, row in enumerate(part.itertuples()) if row.kind == "mlp"]
-    step = max(1, len(ends) // 6)
-    axis = Axis(0, len(part), [float(where) for where, _ in ends[::step]], labels=[name for _, name in ends[::step]])
-    panel = Panel(
-        f"{stack.title()}, ε = {epsilon:g}",
-        f"Rank of the residual stream of the {stack} at ε = {epsilon:g}, sublayer by sublayer.",
-        x=axis,
-        y=y,
-        x_label="after layer",
-        y_label="rank of the stream",
-    )
-    for place, row in enumerate(part.itertuples()):
-        panel.line([place, place + 1], [float(row.before), float(row.after)], HUES[str(row.kind)], width=2.2)
-    panel.marks([0], [float(part["before"].iloc[0])], "ink", "circle")
-    return panel.svg()
 
 
 def parts_table(ranks: pd.DataFrame) -> Table | None:
@@ -99,18 +81,9 @@ def bounds(frame: pd.DataFrame) -> Figure | None:
         layers = sorted(part["layer"].unique())
         for layer in dict.fromkeys((layers[0], layers[-1])):
             curve = part[part["layer"] == layer]
-            panel = Panel(
-                f"{str(stack).title()}, {MOVERS.get(str(kind), str(kind))}, layer {layer}",
-                "Normalised singular values after the layer, and theorem 4's bound on them, log scale.",
-                x=Axis.over([0, len(curve)], zero=True),
-                y=Axis.over([LOWEST, 1.0], log=True),
-                x_label="index k",
-                y_label="σₖ / σ₁ of the stream after the layer",
-            )
-            for name, hue, dash in (("bound", "vermillion", "5 3"), ("sigma", "blue", "")):
-                shown = curve[curve[name] >= LOWEST]
-                panel.line(shown["k"].to_list(), shown[name].to_list(), hue, dash=dash)
-            panels.append(panel.svg())
+            title = f"{str(stack).title()}, {MOVERS.get(str(kind), str(kind))}, layer {layer}"
+            description = "Normalised singular values after the layer, and theorem 4's bound on them, log scale."
+            panels.append(figures.framed(figures.bound(figures.panel(), curve), title, description))
     if not panels:
         return None
     return Figure(
@@ -119,5 +92,8 @@ def bounds(frame: pd.DataFrame) -> Figure | None:
         "Theorem 4 with the layer's own constants: the norms of its W_O W_V and of its attention matrices, over all "
         "series. The measured curve lies below the bound; where the bound is 1 it says nothing.",
         panels,
-        [Legend(swatch("blue"), "measured"), Legend(swatch("vermillion", dash="5 3"), "theorem 4")],
+        [
+            Legend(figures.key(figures.SERIES[0]), "measured"),
+            Legend(figures.key(figures.SERIES[1], dash=EMBEDDED), "theorem 4"),
+        ],
     )

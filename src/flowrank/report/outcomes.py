@@ -1,20 +1,22 @@
-"""The figures of accuracy, cost and forecasts: frames in, panels out."""
+"""The figures of accuracy, cost and forecasts with their captions and legends."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from flowrank import figures
 from flowrank.errors import FlowrankError
+from flowrank.figures.outcomes import BAR_ROW, DOT_ROW, row_height
+from flowrank.figures.panel import COLOURS, SERIES, SHAPES
 from flowrank.report.accuracy import METRICS, NAIVE, Roles, by_dataset
-from flowrank.report.svg import BOTTOM, SERIES, SHAPES, TOP, Axis, Panel, swatch
 from flowrank.report.tables import Figure, Legend
 
-Points = tuple[np.ndarray, np.ndarray]
-"""Places and values."""
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 MOST_SERIES = 6
 MOST_MODELS = 5
@@ -44,26 +46,11 @@ def accuracy_dots(scores: pd.DataFrame, who: Roles) -> Figure | None:
     for metric in METRICS:
         wide = by_dataset(scores, metric)
         ratios = wide[models].div(wide[NAIVE].where(wide[NAIVE] > 0), axis=0)
-        rows = list(range(len(ratios)))
         labels = [shorten(str(name), LABEL_LETTERS) for name in ratios.index]
-        panel = Panel(
-            f"{metric} relative to seasonal naive",
-            f"{metric} of {', '.join(models)} divided by that of seasonal naive, for {len(ratios)} datasets.",
-            x=Axis.over([*ratios.to_numpy().ravel(), 1.0], zero=True),
-            y=Axis(len(rows) - 0.5, -0.5, [float(r) for r in rows], labels=labels),
-            x_label="← better",
-            height=TOP + BOTTOM + 21 * len(rows),
-            left=LABEL_WIDTH,
-            grid="x",
-        )
-        panel.upright(1.0, hue="ink", dash="")
-        for row, values in zip(rows, ratios.to_numpy(), strict=True):
-            finite = values[np.isfinite(values)]
-            if len(finite) > 1:
-                panel.line([finite.min(), finite.max()], [row, row], "quiet", width=1.5)
-        for model in reversed(models):
-            panel.marks(ratios[model].to_list(), [float(r) for r in rows], hues[model], shapes[model], size=4)
-        panels.append(panel.svg())
+        ax = figures.panel(height=row_height(len(ratios), DOT_ROW), left=LABEL_WIDTH)
+        figures.dots(ax, ratios, {m: (shapes[m], hues[m]) for m in models}, labels)
+        about = f"{metric} of {', '.join(models)} divided by that of seasonal naive, for {len(ratios)} datasets."
+        panels.append(figures.framed(ax, f"{metric} relative to seasonal naive", about, grid="x"))
     notes = {who.parent: " (parent)", who.child: " (compressed)"}
     return Figure(
         "accuracy",
@@ -71,7 +58,7 @@ def accuracy_dots(scores: pd.DataFrame, who: Roles) -> Figure | None:
         "Left of the line at 1 a model beats seasonal naive. The length of a grey bar is the spread between "
         "the models: short bars mean that compression cost little there.",
         panels,
-        [Legend(swatch(hues[m], shapes[m], line=False), shorten(m, 40) + notes.get(m, "")) for m in models],
+        [Legend(figures.key(hues[m], shapes[m], line=False), shorten(m, 40) + notes.get(m, "")) for m in models],
     )
 
 
@@ -86,27 +73,15 @@ def cost_bars(rows: list[dict[str, Any]]) -> Figure | None:
     known = [row for row in rows if row["ratio"] is not None and math.isfinite(row["ratio"])]
     if not known:
         return None
-    places = [float(i) for i in range(len(known))]
-    panel = Panel(
-        "Child over parent",
-        "; ".join(f"{row['what']} {row['ratio']:.3f}" for row in known),
-        x=Axis.over([1.15, *(1.15 * row["ratio"] for row in known)], zero=True),
-        y=Axis(len(known) - 0.5, -0.5, places, labels=[row["short"] for row in known]),
-        height=TOP + BOTTOM + 25 * len(known),
-        left=LABEL_WIDTH,
-        grid="x",
-    )
-    for place, row in zip(places, known, strict=True):
-        panel.bar(place, 0.0, row["ratio"], "blue" if row["ratio"] <= 1 else "vermillion")
-        beside = 1.0 if 0.8 < row["ratio"] < 1.0 else row["ratio"]  # not across the line at 1
-        panel.note(beside, place, f"{row['ratio']:.2f}", hue="ink")
-    panel.upright(1.0, hue="ink", dash="")
+    ax = figures.panel(height=row_height(len(known), BAR_ROW), left=LABEL_WIDTH)
+    figures.bars(ax, [row["ratio"] for row in known], [row["short"] for row in known])
+    about = "; ".join(f"{row['what']} {row['ratio']:.3f}" for row in known)
     return Figure(
         "cost",
         "Cost relative to the parent",
         "The upright line at 1 is the parent. Weights, key/value cache and peak memory are "
         "three different things: attention is only a part of the weights, but all of the cache.",
-        [panel.svg()],
+        [figures.framed(ax, "Child over parent", about, grid="x")],
     )
 
 
@@ -133,14 +108,15 @@ def forecast_fans(forecasts: pd.DataFrame, history: pd.DataFrame | None) -> Figu
     shades = [(low, 1 - low) for low in quantiles if low < 0.5]
     widest = f"{shades[0][0]:.0%} to {shades[0][1]:.0%} quantiles" if shades else "quantiles"
     single = len(models) == 1
-    legend = [Legend(swatch("ink"), "history")]
+    legend = [Legend(figures.key(COLOURS["ink"]), "history")]
     if history is not None:
-        legend.append(Legend(swatch("ink", "circle", line=False), "what happened"))
+        legend.append(Legend(figures.key(COLOURS["ink"], "circle", line=False), "what happened"))
     legend += [
-        Legend(swatch(SERIES[i]), "median" if single else f"median, {shorten(m, 40)}") for i, m in enumerate(models)
+        Legend(figures.key(SERIES[i]), "median" if single else f"median, {shorten(m, 40)}")
+        for i, m in enumerate(models)
     ]
     if quantiles:
-        legend.append(Legend(swatch("blue", fill=True), widest))
+        legend.append(Legend(figures.key(COLOURS["blue"], fill=True), widest))
     return Figure(
         "forecasts",
         "Example forecasts",
@@ -170,58 +146,41 @@ def _fan(
     past: pd.DataFrame | None,
     models: list[str],
     quantiles: dict[float, str],
-) -> str:
+) -> Drawing:
     stamps = list(part["timestamp"]) + ([] if past is None else list(past["timestamp"]))
     place, names = _clock(stamps)
     x = place[: len(part)]
     cut, steps = float(np.nanmin(x)), int(part.groupby("model").size().max())
     seen, later = _split(past, place[len(part) :], cut, steps=steps)
-    values = [*part["predictions"], *(v for c in quantiles.values() for v in part[c]), *seen[1], *later[1]]
-    places = [*seen[0], *later[0], *x]
+    tables = {}
+    for model in models:
+        rows = np.asarray(part["model"] == model)
+        if rows.any():
+            order = np.argsort(x[rows], kind="stable")
+            table = part[rows].iloc[order]
+            columns = {"place": x[rows][order], "value": table[quantiles.get(0.5, "predictions")].to_numpy()}
+            tables[model] = pd.DataFrame(columns | {q: table[column].to_numpy() for q, column in quantiles.items()})
+    ax = figures.panel(height=220)
+    figures.fan(ax, seen, later, tables, dict(zip(models, SERIES, strict=False)), cut=cut)
+    places = [*seen["place"], *later["place"], *x]
     low, high = float(np.nanmin(places)), float(np.nanmax(places))
     middle = [cut] if low + 0.25 * (high - low) < cut < high - 0.25 * (high - low) else []
     ticks = [low, *middle, high] if high > low else [low]
-    panel = Panel(
-        shorten(item, 44),
-        f"History of {len(seen[0])} points and forecast of {steps} steps.",
-        x=Axis(low, high if high > low else low + 1, ticks, labels=[names(t, high - low) for t in ticks]),
-        y=Axis.over([float(v) for v in values]),
-        height=220,
-    )
-    panel.upright(cut)
-    shown = [m for m in models if (part["model"] == m).any()]
-    for model in shown:
-        rows = np.asarray(part["model"] == model)
-        order = np.argsort(x[rows], kind="stable")
-        at, table = x[rows][order], part[rows].iloc[order]
-        hue = SERIES[models.index(model)]
-        pairs = [(low, _partner(quantiles, low)) for low in quantiles if low < 0.5]
-        pairs = [(low, top) for low, top in pairs if top is not None]
-        for lower, upper in pairs if len(shown) == 1 else pairs[:1]:
-            opacity = 0.15 if len(shown) == 1 else 0.2
-            panel.band(at.tolist(), table[quantiles[lower]].to_list(), table[upper].to_list(), hue, opacity=opacity)
-    panel.line(seen[0].tolist(), seen[1].tolist(), "ink", width=1.3)
-    for model in shown:
-        rows = np.asarray(part["model"] == model)
-        order = np.argsort(x[rows], kind="stable")
-        column = quantiles.get(0.5, "predictions")
-        panel.line(x[rows][order], part[rows].iloc[order][column].to_list(), SERIES[models.index(model)], width=2)
-    panel.marks(later[0].tolist(), later[1].tolist(), "ink", "circle", size=1.7)
-    return panel.svg()
+    ax.set_xlim(low, high if high > low else low + 1)
+    ax.set_xticks(ticks, [names(tick, high - low) for tick in ticks])
+    for label, align in zip(ax.get_xticklabels(), ("left", *("center" for _ in middle), "right"), strict=False):
+        label.set(horizontalalignment=align)
+    return figures.framed(ax, shorten(item, 44), f"History of {len(seen)} points and forecast of {steps} steps.")
 
 
-def _partner(quantiles: dict[float, str], level: float) -> str | None:
-    return next((column for other, column in quantiles.items() if abs(other + level - 1) < 1e-9), None)
-
-
-def _split(past: pd.DataFrame | None, place: np.ndarray, cut: float, *, steps: int) -> tuple[Points, Points]:
-    """History before the cut (the last few horizons) and the truth after it, as places and values."""
-    if past is None:
-        return (np.empty(0), np.empty(0)), (np.empty(0), np.empty(0))
-    order = np.argsort(place, kind="stable")
-    place, target = place[order], past["target"].to_numpy(dtype=float)[order]
-    before, keep = place < cut, max(3 * steps, 48)
-    return (place[before][-keep:], target[before][-keep:]), (place[~before], target[~before])
+def _split(
+    past: pd.DataFrame | None, place: np.ndarray, cut: float, *, steps: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """History before the cut (the last few horizons) and the truth from it on: place and value."""
+    values = [] if past is None else past["target"].to_numpy(dtype=float)
+    frame = pd.DataFrame({"place": place, "value": values}, dtype=float).sort_values("place", kind="stable")
+    before = frame["place"] < cut
+    return frame[before].iloc[-max(3 * steps, 48) :], frame[~before]
 
 
 def _clock(stamps: list[Any]) -> tuple[np.ndarray, Any]:

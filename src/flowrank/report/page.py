@@ -38,12 +38,17 @@ class Report:
         from jinja2 import Environment, PackageLoader, StrictUndefined
         from markupsafe import Markup
 
+        from flowrank.figures import inline_svg
+
+        def drawn(figure: Any) -> Markup:
+            return Markup(inline_svg(figure))
+
         loader = PackageLoader("flowrank.report", "")
         rooms = Environment(
             loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
         style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
-        return rooms.get_template("template.html.j2").render(report=self, style=Markup(style), drawn=Markup)
+        return rooms.get_template("template.html.j2").render(report=self, style=Markup(style), drawn=drawn)
 
     def markdown(self) -> str:
         """Return the text version: claims and every table."""

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from flowrank.figures.names import NAMES
+
 SITES = {
     ("encoder", "self"): "Encoder",
     ("decoder", "self"): "Decoder, self-attention",
@@ -16,24 +18,6 @@ SITES = {
     ("decoder", "block"): "Block that reads forecasts off",
 }
 """Where rows belong, in the order of the flow; (stack, kind) → heading."""
-
-NAMES = {
-    "embedding": "embedded tokens",
-    "input": "layer input",
-    "residual": "residual stream",
-    "head_outputs": "head outputs",
-    "queries": "queries",
-    "keys": "keys",
-    "values": "values",
-    "attention": "attention matrices",
-    "update": "what the layer adds",
-    "stream": "stream after the layer",
-    "W_Q": "W_Q",
-    "W_K": "W_K",
-    "W_V": "W_V",
-    "W_O": "W_O",
-}
-"""What was measured, as a reader knows it."""
 
 NEURONS = "neurons"
 SIGNAL = ("input", "residual", "head_outputs", "queries", "keys")

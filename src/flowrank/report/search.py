@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from flowrank.report.svg import Axis, Panel, swatch
+from flowrank import figures
+from flowrank.figures.search import KINDS
 from flowrank.report.tables import Column, Figure, Legend, Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 UNITS = {"parameters": "parameters", "flops": "operations", "cache": "key/value cache", "latency": "latency"}
 """What can be made small, as a reader knows it."""
@@ -20,16 +23,6 @@ LEAST = {
     "latency": "lowest latency",
 }
 """The same at its smallest."""
-
-KINDS = {
-    (True, False): ("blue", "circle", "stayed within the tolerance"),
-    (True, True): ("vermillion", "circle", "the same, thanks to healing"),
-    (False, False): ("blue", "ring", "lost too much"),
-    (False, True): ("vermillion", "ring", "lost too much in spite of healing"),
-}
-"""Hue, shape and name of a stage, by whether it held and whether it was healed."""
-
-MOST_TICKS = 7
 
 
 def best_of(stages: pd.DataFrame) -> pd.Series | None:
@@ -65,11 +58,11 @@ def tradeoff(stages: pd.DataFrame, tolerance: dict[str, Any]) -> Figure:
         "max_loss", "metric" and "unit" of the search, as far as they are known.
     """
     kinds = {(bool(row.held), bool(row.healed)) for row in stages.itertuples()}
-    legend = [Legend(swatch("ink", "diamond", line=False), "the parent")]
+    legend = [Legend(figures.key(figures.COLOURS["ink"], "diamond", line=False), "the parent")]
     legend += [
-        Legend(swatch(hue, shape, line=False), text) for kind, (hue, shape, text) in KINDS.items() if kind in kinds
+        Legend(figures.key(hue, shape, line=False), text) for kind, (hue, shape, text) in KINDS.items() if kind in kinds
     ]
-    legend.append(Legend(swatch("quiet"), "front: nothing else is both cheaper and better"))
+    legend.append(Legend(figures.key(figures.COLOURS["quiet"]), "front: nothing else is both cheaper and better"))
     return Figure(
         "cost-against-loss",
         "Cost against loss",
@@ -81,78 +74,25 @@ def tradeoff(stages: pd.DataFrame, tolerance: dict[str, Any]) -> Figure:
     )
 
 
-def _tradeoff_panel(stages: pd.DataFrame, tolerance: dict[str, Any]) -> str:
+def _tradeoff_panel(stages: pd.DataFrame, tolerance: dict[str, Any]) -> Drawing:
     judged = stages.dropna(subset=["loss", "upper"])
-    most = tolerance.get("max_loss")
-    ceiling = _ceiling(judged, most)
     metric = tolerance.get("metric", "metric")
-    panel = Panel(
-        "Loss over cost",
-        f"Loss of {metric} of {len(judged)} models over their cost relative to the parent, log scale.",
-        x=_cost_axis([*judged["cost"], 1.0]),
-        y=Axis.over([0.0, *(100 * judged["loss"].clip(upper=ceiling)), 100 * ceiling]),
-        x_label=f"{UNITS.get(tolerance.get('unit', ''), 'cost')} over the parent's",
-        y_label=f"{metric} beyond the parent's, %",
-        height=280,
-    )
-    places = [(cost, loss) for cost, loss in front_of(judged) if loss <= ceiling]
-    panel.line([cost for cost, _ in places], [100 * loss for _, loss in places], "quiet")
-    if most is not None:
-        panel.level(100 * most, f"tolerance: {100 * most:g}%", hue="ink")
-    panel.marks([1.0], [0.0], "ink", "diamond", size=4)
-    for row in judged.itertuples():
-        hue, shape, _ = KINDS[bool(row.held), bool(row.healed)]
-        place = min(row.loss, ceiling)
-        panel.line([row.cost] * 2, [100 * place, 100 * min(row.upper, ceiling)], hue, width=1)
-        panel.marks([row.cost], [100 * place], hue, shape, size=4)
-        if row.loss > ceiling:
-            panel.note(row.cost, 100 * place, f"↑ {100 * row.loss:.3g}%", hue=hue)
-    return panel.svg()
+    ax = figures.panel(height=280)
+    figures.tradeoff(ax, judged, front_of(judged), most=tolerance.get("max_loss"))
+    ax.set(xlabel=_named_cost(tolerance), ylabel=f"{metric} beyond the parent's, %")
+    about = f"Loss of {metric} of {len(judged)} models over their cost relative to the parent, log scale."
+    return figures.framed(ax, "Loss over cost", about)
 
 
-def _ceiling(judged: pd.DataFrame, most: float | None) -> float:
-    """The largest loss that is drawn in its place: what lost far too much must not squeeze the others."""
-    within = judged[judged["held"]]
-    reach = max([0.0, *within["upper"].tolist()])
-    if most:
-        return max(3 * most, 1.2 * reach)
-    return 3 * reach if reach > 0 else max([0.01, *judged["upper"].tolist()])
+def _course_panel(stages: pd.DataFrame, tolerance: dict[str, Any]) -> Drawing:
+    ax = figures.course(figures.panel(height=280), stages)
+    ax.set_ylabel(_named_cost(tolerance))
+    about = f"Cost of the model of each of {len(stages)} steps, and of the cheapest that held so far."
+    return figures.framed(ax, "How the search went", about)
 
 
-def _cost_axis(costs: list[float]) -> Axis:
-    low, high = 0.85 * min(max(min(costs), 1e-6), 0.9), 1.15 * max(costs)
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for steps in (range(1, 10), (1, 2, 5), (1,)):
-        ticks = [round(step * 10.0**power, 9) for power in powers for step in steps]
-        ticks = [tick for tick in ticks if low <= tick <= high]
-        if len(ticks) <= MOST_TICKS:
-            break
-    return Axis(low, high, ticks, log=True)
-
-
-def _course_panel(stages: pd.DataFrame, tolerance: dict[str, Any]) -> str:
-    numbers = stages["number"].tolist()
-    panel = Panel(
-        "How the search went",
-        f"Cost of the model of each of {len(stages)} steps, and of the cheapest that held so far.",
-        x=Axis.integers([0, *numbers]),
-        y=Axis.over([*stages["cost"], *stages["ratio"], 1.0], zero=True),
-        x_label="step",
-        y_label=f"{UNITS.get(tolerance.get('unit', ''), 'cost')} over the parent's",
-        height=280,
-    )
-    xs, ys = [0.0], [1.0]
-    for row in stages.itertuples():
-        least = min(ys[-1], float(row.cost)) if row.held else ys[-1]
-        xs += [float(row.number)] * 2
-        ys += [ys[-1], least]
-    panel.line(xs, ys, "quiet")
-    panel.marks([0.0], [1.0], "ink", "diamond", size=4)
-    for row in stages.itertuples():
-        hue, shape, _ = KINDS[bool(row.held), bool(row.healed)]
-        cost = row.cost if math.isfinite(row.loss) else row.ratio
-        panel.marks([row.number], [cost], hue, shape if math.isfinite(row.loss) else "cross", size=4)
-    return panel.svg()
+def _named_cost(tolerance: dict[str, Any]) -> str:
+    return f"{UNITS.get(tolerance.get('unit', ''), 'cost')} over the parent's"
 
 
 def stage_table(stages: pd.DataFrame) -> Table:

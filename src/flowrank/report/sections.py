@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from flowrank.figures.names import NAMES
 from flowrank.report import figures, flow, outcomes, search
 from flowrank.report.accuracy import METRICS, NAIVE, Roles, by_dataset, summary
 from flowrank.report.folder import Findings
 from flowrank.report.ranks import (
-    NAMES,
     attention_in,
     flow_rows,
     kept_by_site,

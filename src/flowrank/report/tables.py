@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 
 @dataclass(frozen=True)
@@ -45,20 +48,20 @@ class Table:
 
 @dataclass(frozen=True)
 class Legend:
-    """What a colour and shape stand for in a figure: ``mark`` is a small SVG."""
+    """What a colour and shape stand for in a figure: ``mark`` is a small drawing."""
 
-    mark: str
+    mark: Drawing
     label: str
 
 
 @dataclass(frozen=True)
 class Figure:
-    """Small panels (SVG) under one caption, which says what to look for."""
+    """Small panels under one caption, which says what to look for."""
 
     key: str
     title: str
     caption: str
-    panels: list[str]
+    panels: list[Drawing]
     legend: list[Legend] = field(default_factory=list)
 
 

@@ -102,7 +102,7 @@ class Judge:
     Examples
     --------
     >>> import flowrank
-    >>> parent = flowrank.load("seed-bolt")
+    >>> parent = flowrank.load("flow-bolt-mini")
     >>> Judge(parent, count=32).compare(parent)
     Verdict(loss=0.0, upper=0.0)
     """

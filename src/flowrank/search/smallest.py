@@ -12,20 +12,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flowrank.calibration import POINTS, Calibration
 from flowrank.compression import Budget, WholeModel
 from flowrank.compression.apply import account, refuse_uneven
-from flowrank.compression.children import around, child_of, parent_name
+from flowrank.compression.children import child_of, parent_name, pipeline_of
 from flowrank.compression.latency import Latency
 from flowrank.compression.prices import Price, price_in
-from flowrank.compression.repair import layers_to_fit, repair
+from flowrank.compression.reconstruction import reconstruct
 from flowrank.compression.whole import WholeFactorization
 from flowrank.errors import FlowrankError, check_count
-from flowrank.families import family_of
+from flowrank.family import family_of, tensor_digest
 from flowrank.files import atomic_file, refuse_other_run
 from flowrank.healing import Healing, heal
-from flowrank.models import tensor_digest
-from flowrank.models.quantized import refuse_quantized
+from flowrank.measure.calibration import POINTS, Calibration
+from flowrank.nn.config import refuse_quantized
 from flowrank.pipelines import Pipeline, load
 from flowrank.progress import progress_bar
 from flowrank.search.judge import HORIZON, Judge, Verdict, evenly
@@ -39,7 +38,6 @@ _MODELS = "models"
 _STEP = 0.6
 _PRECISION = 1.12
 _FORMAT = 3  # of a search: one that counted or chose series otherwise does not go on
-_CALIBRATION = {True: 1024, False: 512}  # series, by whether the decoder sees one token
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def smallest(
     Parameters
     ----------
     pipeline
-        A Chronos-T5 or Chronos-Bolt pipeline, the parent.
+        A pipeline of `flowrank.load`, the parent.
     tolerance
         What may be lost, and what is to become small.
     folder
@@ -125,7 +123,7 @@ def smallest(
         do. What is learned on synthetic series does not all carry over to others (docs/compression.md).
     calibration_series, validation_series
         Series that components are measured on, and series of each kind that models are judged on, at most. None:
-        1 024 calibrate a Bolt, whose decoder sees one token a series, and 512 a T5.
+        None: as many as the model's family asks for (1 024 where a decoder sees one token a series, else 512).
     horizon
         Steps ahead at which models are judged.
     seed
@@ -139,7 +137,7 @@ def smallest(
 
     Returns
     -------
-    FlowrankBoltPipeline or FlowrankT5Pipeline
+    FlowrankPipeline
         The model, its recipe with every stage of the search; the parent itself where nothing smaller held.
 
     Raises
@@ -155,7 +153,7 @@ def smallest(
             found="none",
             todo="pass series; without any, synthetic ones do everything",
         )
-    enough = _CALIBRATION[family_of(pipeline).decodes_one_token]
+    enough = family_of(pipeline).calibration_series
     count = check_count(enough if calibration_series is None else calibration_series, "calibration_series")
     refuse_quantized(pipeline.inner_model, "pipeline", "compress")
     refuse_uneven(family_of(pipeline))
@@ -298,11 +296,10 @@ class _Search:
         except FlowrankError:  # nothing that can be removed is left
             pass
         else:
-            child = around(child_of(model.inner_model, weights))
-            with self._bar(
-                f"stage {number}: fitting", len(self.calibration.contexts) * layers_to_fit(child.inner_model)
-            ) as advance:
-                repair(family_of(child), family_of(self.parent), self.calibration.contexts, advance)
+            child = pipeline_of(child_of(model.inner_model, weights))
+            places = len(list(family_of(child).anatomy.places()))
+            with self._bar(f"stage {number}: fitting", len(self.calibration.contexts) * places) as advance:
+                reconstruct(family_of(child), family_of(self.parent).private(), self.calibration.contexts, advance)
             verdict = self.judge.compare(child)
             if self.steps and verdict.upper > self.tolerance.max_loss:
                 better = self._healed(child, number)

@@ -20,6 +20,9 @@ from flowrank.series.value import Series
 class SeriesSource:
     """Series, one at a time; each iteration starts from the beginning.
 
+    It can be pickled, and so sent to a worker process, whenever what it reads can: files go as their paths, data
+    frames and lists with their contents.
+
     Parameters
     ----------
     begin
@@ -107,7 +110,7 @@ def read_series(
     if isinstance(source, Mapping) and target in source:
         source = [source]
     if callable(source):
-        return SeriesSource(lambda: _items(source(), columns, freq=freq, argument=argument))
+        return SeriesSource(partial(_made_items, source, columns, freq=freq, argument=argument))
     if isinstance(source, Iterable) and not isinstance(source, (Mapping, bytes, pd.Series)):
         if isinstance(source, Iterator):
             source = list(source)
@@ -139,7 +142,11 @@ def _frame(frame: pd.DataFrame, columns: Columns, *, freq: str | None, argument:
     columns.check(list(map(str, frame.columns)), argument=argument)
     if len(frame) == 0:
         raise FlowrankError(argument, expected="a data frame with rows", found="no rows")
-    return _long(lambda names: iter([frame[names]]), columns, freq=freq, argument=argument)
+    return _long(partial(_whole, frame), columns, freq=freq, argument=argument)
+
+
+def _whole(frame: pd.DataFrame, names: list[str]) -> Iterator[pd.DataFrame]:
+    yield frame[names]
 
 
 def _long(pieces: Any, columns: Columns, *, freq: str | None, argument: str) -> SeriesSource:
@@ -166,20 +173,21 @@ def _hugging_face(dataset: Any, columns: Columns, *, freq: str | None, argument:
     if getattr(dataset, "features", None) is None:  # an iterable data set that does not know its columns
         return SeriesSource(partial(record_series, dataset, columns, freq=freq, argument=argument))
     schema = dataset.features.arrow_schema
-
-    def tables(names: list[str], rows: int = 128) -> Iterator[Any]:
-        return (table.select(names) for table in dataset.with_format("arrow").iter(batch_size=rows))
-
     if _one_row_a_series(schema, columns):
         Columns(columns.id_column, None, columns.target).check(schema.names, argument=argument)
-        return SeriesSource(partial(row_series, tables, schema, columns, freq=freq, argument=argument))
+        return SeriesSource(
+            partial(row_series, partial(_arrow_tables, dataset), schema, columns, freq=freq, argument=argument)
+        )
     columns.check(schema.names, argument=argument)
-    return _long(
-        lambda names: (table.to_pandas() for table in tables(names, 65536)),
-        columns,
-        freq=freq,
-        argument=argument,
-    )
+    return _long(partial(_arrow_pieces, dataset), columns, freq=freq, argument=argument)
+
+
+def _arrow_tables(dataset: Any, names: list[str], rows: int = 128) -> Iterator[Any]:
+    return (table.select(names) for table in dataset.with_format("arrow").iter(batch_size=rows))
+
+
+def _arrow_pieces(dataset: Any, names: list[str]) -> Iterator[pd.DataFrame]:
+    return (table.to_pandas() for table in _arrow_tables(dataset, names, rows=65536))
 
 
 def _fev_windows(task: Any, *, freq: str | None, argument: str) -> Iterator[Series]:
@@ -197,6 +205,10 @@ def _fev_windows(task: Any, *, freq: str | None, argument: str) -> Iterator[Seri
         ):
             name = series.item_id if task.num_windows == 1 else f"{series.item_id}@{number}"
             yield Series(name, series.target, series.start, series.freq)
+
+
+def _made_items(make: Callable[[], Iterable[Any]], columns: Columns, **options: Any) -> Iterator[Series]:
+    return _items(make(), columns, **options)
 
 
 def _items(items: Iterable[Any], columns: Columns, *, freq: str | None, argument: str) -> Iterator[Series]:

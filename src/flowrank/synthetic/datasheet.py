@@ -67,8 +67,8 @@ def datasheet(
     Raises
     ------
     FlowrankError
-        If matplotlib is not installed, ``path`` exists or has another suffix, an argument is out of range, or the
-        source gives no series, or one that is not as described.
+        If ``path`` exists or has another suffix, an argument is out of range, or the source gives no series, or one
+        that is not as described.
 
     Examples
     --------
@@ -83,13 +83,9 @@ def datasheet(
     count, length = check_count(count, "count"), check_count(length, "length")
     if count > _MOST:
         raise FlowrankError("count", expected=f"at most {_MOST} panels on a page", found=count)
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise FlowrankError(
-            "datasheet", expected="matplotlib", found="no such package", todo='pip install "flowrank[plot]"'
-        ) from error
+    import matplotlib
+    from matplotlib.figure import Figure
+
     samples = _samples(source or Mixture().series, count, length, seed)
     with matplotlib.rc_context(_STYLE), atomic_file(path, overwrite=overwrite, argument="path") as temporary:
         figure = Figure()

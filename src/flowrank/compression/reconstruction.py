@@ -1,0 +1,175 @@
+"""Layer-wise reconstruction: in turn, the last matrix of each is fitted so that the stream after it is the parent's.
+
+Truncation errors add up on the way through a model. Here every layer of the child sees what the layers before it,
+already reconstructed, really give, and its output matrix makes up by least squares for what it can. No gradients, no
+rates: one forward pass and one linear system a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flowrank.anatomy import Place
+from flowrank.family import Family
+from flowrank.measure import OnBatch, batches
+from flowrank.nn.factored import FactoredLinear
+
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Relative ridges that compete; the one that leaves least on series that were not fitted wins."""
+
+
+class _Enough(Exception):
+    """What was looked for has been seen."""
+
+
+@dataclass
+class _Batch:
+    """Series that are run together.
+
+    Attributes
+    ----------
+    encoded
+        What the child's encoder, fitted by now, and the parent's make of them; None: the encoder is not done.
+    """
+
+    series: list[Tensor]
+    encoded: tuple[Tensor, Tensor] | None = None
+
+
+def reconstruct(child: Family, parent: Family, contexts: Sequence[Tensor], on_batch: OnBatch | None = None) -> None:
+    """Fit the output matrices of a child, in place.
+
+    Parameters
+    ----------
+    child
+        View of the model, which nobody else runs; what is fitted no longer shares memory with the parent.
+    parent
+        View of the model whose stream is the aim (`Family.private`).
+    contexts
+        Series; every third one chooses the ridge and is not fitted. What both encoders make of them is kept.
+    on_batch
+        Called with the number of series of each batch and layer.
+    """
+    fitted = [_Batch(batch) for batch in batches(child, [one for i, one in enumerate(contexts) if i % 3])]
+    chosen = [_Batch(batch) for batch in batches(child, contexts[::3])]
+    for place in child.anatomy.places():
+        if place.stack == "decoder":
+            for batch in (*fitted, *chosen):
+                batch.encoded = batch.encoded or (_encoded(child, batch.series), _encoded(parent, batch.series))
+        ends = [_last(child.model.get_submodule(writer)) for writer in place.writers]
+        if not any(end.in_features for end in ends):
+            continue
+        system = _System(child, parent, place, ends)
+        gram, cross, _ = system.sums(fitted, on_batch)
+        held = system.sums(chosen, on_batch)
+        system.apply(_best(gram, cross, held))
+
+
+def _last(module: Any) -> nn.Linear:
+    """The matrix that writes the output."""
+    return module.up if isinstance(module, FactoredLinear) else module
+
+
+Sums = tuple[Tensor, Tensor, float]
+"""Σ a aᵀ, Σ a rᵀ and Σ rᵀ r of inputs a of the last matrices and what is missing r of the layer's output."""
+
+
+class _System:
+    """The normal equations of one layer."""
+
+    def __init__(self, child: Family, parent: Family, place: Place, ends: list[nn.Linear]) -> None:
+        self.child, self.parent, self.place, self.ends = child, parent, place, ends
+        self.bias = next((end for end in ends if end.bias is not None), None)
+
+    def sums(self, series: Sequence[_Batch], on_batch: OnBatch | None) -> Sums:
+        """Add up both models' passes over series."""
+        inputs = sum(end.in_features for end in self.ends) + (self.bias is not None)
+        outputs = self.ends[0].out_features
+        gram = torch.zeros(inputs, inputs, dtype=torch.float64)
+        cross = torch.zeros(inputs, outputs, dtype=torch.float64)
+        size = 0.0
+        for batch in series:
+            first, second = batch.encoded or (None, None)
+            mine, parts = _pass(self.child, batch.series, self.place.name, self.ends, first)
+            aim, _ = _pass(self.parent, batch.series, self.place.name, [], second)
+            seen = self._counted(batch.series, mine)
+            if self.bias is not None:
+                parts.append(parts[0].new_ones(*parts[0].shape[:-1], 1))
+            a, missing = torch.cat(parts, dim=-1)[seen].double(), (aim - mine)[seen].double()
+            gram += (a.T @ a).cpu()
+            cross += (a.T @ missing).cpu()
+            size += float(missing.square().sum())
+            if on_batch is not None:
+                on_batch(len(batch.series))
+        return gram, cross, size
+
+    def _counted(self, batch: list[Tensor], output: Tensor) -> Tensor:
+        """Which tokens of the output (B, L, d) are no padding."""
+        if self.place.stack == "decoder":
+            return torch.ones(output.shape[:2], dtype=torch.bool, device=output.device)
+        return self.child.attention_mask(batch)[:, : output.shape[1]].to(output.device)
+
+    def apply(self, change: Tensor) -> None:
+        """Add to the matrices, and to the bias."""
+        start = 0
+        for end in self.ends:
+            rows = change[start : start + end.in_features]
+            end.weight = _changed(end.weight, rows.T)
+            start += end.in_features
+        if self.bias is not None:
+            self.bias.bias = _changed(self.bias.bias, change[start])
+
+
+def _encoded(family: Family, series: list[Tensor]) -> Tensor:
+    return _pass(family, series, "encoder", [], None)[0].cpu()
+
+
+def _pass(
+    family: Family, series: list[Tensor], name: str, ends: list[nn.Linear], encoded: Tensor | None
+) -> tuple[Tensor, list[Tensor]]:
+    """Output of a module, and inputs of its last matrices; what comes after is not computed, nor what is known.
+
+    ``encoded``, on the CPU, is what the encoder gives.
+    """
+    seen: dict[Any, Any] = {}
+
+    def after(_module: Any, _inputs: Any, output: Any) -> None:
+        seen["output"] = (output if isinstance(output, Tensor) else output[0]).detach()
+        raise _Enough
+
+    def before(number: int) -> Any:
+        return lambda _module, inputs: seen.__setitem__(number, inputs[0].detach())
+
+    hooks = [family.model.get_submodule(name).register_forward_hook(after)]
+    hooks += [end.register_forward_pre_hook(before(i)) for i, end in enumerate(ends)]
+    try:
+        with torch.no_grad(), suppress(_Enough):
+            family.run(series, None if encoded is None else encoded.to(family.model.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen["output"], [seen[i] for i in range(len(ends))]
+
+
+def _changed(old: Tensor, change: Tensor) -> nn.Parameter:
+    """A parameter of its own: a child shares those that compression left alone with its parent."""
+    return nn.Parameter(old.detach() + change.to(old), requires_grad=old.requires_grad)
+
+
+def _best(gram: Tensor, cross: Tensor, held: Sums) -> Tensor:
+    """Change of the matrices, by the ridge that leaves least of the held-out residual; none where none helps."""
+    best, least = torch.zeros_like(cross), held[2]
+    scale = float(gram.diagonal().mean())
+    eye = torch.eye(len(gram), dtype=torch.float64)
+    for ridge in RIDGES if scale > 0 else ():
+        change = torch.linalg.solve(gram + ridge * scale * eye, cross)
+        left = held[2] - 2 * float((change * held[1]).sum()) + float((change * (held[0] @ change)).sum())
+        if left < least:
+            best, least = change, left
+    return best

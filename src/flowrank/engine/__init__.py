@@ -1,0 +1,1 @@
+"""What exact fast engines are built of: packed tokens, chunks, products, attention, sampling. It names no family."""

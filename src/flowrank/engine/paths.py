@@ -1,0 +1,161 @@
+"""Which code path computes a pipeline's model, and whether the exact one can."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from flowrank.engine.cross import CROSS_CACHES
+from flowrank.errors import FlowrankError, check_count
+from flowrank.nn.factored import FactoredEmbedding, FactoredLinear
+from flowrank.nn.int8 import Int8Linear
+
+ENGINES = ("exact", "stock")
+_Engine = TypeVar("_Engine", bound="Engine")
+
+_PLAIN = (
+    *(FactoredLinear, FactoredEmbedding, Int8Linear),
+    *(nn.Linear, nn.Embedding, nn.Dropout, nn.ModuleList, nn.ReLU),
+)
+
+
+class Engine:
+    """What an exact engine of a model family has in common with others: what it can compute.
+
+    Attributes
+    ----------
+    computed
+        Kinds of modules whose work it does, beside linear layers and embeddings, dense or smaller.
+    with_biases
+        Those of them whose linear layers may add a bias.
+    """
+
+    computed: ClassVar[tuple[type[nn.Module], ...]] = ()
+    with_biases: ClassVar[tuple[type[nn.Module], ...]] = ()
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    @classmethod
+    def knows(cls, model: Any) -> bool:
+        """Whether it computes all that the model does.
+
+        It knows layers of plain matrices in one number type other than fp16 (in which T5 keeps a part in fp32) and on
+        one device, in eval mode and outside autocast, without hooks.
+        """
+        kinds: set[tuple[torch.device, torch.dtype]] = set()
+        known = (*_PLAIN, *cls.computed)
+        for name, module, parent in _below(model):
+            if not (_is_plain(module) and (module is model or type(module) in known or name == "act")):
+                return False
+            weights = module._parameters
+            if type(module) is nn.Linear and "weight" not in weights:
+                return False
+            inner = type(parent) is FactoredLinear and name == "up"
+            if _has_bias(module) and type(parent) not in cls.with_biases and not inner:
+                return False
+            found = (one for one in weights.values() if one is not None and one.dtype != torch.int8)
+            kinds.update((one.device, one.dtype) for one in found)
+        if len(kinds) != 1:
+            return False
+        ((device, dtype),) = kinds
+        return dtype != torch.float16 and not torch.is_autocast_enabled(device.type)
+
+
+class Inference(Generic[_Engine]):
+    """How one pipeline computes: by which engine, within which memory.
+
+    Parameters
+    ----------
+    engine_class
+        Of the model's family; None: it has none, and the stock code path is all there is. One is made for each
+        forecast, so it sees the weights as they are.
+    """
+
+    def __init__(self, engine_class: type[_Engine] | None) -> None:
+        self._class = engine_class
+        self._name = "exact"
+        self._cross_cache = "auto"
+        self._budget: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Either "exact" or "stock"."""
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = check_engine(name)
+
+    @property
+    def cross_cache(self) -> str:
+        """What cross-attention keeps of a context where tokens are decoded one by one: "auto", "keys" or "latent"."""
+        return self._cross_cache
+
+    @cross_cache.setter
+    def cross_cache(self, choice: str) -> None:
+        if choice not in CROSS_CACHES:
+            raise FlowrankError("cross_cache", expected=f"one of {', '.join(CROSS_CACHES)}", found=repr(choice))
+        self._cross_cache = choice
+
+    @property
+    def memory_budget(self) -> int | None:
+        """Bytes for activations and caches; None: the default of the device."""
+        return self._budget
+
+    @memory_budget.setter
+    def memory_budget(self, budget: int | None) -> None:
+        self._budget = check_budget(budget)
+
+    def engine_for(self, model: PreTrainedModel) -> _Engine | None:
+        """An engine for the model as it is now; None where the stock code path is wanted, or the only one that can."""
+        if self._class is None or self._name == "stock" or not self._class.knows(model):
+            return None
+        return self._class(model)
+
+    def path_for(self, model: PreTrainedModel) -> str:
+        """The code path that a forecast of the model takes now."""
+        exact = self._class is not None and self._name == "exact" and self._class.knows(model)
+        return "exact" if exact else "stock"
+
+
+def check_engine(name: str, argument: str = "engine") -> str:
+    """Return the name of an engine, or refuse it."""
+    if name not in ENGINES:
+        raise FlowrankError(argument, expected=f"one of {', '.join(ENGINES)}", found=repr(name))
+    return name
+
+
+def check_budget(budget: int | None) -> int | None:
+    """Return a number of bytes or None, or refuse it."""
+    return None if budget is None else check_count(budget, "memory_budget")
+
+
+def _below(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Module]]:
+    """A model and every module in it: its name there, itself, and what it is part of."""
+    yield "", model, model
+    parents = [model]
+    while parents:
+        parent = parents.pop()
+        for name, module in parent._modules.items():
+            if module is not None:
+                yield name, module, parent
+                if module._modules:
+                    parents.append(module)
+
+
+def _has_bias(module: nn.Module) -> bool:
+    """Whether a linear layer, dense or of two factors, adds something."""
+    last = module._modules.get("up") if type(module) is FactoredLinear else module
+    return isinstance(last, nn.Linear | Int8Linear) and last._parameters.get("bias") is not None
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a module does what its class says: no hooks, no training, no forward of its own."""
+    if module.training or "forward" in module.__dict__ or module._forward_hooks or module._forward_pre_hooks:
+        return False
+    return not (module._backward_hooks or module._backward_pre_hooks)

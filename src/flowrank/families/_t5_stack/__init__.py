@@ -1,0 +1,1 @@
+"""What models made of T5 stacks share."""

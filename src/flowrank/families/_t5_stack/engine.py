@@ -1,0 +1,149 @@
+"""The layers of a T5 stack, read once from a model and computed without what changes nothing.
+
+Nothing is kept between two forecasts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.models.t5.modeling_t5 import (
+    T5Attention,
+    T5Block,
+    T5DenseActDense,
+    T5DenseGatedActDense,
+    T5LayerCrossAttention,
+    T5LayerFF,
+    T5LayerNorm,
+    T5LayerSelfAttention,
+    T5Stack,
+)
+
+from flowrank.engine.heads import SHORT, Heads, add_projection, matrices_of, project, self_attention
+from flowrank.engine.packing import Packed
+from flowrank.engine.products import product
+from flowrank.families._t5_stack.attention import NarrowT5Attention
+from flowrank.families._t5_stack.mlp import NarrowT5DenseActDense, NarrowT5DenseGatedActDense
+from flowrank.nn.heads import HeadLayout
+
+COMPUTED = (
+    *(T5Attention, NarrowT5Attention, T5Stack, T5Block, T5LayerSelfAttention, T5LayerCrossAttention, T5LayerFF),
+    *(T5DenseActDense, T5DenseGatedActDense, T5LayerNorm, NarrowT5DenseActDense, NarrowT5DenseGatedActDense),
+)
+"""Kinds of modules whose work the engine does."""
+
+_HIDDEN = 1 << 20  # hidden units of a feed-forward layer at once: they then stay in the cache
+
+
+def heads_of(layer: Any) -> Heads | None:
+    """Weights of an attention layer, stock or narrowed; None if no head is left."""
+    projections = [getattr(layer, name) for name in "qkvo"]
+    if isinstance(layer, NarrowT5Attention):
+        return Heads.of(projections, layer.query_layout, layer.value_layout, layer.active_heads)
+    layout = HeadLayout((layer.key_value_proj_dim,) * layer.n_heads)
+    return Heads.of(projections, layout, layout)
+
+
+def normalised(x: Tensor, norm: T5LayerNorm) -> Tensor:
+    """Rows (n, d) over their root mean square, times the layer's weight: T5's norm in two passes over memory."""
+    if x.dtype != torch.float32:  # it computes in fp32
+        return norm(x)
+    size = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    result = x * size.square_().mul_(1.0 / x.shape[1]).add_(norm.variance_epsilon).rsqrt_()
+    result *= norm.weight
+    return result
+
+
+def width_of(mlp: Any, writes: str) -> int:
+    """Activations of a row within a feed-forward layer or residual block: hidden neurons, and those between factors.
+
+    ``writes`` names the linear layer that reads the neurons.
+    """
+    ranks = mlp.shape.ranks.values() if hasattr(mlp, "shape") else ()
+    return int(getattr(mlp, writes).in_features) + max(ranks, default=0)
+
+
+class FeedForward:
+    """A feed-forward layer: x ← x + W_O ReLU(W_I norm(x)), or whatever its module computes."""
+
+    def __init__(self, layer: T5LayerFF) -> None:
+        dense: Any = layer.DenseReluDense
+        self.norm, self.dense = layer.layer_norm, dense
+        self.width = width_of(dense, "wo")
+        self.gone = dense.wo.in_features == 0
+        self.plain = isinstance(dense, T5DenseActDense) and isinstance(dense.act, nn.ReLU)
+        if self.plain:
+            *self.before, self.inner = matrices_of(dense.wi)
+            self.outer = matrices_of(dense.wo)
+
+    def add(self, x: Tensor) -> None:
+        """Update ``x`` (n, d) in place."""
+        if self.gone:
+            return
+        for rows in x.chunk(max(1, -(-len(x) * self.width // _HIDDEN))):
+            if self.plain:
+                hidden = project(normalised(rows, self.norm), self.before)
+                add_projection(rows, product(hidden, self.inner, relu=True), self.outer)
+            else:
+                rows += self.dense(normalised(rows, self.norm))
+
+
+@dataclass(frozen=True)
+class DecoderLayer:
+    """One layer of a T5 decoder; None where no head is left."""
+
+    self_norm: T5LayerNorm
+    self_attention: Heads | None
+    cross_norm: T5LayerNorm
+    cross_attention: Heads | None
+    feed_forward: FeedForward
+
+    @classmethod
+    def of_stack(cls, stack: T5Stack) -> list[DecoderLayer]:
+        """Every layer of a decoder, in order."""
+        blocks: Any = stack.block
+        return [
+            cls(
+                first.layer_norm,
+                heads_of(first.SelfAttention),
+                cross.layer_norm,
+                heads_of(cross.EncDecAttention),
+                FeedForward(feed_forward),
+            )
+            for first, cross, feed_forward in (block.layer for block in blocks)
+        ]
+
+
+class Encoder:
+    """A T5 encoder on packed tokens."""
+
+    def __init__(self, stack: T5Stack) -> None:
+        blocks: Any = stack.block
+        self.layers = [
+            (block.layer[0].layer_norm, heads_of(block.layer[0].SelfAttention), FeedForward(block.layer[-1]))
+            for block in blocks
+        ]
+        self.position = blocks[0].layer[0].SelfAttention
+        self.final_norm = stack.final_layer_norm
+
+    def numbers_a_token(self, tokens: int) -> int:
+        """Activations held at the most for each token of a series of so many: the stream, and one layer's own."""
+        d = self.final_norm.weight.shape[0]
+        widest = 0
+        for _, heads, _ in self.layers:
+            if heads is not None:
+                scores = 2 * heads.count * tokens if tokens <= SHORT else 0
+                widest = max(widest, heads.count * (3 * heads.d_qk + 3 * heads.d_vo) + scores)
+        return 2 * d + widest
+
+    def __call__(self, x: Tensor, packed: Packed) -> Tensor:
+        """Encode tokens (n, d); ``x`` is overwritten."""
+        bias = self.position.compute_bias(packed.span, packed.span, device=x.device).detach().to(x.dtype)
+        for norm, heads, feed_forward in self.layers:
+            if heads is not None:
+                add_projection(x, self_attention(normalised(x, norm), heads, packed, heads.biased(bias)), heads.output)
+            feed_forward.add(x)
+        return normalised(x, self.final_norm)

@@ -1,0 +1,166 @@
+"""Chronos-Bolt: quantiles from the same weights, without the work that changes nothing.
+
+The encoder runs on the patches that hold an observation. The decoder sees one token, so its self-attention is one
+linear map of it, the same for every series in the first layer; and with a single query, cross-attention keys and values
+need not be made: the query is taken to the encoder's space instead, and what it reads is taken back.
+"""
+
+from __future__ import annotations
+
+import torch
+from chronos.chronos_bolt import ChronosBoltModelForForecasting, InstanceNorm, Patch, ResidualBlock
+from torch import Tensor, nn
+
+from flowrank.engine.chunks import budget_on, even_chunks
+from flowrank.engine.cross import read_tokens
+from flowrank.engine.heads import add_projection, matrix_of, project
+from flowrank.engine.packing import Packed, by_length
+from flowrank.engine.paths import Engine
+from flowrank.engine.products import product
+from flowrank.families._t5_stack.engine import COMPUTED, DecoderLayer, Encoder, normalised, width_of
+from flowrank.families.chronos_bolt.block import WRITES, NarrowResidualBlock
+from flowrank.nn.factored import FactoredLinear
+
+
+class BoltEngine(Engine):
+    """Exact fast forecasts of one Chronos-Bolt model, dense or compressed."""
+
+    computed = (*COMPUTED, ResidualBlock, NarrowResidualBlock, Patch, InstanceNorm)
+    with_biases = (ResidualBlock, NarrowResidualBlock)
+
+    def __init__(self, model: ChronosBoltModelForForecasting) -> None:
+        self.model = model
+        self.encoder = Encoder(model.encoder)
+        self.layers = DecoderLayer.of_stack(model.decoder)
+
+    @torch.inference_mode()
+    def quantiles(self, context: Tensor, *, memory_budget: int | None = None) -> Tensor:
+        """Forecast one block.
+
+        Parameters
+        ----------
+        context
+            Shape (series, time), fp32; NaN where nothing was observed.
+        memory_budget
+            Bytes for activations; the series go through in chunks that fit.
+
+        Returns
+        -------
+        Tensor
+            Shape (series, quantiles, prediction length), fp32; NaN for a series without an observation, if the model
+            has no register token to look at.
+        """
+        model = self.model
+        config = model.chronos_config
+        context = context[:, -config.context_length :]
+        observed = self._observed(context)
+        order = by_length(observed)
+        if not config.use_reg_token:
+            order = order[observed[order].any(dim=1)]
+        result = context.new_full((len(context), len(config.quantiles), config.prediction_length), torch.nan)
+        counts = observed[order].sum(dim=1).tolist()
+        each = {count: self._bytes_a_series(count + 1) for count in set(counts)}
+        costs = [each[count] for count in counts]
+        for chunk in even_chunks(costs, budget_on(context.device, memory_budget)):
+            rows = order[chunk]
+            result[rows] = self._quantiles_of_chunk(context[rows])
+        return result
+
+    def _observed(self, context: Tensor) -> Tensor:
+        """Mask (series, patches) of the patches with an observation."""
+        return self.model.patch(context).isnan().logical_not().any(dim=-1)
+
+    def _quantiles_of_chunk(self, context: Tensor) -> Tensor:
+        model = self.model
+        seen = self._observed(context)
+        first = int(seen.any(dim=0).int().argmax())  # patches before it are empty in all series
+        scaled, loc_scale = model.instance_norm(context)
+        patches = model.patch(scaled)[:, first:].to(model.dtype)
+        seen = seen[:, first:]
+        if model.chronos_config.use_reg_token:
+            seen = torch.cat([seen, seen.new_ones(len(seen), 1)], dim=1)
+        packed = Packed.of(seen)
+        x = self._embedded(patches, packed)
+        decoded = self._decode(self.encoder(x, packed), packed)
+        quantiles = through(model.output_patch_embedding, decoded).float()  # chronos-forecasting 2.3.1 keeps the type
+        return model.instance_norm.inverse(quantiles, loc_scale).unflatten(1, (model.num_quantiles, -1))
+
+    def _embedded(self, patches: Tensor, packed: Packed) -> Tensor:
+        """Embed the kept patches and the register tokens (tokens, d)."""
+        model = self.model
+        observed = packed.positions < patches.shape[1]
+        kept = patches[packed.rows[observed], packed.positions[observed]]
+        holes = kept.isnan()
+        features = torch.cat([kept.masked_fill(holes, 0.0), holes.logical_not().to(kept.dtype)], dim=1)
+        embedded = through(model.input_patch_embedding, features)
+        if not model.chronos_config.use_reg_token:
+            return embedded
+        x = embedded.new_empty(len(packed.positions), embedded.shape[1])
+        x[observed] = embedded
+        x[~observed] = model.shared.weight[model.config.reg_token_id].detach()
+        return x
+
+    def _decode(self, encoded: Tensor, packed: Packed) -> Tensor:
+        """The decoder's one token of every series, (series, d)."""
+        model = self.model
+        series = packed.series
+        x = model.decoder.embed_tokens.weight[model.config.decoder_start_token_id].detach()[None].clone()
+        for layer in self.layers:
+            if layer.self_attention is not None:  # the token itself is the only key, so it reads its own value
+                add_projection(
+                    x, project(normalised(x, layer.self_norm), layer.self_attention.value), layer.self_attention.output
+                )
+            if layer.cross_attention is not None:
+                heads = layer.cross_attention
+                query = (
+                    project(normalised(x, layer.cross_norm), heads.query).view(len(x), heads.count, -1).transpose(0, 1)
+                )
+                asked = heads.to_source(query).transpose(0, 1).expand(series, -1, -1)
+                read = heads.from_source(self._read(asked, encoded, packed).transpose(0, 1)).transpose(0, 1)
+                x = x.expand(series, -1).contiguous()
+                add_projection(x, read.flatten(1), heads.output)
+            layer.feed_forward.add(x)
+        return normalised(x, model.decoder.final_layer_norm).expand(series, -1)
+
+    @staticmethod
+    def _read(query: Tensor, encoded: Tensor, packed: Packed) -> Tensor:
+        """What queries (series, h, d) read from their series' tokens: (series, h, d)."""
+        read = torch.empty_like(query, memory_format=torch.contiguous_format)
+        for run, tokens in packed.by_run(encoded):
+            of_run = slice(run.first, run.first + run.count)
+            read[of_run] = read_tokens(query[of_run], tokens)
+        return read
+
+    def _bytes_a_series(self, tokens: int) -> int:
+        """Peak bytes of one series: its context, its tokens in the encoder, or its one token in the decoder."""
+        config, patching = self.model.config, self.model.chronos_config
+        embedded = (
+            2 * width_of(self.model.input_patch_embedding, WRITES) + 2 * config.d_model + 4 * patching.input_patch_size
+        )
+        in_encoder = tokens * max(embedded, self.encoder.numbers_a_token(tokens))
+        outputs = len(patching.quantiles) * patching.prediction_length
+        heads = max(
+            (layer.cross_attention.count for layer in self.layers if layer.cross_attention is not None), default=0
+        )
+        widest = max(
+            width_of(self.model.output_patch_embedding, WRITES), *(layer.feed_forward.width for layer in self.layers)
+        )
+        in_decoder = tokens * config.d_model + (4 * heads + 3) * config.d_model + 2 * widest + 3 * outputs
+        context = 20 * tokens * patching.input_patch_size
+        return context + self.model.dtype.itemsize * max(in_encoder, in_decoder)
+
+
+def through(block: ResidualBlock, x: Tensor) -> Tensor:
+    """What a residual block makes of rows (n, in): (n, out)."""
+    hidden = _affine(x, block.hidden_layer)
+    hidden = hidden.relu_() if isinstance(block.act, nn.ReLU) else block.act(hidden)
+    result = _affine(hidden, block.output_layer)
+    result += _affine(x, block.residual_layer)
+    return block.layer_norm(result) if block.use_layer_norm else result
+
+
+def _affine(x: Tensor, layer: nn.Module) -> Tensor:
+    """Map rows (n, in) to (n, out) by a linear layer, dense or of two factors, with a bias."""
+    if isinstance(layer, FactoredLinear):
+        x, layer = product(x, matrix_of(layer.down)), layer.up
+    return product(x, matrix_of(layer), layer.bias)  # type: ignore[arg-type]

@@ -1,0 +1,19 @@
+"""Models that ship inside the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+EMBEDDED = Path(__file__).parent.parent / "embedded"
+DEFAULT = "flow-bolt"
+
+
+def embedded_models() -> list[str]:
+    """Names that `flowrank.load` opens without a network.
+
+    Examples
+    --------
+    >>> embedded_models()
+    ['flow-bolt', 'flow-bolt-mini', 'flow-t5']
+    """
+    return sorted(path.parent.name for path in EMBEDDED.glob("*/config.json"))

@@ -1,0 +1,110 @@
+"""Losses of a child beside its parent: the distance to the parent's forecasts, and the loss of what came."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+LEAST_SPREAD = 0.3
+"""Smallest expected loss of a parent taken at its word, in standard deviations of the context."""
+
+
+class Objective(Protocol):
+    """Loss of a child on a batch, beside its parent."""
+
+    def __call__(self, child: Any, batch: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+        """Weighted sum of both terms, a mean over series."""
+
+
+def quantile_objective(
+    found: Float[Tensor, "batch levels horizon"],
+    taught: Float[Tensor, "batch levels horizon"],
+    target: Float[Tensor, "batch ahead"],
+    levels: Float[Tensor, " levels"],
+    *,
+    distillation: float,
+    truth: float,
+) -> Float[Tensor, ""]:
+    """Excess loss over the parent's, were its quantiles equally likely outcomes, plus the loss of what came.
+
+    Both are relative to what the parent itself expects to lose on the series. Its quantiles are the unique minimum of
+    the first term, for levels k / (n + 1).
+
+    Parameters
+    ----------
+    found, taught
+        Quantiles of child and parent.
+    target
+        What came, NaN = missing.
+    levels
+        Of the quantiles.
+    distillation, truth
+        Weights.
+
+    Examples
+    --------
+    >>> levels = torch.arange(1, 10) / 10
+    >>> taught = torch.randn(2, 9, 4).sort(dim=1).values
+    >>> float(quantile_objective(taught, taught, torch.full((2, 4), torch.nan), levels, distillation=1.0, truth=1.0))
+    0.0
+    """
+    taught = taught.sort(dim=1).values
+    own = expected_loss(taught, taught, levels).mean(dim=1)
+    spread = own.clamp_min(LEAST_SPREAD)
+    excess = (expected_loss(found, taught, levels).mean(dim=1) - own) / spread
+    seen = target.isnan().logical_not()
+    came = pinball(torch.where(seen, target, 0.0)[:, None] - found[..., : target.shape[1]], levels[:, None]).mean(dim=1)
+    came = (came * seen).sum(dim=1) / seen.sum(dim=1).clamp_min(1) / spread
+    return distillation * excess.mean() + truth * came.mean()
+
+
+def expected_loss(
+    quantiles: Float[Tensor, "batch levels horizon"],
+    outcomes: Float[Tensor, "batch outcomes horizon"],
+    levels: Float[Tensor, " levels"],
+) -> Float[Tensor, "batch horizon"]:
+    """Mean quantile loss over levels and equally likely outcomes."""
+    errors = outcomes[:, None] - quantiles[:, :, None]
+    return pinball(errors, levels[:, None, None]).mean(dim=(1, 2))
+
+
+def pinball(errors: Tensor, levels: Tensor) -> Tensor:
+    """Quantile loss of outcome minus quantile, times 2 so that a median's is its absolute error."""
+    return 2 * torch.maximum(levels * errors, (levels - 1) * errors)
+
+
+def token_objective(
+    found: Float[Tensor, "batch horizon tokens"],
+    taught: Float[Tensor, "batch horizon tokens"],
+    labels: Int[Tensor, "batch horizon"],
+    *,
+    distillation: float,
+    truth: float,
+) -> Float[Tensor, ""]:
+    """Divergence from the parent's tokens and cross-entropy of the true ones, each a mean over tokens.
+
+    Parameters
+    ----------
+    found, taught
+        Logits of child and parent.
+    labels
+        What came, -100 = missing.
+    distillation, truth
+        Weights.
+
+    Examples
+    --------
+    >>> logits = torch.zeros(1, 3, 8)
+    >>> round(float(token_objective(logits, logits, torch.tensor([[2, 3, -100]]), distillation=1.0, truth=1.0)), 4)
+    2.0794
+    """
+    seen: Bool[Tensor, "batch horizon"] = labels != -100
+    logs = functional.log_softmax(found[seen].float(), dim=-1)
+    aim = functional.log_softmax(taught[seen].float(), dim=-1)
+    divergence = functional.kl_div(logs, aim, reduction="batchmean", log_target=True)
+    return distillation * divergence + truth * functional.nll_loss(logs, labels[seen])

@@ -1,0 +1,39 @@
+"""Hooks that stream statistics out of a model's layers, in O(d²) memory however many series pass."""
+
+from __future__ import annotations
+
+from flowrank.measure.calibration import POINTS, Calibration
+from flowrank.measure.heads import (
+    HeadActivations,
+    HeadBases,
+    HeadMoments,
+    head_moments,
+    head_taps,
+    interpolated,
+    rank_grid,
+    rank_losses,
+)
+from flowrank.measure.linears import InputMoments, LinearMoments, input_moments, linear_tap, with_constant
+from flowrank.measure.sweeping import OnBatch, Tap, batches, sweep
+
+__all__ = [
+    "POINTS",
+    "Calibration",
+    "HeadActivations",
+    "HeadBases",
+    "HeadMoments",
+    "InputMoments",
+    "LinearMoments",
+    "OnBatch",
+    "Tap",
+    "batches",
+    "head_moments",
+    "head_taps",
+    "input_moments",
+    "interpolated",
+    "linear_tap",
+    "rank_grid",
+    "rank_losses",
+    "sweep",
+    "with_constant",
+]

@@ -1,0 +1,260 @@
+"""What attention heads see and do: second moments inside each head, and what truncating one costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flowrank.anatomy import Attention
+from flowrank.family import Family
+from flowrank.linalg import SecondMoment
+from flowrank.measure.sweeping import OnBatch, Tap, sweep
+
+SCORES = 1 << 20
+"""Attention scores that a truncated head is run on at once on a CPU: they then stay in its cache."""
+
+
+@dataclass
+class HeadActivations:
+    """What one site saw and did in one forward and backward pass over a batch.
+
+    Attributes
+    ----------
+    query, key, value
+        Features of each head, shape (B, h, L, width).
+    output, gradient
+        The heads' output before W_O and the probe's gradient there, shape (B, h, L_q, d_vo).
+    weights
+        Attention weights, shape (B, h, L_q, L_k).
+    bias
+        Position bias plus mask: what is added to the scores, broadcastable to the weights; None: not known, and got
+        back from the weights where it is needed.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    output: Tensor
+    gradient: Tensor
+    weights: Tensor
+    bias: Tensor | None
+
+    def added(self, scale: float) -> Float[Tensor, "batch heads queries keys"]:
+        """What was added to the scores; where it is not known, up to a number a query, which changes no weight."""
+        if self.bias is not None:
+            return self.bias
+        return self.weights.log() - scale * self.query @ self.key.transpose(-1, -2)
+
+    def score_gradient(self) -> Float[Tensor, "batch heads queries keys"]:
+        """The probe's gradient at the attention scores."""
+        at_weights = self.weights * (self.gradient @ self.value.transpose(-1, -2))
+        return at_weights - self.weights * at_weights.sum(dim=-1, keepdim=True)
+
+
+Observe = Callable[[Attention, HeadActivations], None]
+
+
+@dataclass
+class HeadMoments:
+    """Second moments inside each head of one site, shape (h, width, width) each.
+
+    Attributes
+    ----------
+    queries, keys
+        Of the query and key features. Each pair of tokens counts by the squared sensitivity of the forecast to its
+        score, and keys are centred on what the query attends to (a shift of all scores of one query changes nothing).
+    outputs
+        Of the head's output, before W_O.
+    gradients
+        Of the probe's gradient at the head's output.
+    """
+
+    queries: SecondMoment
+    keys: SecondMoment
+    outputs: SecondMoment
+    gradients: SecondMoment
+
+
+@dataclass(frozen=True)
+class HeadBases:
+    """Maps from the features of each head of a site to its components, shape (h, width, width) each, float64."""
+
+    query: Tensor
+    key: Tensor
+    output: Tensor
+    gradient: Tensor
+
+
+def head_taps(family: Family, observe: Observe) -> list[Tap]:
+    """A tap for every attention layer, which hands its activations to ``observe`` once a batch."""
+    return [lambda site=site: _tap(family, site, observe) for site in family.sites]  # type: ignore[misc]
+
+
+def _tap(family: Family, site: Attention, observe: Observe) -> list[Any]:
+    """Hooks that gather one site's activations and pass them on when its gradient arrives."""
+    seen: dict[str, Any] = {}
+
+    def heads(name: str, features: Tensor) -> Tensor:
+        width = site.d_qk if name in ("query", "key") else site.d_vo
+        return features.detach().unflatten(-1, (site.heads, width)).transpose(1, 2)
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda _module, _inputs, features: seen.__setitem__(name, heads(name, features))
+
+    def before_output(_module: Any, inputs: tuple[Tensor, ...]) -> None:
+        # Detached: a hook that held its own tensor would keep the graph alive for ever.
+        output = heads("output", inputs[0])
+
+        def backward(gradient: Tensor) -> None:
+            observe(site, HeadActivations(output=output, gradient=heads("gradient", gradient), **seen))
+            seen.clear()
+
+        inputs[0].register_hook(backward)
+
+    def after(_module: Any, _inputs: Any, kwargs: dict[str, Any], result: Any) -> None:
+        seen["weights"], seen["bias"] = family.observed(site, kwargs, result)
+
+    return [
+        site.query.module.register_forward_hook(keep("query")),
+        site.key.module.register_forward_hook(keep("key")),
+        site.value.module.register_forward_hook(keep("value")),
+        site.output.module.register_forward_pre_hook(before_output),
+        site.module.register_forward_hook(after, with_kwargs=True),
+    ]
+
+
+def head_moments(
+    family: Family,
+    contexts: Iterable[Tensor],
+    *,
+    also: Sequence[Tap] = (),
+    seed: int = 0,
+    on_batch: OnBatch | None = None,
+) -> dict[str, HeadMoments]:
+    """Moments of every head of every site, by site name; ``also`` are taps that listen too, the rest as of `sweep`."""
+    moments = {
+        site.name: HeadMoments(
+            *(SecondMoment(width, site.heads) for width in (site.d_qk, site.d_qk, site.d_vo, site.d_vo))
+        )
+        for site in family.sites
+    }
+
+    def observe(site: Attention, seen: HeadActivations) -> None:
+        mine = moments[site.name]
+        rows = torch.tensor(float(seen.output.shape[0] * seen.output.shape[2]))
+        mine.outputs.add(_gram(seen.output), rows)
+        mine.gradients.add(_gram(seen.gradient), rows)
+        if site.joint:
+            _add_scores(mine, seen)
+
+    sweep(family, contexts, [*head_taps(family, observe), *also], seed=seed, on_batch=on_batch)
+    return moments
+
+
+def _gram(rows: Float[Tensor, "batch heads length n"]) -> Float[Tensor, "heads n n"]:
+    rows = rows.double()
+    return torch.einsum("bhli,bhlj->hij", rows, rows)
+
+
+def _add_scores(moments: HeadMoments, seen: HeadActivations) -> None:
+    importance = seen.score_gradient().double().square()
+    by_query, by_key = importance.sum(dim=-1), importance.sum(dim=-2)
+    total = by_query.sum(dim=(0, 2))
+    moments.queries.add(_gram(seen.query * by_query.sqrt()[..., None]), total)
+    # Sum over pairs of importance · (k_j − c_i)(k_j − c_i)ᵀ, c_i being what query i attends to.
+    key = seen.key.double()
+    centre = seen.weights.double() @ key
+    cross = torch.einsum("bhli,bhlj->hij", importance @ key, centre)
+    gram = _gram(key * by_key.sqrt()[..., None]) - cross - cross.transpose(1, 2)
+    moments.keys.add(gram + _gram(centre * by_query.sqrt()[..., None]), total)
+
+
+def rank_losses(
+    family: Family,
+    contexts: Iterable[Tensor],
+    bases: dict[str, HeadBases],
+    *,
+    also: Sequence[Tap] = (),
+    seed: int = 0,
+    on_batch: OnBatch | None = None,
+) -> dict[str, dict[str, Float[Tensor, "heads ranks"]]]:
+    """What truncating one head to each rank costs, measured, with everything else intact.
+
+    The truncated head is run for real (its softmax too, which a linearisation gets wrong where attention is sharp);
+    the change of its output is carried to the loss by the probe's gradient. So a loss is a Gauss-Newton estimate, in
+    units of the family's own loss a series. ``also`` are taps that listen too.
+
+    Returns
+    -------
+    dict
+        Site name to {"QK", "VO"} to losses at ranks 0 … d, shape (h, d + 1) with d = d_qk or d_vo.
+    """
+    losses = {
+        site.name: {
+            part: torch.zeros(site.heads, width + 1, dtype=torch.float64)
+            for part, width in (("QK", site.d_qk), ("VO", site.d_vo))
+            if part == "VO" or site.joint
+        }
+        for site in family.sites
+    }
+
+    def observe(site: Attention, seen: HeadActivations) -> None:
+        basis, mine = bases[site.name], losses[site.name]
+        effects = (seen.output @ basis.output.to(seen.output)) * (seen.gradient @ basis.gradient.to(seen.output))
+        tails = effects.sum(dim=2).flip(-1).cumsum(-1).flip(-1)
+        mine["VO"][:, :-1] += tails.square().sum(dim=0).double().cpu()
+        if not site.joint:
+            return
+        query, key = seen.query @ basis.query.to(seen.query), seen.key @ basis.key.to(seen.key)
+        query = query if site.scale == 1 else query * site.scale
+        bias = seen.added(site.scale).expand(len(query), -1, -1, -1)
+        at_once = max(1, SCORES // seen.weights[0].numel()) if query.device.type == "cpu" else len(query)
+        for some in (slice(i, i + at_once) for i in range(0, len(query), at_once)):
+            before = (seen.output[some] * seen.gradient[some]).sum(dim=(2, 3))
+            for rank in rank_grid(site.d_qk):
+                scores = query[some, ..., :rank] @ key[some, ..., :rank].transpose(-1, -2)
+                scores += bias[some]
+                read = scores.softmax(dim=-1) @ seen.value[some]
+                effect = (read * seen.gradient[some]).sum(dim=(2, 3)) - before
+                mine["QK"][:, rank] += effect.square().sum(dim=0).double().cpu()
+
+    count = sweep(family, contexts, [*head_taps(family, observe), *also], seed=seed, on_batch=on_batch)
+    for site in family.sites:
+        for part, loss in losses[site.name].items():
+            grid = rank_grid(site.d_qk) if part == "QK" else range(site.d_vo + 1)
+            losses[site.name][part] = interpolated(loss, grid) / max(1, count)
+    return losses
+
+
+def rank_grid(full: int) -> list[int]:
+    """Ranks at which query-key truncation is measured: all up to 4, then about four a doubling, without ``full``.
+
+    Examples
+    --------
+    >>> rank_grid(32)
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28]
+    """
+    ranks, step = list(range(min(full, 4))), 1
+    rank = 4
+    while rank < full:
+        ranks.append(rank)
+        if rank >= 8 * step:
+            step *= 2
+        rank += step
+    return ranks
+
+
+def interpolated(losses: Tensor, grid: Iterable[int]) -> Tensor:
+    """Fill losses between measured ranks linearly (the loss at full rank is 0)."""
+    known = [*grid, losses.shape[1] - 1]
+    for low, high in pairwise(known):
+        for rank in range(low + 1, high):
+            share = (rank - low) / (high - low)
+            losses[:, rank] = (1 - share) * losses[:, low] + share * losses[:, high]
+    return losses

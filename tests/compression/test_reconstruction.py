@@ -1,0 +1,68 @@
+"""Layer-wise reconstruction against what is known to be repairable."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+import flowrank
+from flowrank import Budget, WholeModel
+from flowrank.compression.reconstruction import reconstruct
+from flowrank.family import family_of, tensor_digest
+from flowrank.measure.calibration import Calibration
+from tests.conftest import outputs, relative_gap
+
+
+@pytest.fixture
+def series():
+    return Calibration.read(None, count=48, points=64, seed=5, mixed=True).contexts
+
+
+def test_every_layer_is_a_place_once(pipeline):
+    names = [place.name for place in family_of(pipeline).anatomy.places()]
+    assert len(names) == len(set(names))
+    layers = pipeline.inner_model.config
+    ends = 2 if hasattr(pipeline.inner_model, "input_patch_embedding") else 0
+    assert len(names) == 2 * layers.num_layers + 3 * layers.num_decoder_layers + ends
+
+
+def test_matrices_that_were_spoilt_come_back(pipeline, series, contexts):
+    """Only output matrices are wrong: least squares must find them again, whatever the layers before did."""
+    expected = outputs(pipeline, contexts)
+    spoilt = copy.deepcopy(pipeline)
+    model = spoilt.inner_model
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for place in family_of(spoilt).anatomy.places():
+            for writer in place.writers:
+                weight = model.get_submodule(writer).weight
+                weight += 0.3 * weight.std() * torch.randn(weight.shape, generator=generator)
+    before = relative_gap(outputs(spoilt, contexts), expected)
+    reconstruct(family_of(spoilt), family_of(pipeline), series * 4)
+    assert relative_gap(outputs(spoilt, contexts), expected) < 0.25 * before
+
+
+def test_a_child_comes_nearer_and_its_parent_stays(pipeline, series):
+    """On other series, run as the fitted ones were: a T5 with the true tokens before each."""
+    digest = tensor_digest(pipeline.inner_model)
+    child = flowrank.compress(
+        pipeline, WholeModel(Budget(0.6), rounds=1, refit=False), calibration_series=24, calibration_points=64
+    )
+    fresh = Calibration.read(None, count=64, points=64, seed=77).contexts
+
+    @torch.no_grad()
+    def distance() -> float:
+        return float((family_of(child).run(fresh) - family_of(pipeline).run(fresh)).square().mean())
+
+    before = distance()
+    reconstruct(family_of(child), family_of(pipeline), series * 2)
+    assert distance() < before
+    assert tensor_digest(pipeline.inner_model) == digest
+
+
+def test_a_model_that_is_its_parent_is_left_alone(pipeline, series, contexts):
+    child = copy.deepcopy(pipeline)
+    reconstruct(family_of(child), family_of(pipeline), series)
+    assert relative_gap(outputs(child, contexts), outputs(pipeline, contexts)) < 1e-4
