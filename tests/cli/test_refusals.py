@@ -115,7 +115,7 @@ def refuses(capsys, folder: Path, arguments: tuple, words: str, status: int = 2)
 
 
 BAD_MODELS = {
-    "not Chronos": "model: expected a Chronos",
+    "not Chronos": "model: expected a model of one of the families",
     "contradiction": "weights of .*as config.json says",
     "no weights": "weights of .*found neither",
     "truncated": "weights of .*whole safetensors file",

@@ -44,10 +44,9 @@ def grouped(function: Callable[..., None], more: Sequence[inspect.Parameter] = (
     Examples
     --------
     >>> from dataclasses import dataclass
-    >>> from typing import ClassVar
     >>> @dataclass(frozen=True)
     ... class Size:
-    ...     panel: ClassVar[str | None] = "Size of the model"
+    ...     panel = "Size of the model"
     ...     width: Annotated[int, typer.Option(help="Width.")] = 8
     ...     layers: Annotated[int, typer.Option(help="Layers.")] = 2
     >>> def build(name: str, size: Size) -> None:

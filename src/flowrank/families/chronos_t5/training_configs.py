@@ -169,7 +169,7 @@ def _weights(settings: dict[str, Any], notes: list[str], theirs: bool) -> None:
         if "base_tilde_d" in settings or "beta" in settings:
             raise FlowrankError(
                 "base_tilde_d",
-                expected="random_init: true beside it",
+                expected="random_init: true with it",
                 found=f"the weights of {model!r}, whose widths stay",
             )
         settings.setdefault("initial_model", model)
