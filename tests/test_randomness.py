@@ -134,7 +134,7 @@ def test_draws_of_others_do_not_disturb_the_exact_engine(exact, contexts):
 
 def test_only_who_draws_from_the_global_generators_waits(exact, t5, bolt_folder):
     bolt = flowrank.load(bolt_folder)
-    with globally_seeded(0), ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, globally_seeded(0):
 
         def begun(pipeline) -> None:
             with seeded(pipeline, 1):
