@@ -20,7 +20,7 @@ from scipy.stats import gmean
 import flowrank.pipelines
 from flowrank import Budget, FlowOfRanks, InputSVD, JointHeads, Uniform, WeightSVD
 from flowrank.evaluation import datasets_in, read_backtests
-from flowrank.family import DEFAULT
+from flowrank.family import DEFAULT, anatomy_of
 
 RATIOS = (0.5, 0.393, 0.237, 0.15, 0.075)
 ALPHAS = {0.237: 0.4, 0.15: 0.35, 0.0: 0.27}  # the paper's Table 1: down to which size which α
@@ -47,8 +47,8 @@ def without_attention(model: str) -> object:
     """The model with every attention output zeroed."""
     pipeline = flowrank.load(model)
     with torch.no_grad():
-        for layer in attention_layers(pipeline.inner_model).values():
-            layer.o.weight.zero_()
+        for layer in anatomy_of(pipeline.inner_model).attention:
+            layer.output.module.weight.zero_()
     return pipeline
 
 

@@ -1,6 +1,6 @@
 """Peak memory of streaming second moments over few and over many series, each in a process of its own.
 
-python benchmarks/streaming_memory.py [--model seed-bolt] [--series 100 10000]
+python benchmarks/streaming_memory.py [--model flow-bolt-mini] [--series 100 10000]
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowrank.cost import Machine, Workload
 from flowrank.errors import FlowrankError, check_count
+from flowrank.family import cost
 from flowrank.randomness import seeded
 from flowrank.versions import versions
 
