@@ -13,6 +13,7 @@ from flowrank.nn.shapes import Shapes
 from flowrank.pipelines import Pipeline, load
 from flowrank.pretraining.recipe import Recipe
 from flowrank.pretraining.schedule import attention_shapes, layer_widths
+from flowrank.randomness import globally_seeded
 
 
 def build(recipe: Recipe) -> Any:
@@ -34,8 +35,7 @@ def build(recipe: Recipe) -> Any:
     family = trained_families()[recipe.family]
     training = family.training
     assert training is not None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
+    with globally_seeded(recipe.seed):
         config = _config(recipe, family, training)
         model = family.model_class(config)(config)
         training.initialise(model, recipe)
