@@ -1,0 +1,22 @@
+"""Forecasts of any number of series, in constant memory.
+
+`forecast` gives a table, `iter_forecasts` tables of a batch each, `write_forecasts` a file; `predict_requests` is what
+they and evaluation share: histories in, quantiles out.
+"""
+
+from __future__ import annotations
+
+from flowrank.forecasting.files import write_forecasts
+from flowrank.forecasting.levels import DEFAULT_LEVELS, check_levels
+from flowrank.forecasting.requests import Request, predict_requests
+from flowrank.forecasting.tables import forecast, iter_forecasts
+
+__all__ = [
+    "DEFAULT_LEVELS",
+    "Request",
+    "check_levels",
+    "forecast",
+    "iter_forecasts",
+    "predict_requests",
+    "write_forecasts",
+]

@@ -1,0 +1,166 @@
+"""Forecasts as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from flowrank.errors import FlowrankError, check_count
+from flowrank.forecasting.levels import DEFAULT_LEVELS, check_levels
+from flowrank.forecasting.requests import Request, predict_requests
+from flowrank.progress import progress_bar
+from flowrank.series import Series, read_series
+from flowrank.series.frequency import future_timestamps
+
+if TYPE_CHECKING:
+    from chronos import BaseChronosPipeline
+
+
+def iter_forecasts(
+    pipeline: BaseChronosPipeline,
+    source: Any,
+    *,
+    horizon: int,
+    quantile_levels: Sequence[float] = DEFAULT_LEVELS,
+    batch_size: int = 32,
+    seed: int = 0,
+    id_column: str = "item_id",
+    timestamp_column: str | None = "timestamp",
+    target: str = "target",
+    freq: str | None = None,
+    progress: bool = False,
+    predict_kwargs: Mapping[str, Any] | None = None,
+) -> Iterator[pd.DataFrame]:
+    """Yield forecasts as frames of ``batch_size`` series; parameters as in `forecast`.
+
+    Memory does not grow with the number of series.
+
+    Raises
+    ------
+    FlowrankError
+        As `forecast`; at once for the arguments, while iterating for the series.
+    """
+    levels = check_levels(quantile_levels)
+    horizon = check_count(horizon, "horizon")
+    batch_size = check_count(batch_size, "batch_size")
+    columns = {"id_column": id_column, "timestamp_column": timestamp_column, "target": target}
+    series = read_series(source, freq=freq, **columns)  # type: ignore[arg-type]
+    requests = (Request(one.item_id, one.target, _future(one, horizon)) for one in _shown(series, progress))
+    results = predict_requests(
+        pipeline,
+        requests,
+        horizon=horizon,
+        quantile_levels=levels,
+        batch_size=batch_size,
+        seed=seed,
+        predict_kwargs=predict_kwargs,
+    )
+    return _frames(results, levels, batch_size, id_column or "item_id", timestamp_column or "timestamp", target)
+
+
+def _future(series: Series, horizon: int) -> pd.Index:
+    if series.start is None:
+        return pd.RangeIndex(len(series), len(series) + horizon)
+    if series.freq is None:
+        raise FlowrankError(
+            "freq",
+            expected="a frequency to continue the time stamps",
+            found=f"series {series.item_id!r} of {len(series)} values, from which none can be inferred",
+            todo='pass it (freq="h", --freq h)',
+        )
+    return future_timestamps(series.start, len(series), series.freq, horizon)
+
+
+def _frames(
+    results: Iterator[tuple[Request[pd.Index], np.ndarray, np.ndarray]],
+    levels: list[float],
+    batch_size: int,
+    id_column: str,
+    timestamp_column: str,
+    target: str,
+) -> Iterator[pd.DataFrame]:
+    kind: type[pd.Index] | None = None
+    while batch := list(islice(results, batch_size)):
+        requests = [request for request, _, _ in batch]
+        horizon = len(requests[0].key)
+        for request in requests:
+            kind = kind or type(request.key)
+            if type(request.key) is not kind:
+                raise FlowrankError(
+                    "series",
+                    expected="time stamps for all series or for none",
+                    found=f"series {request.item_id!r} unlike those before it",
+                    todo="forecast the two kinds apart",
+                )
+        frame = pd.DataFrame(
+            {
+                id_column: np.repeat([request.item_id for request in requests], horizon),
+                timestamp_column: requests[0].key.append([request.key for request in requests[1:]]),
+                "target_name": target,
+                "predictions": np.concatenate([mean for _, _, mean in batch]),
+            }
+        )
+        quantiles = np.concatenate([quantiles for _, quantiles, _ in batch])
+        for column, level in zip(quantiles.T, levels, strict=True):
+            frame[str(level)] = column
+        yield frame
+
+
+def _shown(series: Iterable[Series], progress: bool) -> Iterator[Series]:
+    with progress_bar("forecasting", show=progress) as advance:
+        for one in series:
+            yield one
+            advance(1)
+
+
+def forecast(pipeline: BaseChronosPipeline, source: Any, *, horizon: int, **options: Any) -> pd.DataFrame:
+    """Forecast every series of a source.
+
+    Parameters
+    ----------
+    pipeline
+        Any chronos-forecasting pipeline.
+    source
+        Anything that `flowrank.series.read_series` reads.
+    horizon
+        Number of steps after the last row of each series, ≥ 1. Values may be missing up to the last row.
+    quantile_levels
+        Levels in (0, 1); by default 0.1, …, 0.9. The quantiles are put in order by sorting, which never
+        raises the quantile loss.
+    batch_size
+        Series in one pass through the model.
+    seed
+        For models that sample; whole number ≥ 0. With the exact engine a series' forecast depends on the seed and on
+        the series, not on its neighbours, the batch size or what other threads draw. Pipelines that know torch's
+        global generators only, as chronos-forecasting's own do, have them seeded for each batch and then given back;
+        such batches wait for those of other threads.
+    id_column, timestamp_column, target, freq
+        As in `flowrank.series.read_series`.
+    progress
+        Whether to show a progress bar.
+    predict_kwargs
+        More arguments for ``predict_quantiles``, e.g. ``{"num_samples": 20}``.
+
+    Returns
+    -------
+    pd.DataFrame
+        ``horizon`` rows a series, in the order of the source: id, time (or the step, from the series' length
+        on, where there are no times), ``target_name``, ``predictions`` (the pipeline's point forecast) and
+        one column a level, named by it.
+
+    Raises
+    ------
+    FlowrankError
+        If an argument or the source is at fault, or a series has no observed value in the model's context.
+
+    Examples
+    --------
+    >>> from chronos import BaseChronosPipeline  # doctest: +SKIP
+    >>> pipeline = BaseChronosPipeline.from_pretrained("amazon/chronos-bolt-tiny")  # doctest: +SKIP
+    >>> forecast(pipeline, "sales.csv", horizon=12, quantile_levels=(0.1, 0.5, 0.9))  # doctest: +SKIP
+    """
+    return pd.concat(list(iter_forecasts(pipeline, source, horizon=horizon, **options)), ignore_index=True)
