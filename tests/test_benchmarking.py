@@ -9,7 +9,8 @@ import torch
 from chronos import BaseChronosPipeline
 from torch import nn
 
-from flowrank.benchmarking import _device_name, _ratios, benchmark, peak_memory
+from flowrank.benchmarking import benchmark, peak_memory
+from flowrank.benchmarking.comparison import _device_name, _ratios
 from flowrank.errors import FlowrankError
 from tests.conftest import make_t5
 

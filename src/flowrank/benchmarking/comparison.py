@@ -1,32 +1,23 @@
-"""What a model costs, beside its parent: latency, parameters, weights, key/value cache, peak memory.
-
-Parent and child run in one process, in turns (parent, child, parent, child …), so that a busy machine hits
-both alike; a ratio is taken within each such pair, then summarised. Weights, cache and peak memory are three
-separate numbers, because a smaller attention shrinks each of them by a different factor.
-"""
+"""A child and its parent on one workload."""
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import statistics
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from flowrank.cost import Machine, Workload
 from flowrank.errors import FlowrankError, check_count
 from flowrank.family import cost
-from flowrank.randomness import seeded
 from flowrank.versions import versions
 
 if TYPE_CHECKING:
     import torch
     from chronos import BaseChronosPipeline as Pipeline
 
-WARM_UP_ROUNDS = 2
+from flowrank.benchmarking.memory import peak_memory
+from flowrank.benchmarking.workload import call_of, paired_seconds, samples_paths, series_of, torch_threads
 
 
 def benchmark(
@@ -112,10 +103,10 @@ def benchmark(
 
     context = context_length or int(parent.model_context_length)
     steps = horizon or int(parent.model_prediction_length)
-    series = _series(batch_size, context, seed)
-    calls = {key: _call(pipeline, series, steps, num_samples, seed) for key, pipeline in pipelines.items()}
-    with _torch_threads(threads):
-        seconds = _paired_seconds(calls, repeats=repeats, device=device)
+    series = series_of(batch_size, context, seed)
+    calls = {key: call_of(pipeline, series, steps, num_samples, seed) for key, pipeline in pipelines.items()}
+    with torch_threads(threads):
+        seconds = paired_seconds(calls, repeats=repeats, device=device)
         peaks = {key: peak_memory(call, device=device) for key, call in calls.items()}
         used_threads = torch.get_num_threads()
         machines = {
@@ -142,7 +133,7 @@ def benchmark(
             "batch_size": batch_size,
             "context_length": context,
             "horizon": steps,
-            "num_samples": num_samples if any(map(_samples_paths, pipelines.values())) else None,
+            "num_samples": num_samples if any(map(samples_paths, pipelines.values())) else None,
             "repeats": repeats,
             "seed": seed,
         },
@@ -151,65 +142,6 @@ def benchmark(
         "models": models,
         "ratio": _ratios(models["child"], models["parent"]),
     }
-
-
-def peak_memory(call: Callable[[], object], *, device: torch.device | None = None) -> int | None:
-    """Highest number of bytes that ``call`` holds at one time, above what was held before it.
-
-    Parameters
-    ----------
-    call
-        What to run, once.
-    device
-        Where it computes; default: the CPU.
-
-    Returns
-    -------
-    int or None
-        Bytes. On the CPU, the peak of the running sum over every allocation and release that torch's CPU
-        allocator reports, temporaries inside kernels included; on CUDA, torch's own peak counter. None for
-        other devices, which report neither.
-
-    Examples
-    --------
-    >>> import torch
-    >>> peak_memory(lambda: torch.zeros(1000).sum().item()) >= 4000
-    True
-    """
-    import torch
-
-    if device is not None and device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        call()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
-    if device is not None and device.type != "cpu":
-        return None
-    with _quiet_profiler(), torch.autograd.profiler.profile(profile_memory=True) as profiler:
-        call()
-    results = profiler.kineto_results
-    assert results is not None  # the profiler has just ended
-    events = [event for event in results.events() if event.name() == "[memory]"]
-    live = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
-    return peak
-
-
-@contextmanager
-def _quiet_profiler() -> Iterator[None]:
-    """Keep the profiler's own log lines off the terminal; it reads its level when it first runs."""
-    name = "KINETO_LOG_LEVEL"
-    before = os.environ.get(name)
-    os.environ.setdefault(name, "99")
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
 
 
 def _engine(pipeline: Pipeline) -> str:
@@ -248,65 +180,6 @@ def _ratios(child: dict[str, Any], parent: dict[str, Any]) -> dict[str, Any]:
 
 def _summary(values: list[float]) -> dict[str, float]:
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
-
-
-def _paired_seconds(
-    calls: dict[str, Callable[[], object]], *, repeats: int, device: torch.device
-) -> dict[str, list[float]]:
-    import torch
-
-    synchronise = (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
-    seconds: dict[str, list[float]] = {key: [] for key in calls}
-    for round_ in range(WARM_UP_ROUNDS + repeats):
-        for key, call in calls.items():
-            synchronise()
-            start = time.perf_counter()
-            call()
-            synchronise()
-            elapsed = time.perf_counter() - start
-            if round_ >= WARM_UP_ROUNDS:
-                seconds[key].append(elapsed)
-    return seconds
-
-
-def _call(pipeline: Pipeline, series: torch.Tensor, horizon: int, samples: int, seed: int) -> Callable[[], object]:
-    paths: dict[str, Any] = {"num_samples": samples} if _samples_paths(pipeline) else {}
-
-    def predict() -> object:
-        with seeded(pipeline, seed) as options:
-            return pipeline.predict(series, prediction_length=horizon, **paths, **options)
-
-    return predict
-
-
-def _series(batch: int, length: int, seed: int) -> torch.Tensor:
-    """Random walks with a season of 24 and a level, (B, T) in fp32."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    walk = torch.randn(batch, length, generator=generator).cumsum(dim=1)
-    phase = 2 * math.pi * torch.rand(batch, 1, generator=generator)
-    return 100 + walk + 10 * torch.sin(2 * math.pi * torch.arange(length) / 24 + phase)
-
-
-@contextmanager
-def _torch_threads(threads: int | None) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    try:
-        if threads is not None:
-            torch.set_num_threads(threads)
-        yield
-    finally:
-        if threads is not None:
-            torch.set_num_threads(before)
-
-
-def _samples_paths(pipeline: Pipeline) -> bool:
-    from chronos import ForecastType
-
-    return pipeline.forecast_type is ForecastType.SAMPLES
 
 
 def _device(pipeline: Pipeline) -> torch.device:
