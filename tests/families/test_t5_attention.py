@@ -34,6 +34,22 @@ def test_dense_shapes_reproduce_the_stock_model_exactly(t5_folder, contexts):
     assert torch.equal(outputs(pipeline, contexts), expected)
 
 
+@pytest.mark.parametrize("number", range(4))
+def test_one_layer_of_dense_shape_among_stock_ones_changes_nothing(t5_folder, number):
+    """Layers of both kinds hand the position bias on to each other, with or without the mask in it."""
+    stock = flowrank.load(t5_folder).inner_model
+    name = [layer for layer in attention_layers(stock) if layer.endswith(".SelfAttention")][number]
+    twin = narrow_model(stock, attention={name: AttentionShape.dense(3, 6).to_dict()}).eval()
+    assert [isinstance(layer, NarrowT5Attention) for layer in attention_layers(twin).values()].count(True) == 1
+    twin.lm_head.weight = copy.deepcopy(twin.lm_head.weight)
+    twin.load_state_dict(stock.state_dict())
+    tokens, mask, decoder = torch.randint(2, 60, (2, 12)), torch.ones(2, 12), torch.randint(2, 60, (2, 5))
+    mask[0, :7] = 0
+    batch = {"input_ids": tokens, "attention_mask": mask, "decoder_input_ids": decoder}
+    with torch.no_grad():
+        assert relative_gap(twin(**batch).logits, stock(**batch).logits) < 1e-6
+
+
 def test_uneven_heads_equal_an_explicit_loop_over_heads(t5_folder):
     """The oracle computes each head by itself from the weights, with no padding anywhere."""
     layer = uneven_child(flowrank.load(t5_folder).inner_model).encoder.block[0].layer[0].SelfAttention

@@ -20,7 +20,8 @@ from flowrank.nn.factored import draw, linear
 from flowrank.nn.heads import HeadLayout
 from flowrank.nn.shapes import AttentionShape
 
-# Since transformers 5.15 an attention layer always returns its weights, and a bias without the mask in it.
+# Since transformers 5.15 an attention layer always returns its weights, and a bias without the mask in it. Before, the
+# first layer of a stack adds the mask to the bias, and all later ones take it from there.
 RETURNS_WEIGHTS = hasattr(modeling_t5, "eager_attention_forward")
 
 
@@ -109,6 +110,10 @@ class NarrowT5Attention(T5Attention):
                 position_bias = self.compute_bias(length, key_length, device=query.device, past_seen_tokens=seen)
             else:
                 position_bias = query.new_zeros(1, self.n_heads, length, key_length)
+            if mask is not None and not RETURNS_WEIGHTS:
+                position_bias = position_bias + _additive(mask, query)[..., :key_length]
+        if not RETURNS_WEIGHTS:
+            mask = None
         if self.value_layout.widths:
             bias = position_bias if self.active_heads is None else position_bias[:, self.active_heads]
             heads_output, weights = self._attend(query, key, value, mask, bias, **kwargs)
@@ -131,7 +136,7 @@ class NarrowT5Attention(T5Attention):
         widths = query.shape[-1], value.shape[-1]
         if attend is not _attend_explicitly and widths[0] != widths[1]:
             if query.shape[2] == 1 and not self.training:
-                attend, mask = _attend_explicitly, _additive(mask, query)
+                attend, mask = _attend_explicitly, None if mask is None else _additive(mask, query)
             else:
                 query, key, value = (pad(x, (0, max(widths) - x.shape[-1])) for x in (query, key, value))
         dropout = self.dropout if self.training else 0.0
@@ -187,8 +192,8 @@ def _attend_explicitly(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
-def _additive(mask: Tensor | None, like: Tensor) -> Tensor | None:
-    """Turn a mask of booleans (True: look) into one to add to scores."""
-    if mask is None or mask.dtype != torch.bool:
+def _additive(mask: Tensor, like: Tensor) -> Tensor:
+    """Turn a mask of booleans (True: attend) into one to add to scores."""
+    if mask.dtype != torch.bool:
         return mask
     return torch.zeros_like(mask, dtype=like.dtype).masked_fill_(~mask, torch.finfo(like.dtype).min)
