@@ -154,7 +154,7 @@ def test_models_that_give_no_number_are_refused(bolt, monkeypatch):
 
     monkeypatch.setattr(bolt, "predict_quantiles", broken)
     with pytest.raises(FlowrankError, match="not finite for series '0'"):
-        forecast(bolt, [np.ones(3)], horizon=2)
+        forecast(bolt, [np.arange(3)], horizon=2)
 
 
 def test_pipelines_that_return_lists(bolt, monkeypatch):
@@ -165,7 +165,7 @@ def test_pipelines_that_return_lists(bolt, monkeypatch):
         return [quantiles for _ in inputs], [torch.zeros(1, prediction_length) for _ in inputs]
 
     monkeypatch.setattr(bolt, "predict_quantiles", listed)
-    assert forecast(bolt, [np.ones(3)] * 2, horizon=2)[LEVELS].to_numpy().tolist() == [list(range(9))] * 4
+    assert forecast(bolt, [np.arange(3)] * 2, horizon=2)[LEVELS].to_numpy().tolist() == [list(range(9))] * 4
 
 
 @pytest.mark.parametrize("horizon", [0, -1, 1.5, True, "3", None])

@@ -10,7 +10,7 @@ from rich.table import Table
 
 import flowrank
 from flowrank.cli.console import err, out
-from flowrank.cli.options import Columns, EngineRun, Overwrite, Quiet
+from flowrank.cli.options import Columns, Corrected, EngineRun, Overwrite, Quiet
 from flowrank.files import refuse_existing
 
 FLAGS = ("--overwrite", "--quiet", "--help", "--help-all")  # options without a value
@@ -28,6 +28,7 @@ def evaluate(
     output: Annotated[Path, typer.Option(help="CSV file to write: dataset, model, MASE, WQL.")],
     columns: Columns,
     run: EngineRun,
+    corrected: Corrected,
     backtests: Annotated[
         Path | None,
         typer.Option(help="CSV file that says what is forecast: dataset, offset, prediction_length, num_rolls."),
@@ -62,6 +63,7 @@ def evaluate(
         batch_size=run.batch_size,
         max_series=max_series,
         seed=run.seed,
+        corrections=corrected.chosen(),
         progress=not quiet,
         **columns.settings(),
     )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flowrank.cli.console import out
-from flowrank.cli.options import Columns, EngineRun, Model, Overwrite, Quiet
+from flowrank.cli.options import Columns, Corrected, EngineRun, Model, Overwrite, Quiet
 from flowrank.errors import FlowrankError, check_count
 from flowrank.files import refuse_existing
 
@@ -20,6 +20,7 @@ def forecast(
     output: Annotated[Path, typer.Option(help="CSV or Parquet file to write.")],
     columns: Columns,
     run: EngineRun,
+    corrected: Corrected,
     quantile: Annotated[
         list[float] | None, typer.Option(help="Quantile level; repeatable. Default: 0.1, 0.2, … 0.9.")
     ] = None,
@@ -27,6 +28,12 @@ def forecast(
         int | None,
         typer.Option(help="Sample paths for each series, by models that draw them. Default: the model's own number."),
     ] = None,
+    non_negative: Annotated[
+        bool,
+        typer.Option(
+            "--non-negative", help="Values are never below 0, as counts: no forecast is; negative ones are refused."
+        ),
+    ] = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -52,6 +59,8 @@ def forecast(
         quantile_levels=tuple(quantile or DEFAULT_LEVELS),
         batch_size=run.batch_size,
         seed=run.seed,
+        corrections=corrected.chosen(),
+        non_negative=non_negative,
         overwrite=overwrite,
         progress=not quiet,
         predict_kwargs=sampling,

@@ -49,6 +49,30 @@ class Columns:
 
 
 @dataclass(frozen=True)
+class Corrected:
+    """Which weaknesses of models are worked around."""
+
+    panel: ClassVar[str | None] = "Corrections"
+
+    corrections: Annotated[
+        str,
+        typer.Option(
+            help="Weaknesses of the models that are worked around: all, none (as by the model's own code), or "
+            "names with commas between: missing-tail (cuts missing last values, forecasts further), level (high level, "
+            "small movement), constant, tails (quantiles beyond the trained ones), long-horizon."
+        ),
+    ] = "all"
+
+    def chosen(self) -> Any:
+        """Return the corrections."""
+        from flowrank.forecasting import Corrections
+
+        if self.corrections == "all":
+            return Corrections()
+        return Corrections.named([] if self.corrections == "none" else self.corrections.split(","))
+
+
+@dataclass(frozen=True)
 class Run:
     """How a model runs."""
 

@@ -154,6 +154,23 @@ def series_keys(context: Tensor, seed: int, block: int) -> list[int]:
     return [int.from_bytes(digest.digest(), "little") >> 1 for digest in digests]
 
 
+def path_keys(keys: Sequence[int], paths: int) -> list[int]:
+    """A key for each path of each series, in the order of the series, for paths that go on alone.
+
+    Examples
+    --------
+    >>> keys = path_keys([1, 2], 2)
+    >>> len(set(keys)), keys == [*path_keys([1], 2), *path_keys([2], 2)]
+    (4, True)
+    """
+    bits = (
+        hashlib.blake2b(path.to_bytes(8, "little"), digest_size=8, key=key.to_bytes(8, "little"))
+        for key in keys
+        for path in range(paths)
+    )
+    return [int.from_bytes(digest.digest(), "little") >> 1 for digest in bits]
+
+
 def uniforms(keys: Sequence[int], steps: int, draws: int) -> Tensor:
     """Noise (series, steps, draws) in [0, 1) that depends on each series' key alone."""
     noise = torch.empty(len(keys), steps, draws)

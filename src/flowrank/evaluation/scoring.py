@@ -13,7 +13,7 @@ import pandas as pd
 
 from flowrank.errors import FlowrankError, check_count
 from flowrank.evaluation.backtests import Backtest
-from flowrank.forecasting import DEFAULT_LEVELS, Request, predict_requests
+from flowrank.forecasting import DEFAULT_LEVELS, Corrections, Request, predict_requests
 from flowrank.progress import progress_bar
 from flowrank.series import Series, SeriesSource, read_series
 
@@ -39,6 +39,7 @@ def evaluate(
     timestamp_column: str | None = "timestamp",
     target: str = "target",
     freq: str | None = None,
+    corrections: Corrections | None = None,
 ) -> pd.DataFrame:
     """Score models on data sets.
 
@@ -70,6 +71,8 @@ def evaluate(
         Whether to show a progress bar.
     id_column, timestamp_column, target, freq
         As in `flowrank.series.read_series`.
+    corrections
+        As in `flowrank.forecasting.forecast`. None: all of them, as forecasts have them.
 
     Returns
     -------
@@ -105,7 +108,18 @@ def evaluate(
                     freq=freq,
                     argument=f"data set {test.dataset!r}",
                 )
-                rows.append(_score(name, model, source, test, batch_size=batch_size, seed=seed, max_series=max_series))
+                rows.append(
+                    _score(
+                        name,
+                        model,
+                        source,
+                        test,
+                        batch_size=batch_size,
+                        seed=seed,
+                        max_series=max_series,
+                        corrections=corrections,
+                    )
+                )
                 advance(1)
     return pd.DataFrame(rows, columns=["dataset", "model", "MASE", "WQL", "suite", "series", "seconds"])
 
@@ -163,6 +177,7 @@ def _score(
     batch_size: int,
     seed: int,
     max_series: int | None,
+    corrections: Corrections | None,
 ) -> dict[str, Any]:
     from gluonts.ev.metrics import MASE, MeanWeightedSumQuantileLoss
 
@@ -182,6 +197,7 @@ def _score(
             batch_size=batch_size,
             seed=seed,
             argument=f"data set {backtest.dataset!r}",
+            corrections=corrections,
         )
         results = ((request, quantiles) for request, quantiles, _ in forecasts)
     count = 0

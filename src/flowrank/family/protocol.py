@@ -203,6 +203,16 @@ class Family(ABC):
         """The model's tokens, where it has any worth a factorisation."""
         return self.anatomy.vocabulary
 
+    @property
+    def input_step(self) -> float | None:
+        """The smallest difference that its input can show, as a share of a series' mean magnitude; None: any."""
+        return None
+
+    @property
+    def sample_paths(self) -> int | None:
+        """S, the paths that a forecast draws unless told; None: the model gives quantiles."""
+        return None
+
     def sources(self) -> list[nn.Module]:
         """The modules whose outputs enter the stacks: gradients of a measurement begin there."""
         raise self.lacks("a calibration pass")

@@ -6,6 +6,7 @@ they and evaluation share: histories in, quantiles out.
 
 from __future__ import annotations
 
+from flowrank.forecasting.corrections import Corrections
 from flowrank.forecasting.files import write_forecasts
 from flowrank.forecasting.levels import DEFAULT_LEVELS, check_levels
 from flowrank.forecasting.requests import Request, predict_requests
@@ -13,6 +14,7 @@ from flowrank.forecasting.tables import forecast, iter_forecasts
 
 __all__ = [
     "DEFAULT_LEVELS",
+    "Corrections",
     "Request",
     "check_levels",
     "forecast",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
 from flowrank.errors import FlowrankError, check_count
+from flowrank.forecasting.corrections import Corrections, constant_value, excess_level, missing_at_end
 from flowrank.forecasting.levels import DEFAULT_LEVELS, check_levels
-from flowrank.forecasting.scale import moderated
-from flowrank.randomness import seeded
+from flowrank.forecasting.model import Model
+from flowrank.forecasting.scale import Moderated
 
 if TYPE_CHECKING:
     from chronos import BaseChronosPipeline
@@ -31,9 +32,24 @@ class Request(Generic[_Key]):
     7
     """
 
-    item_id: str
+    item_id: Any
     history: np.ndarray
     key: _Key
+
+
+@dataclass(frozen=True)
+class _Prepared(Generic[_Key]):
+    """A request whose history is what the model reads.
+
+    ``late`` steps are forecast before the first that is asked for; a ``constant`` needs no model; ``history`` is the
+    original less ``offset``.
+    """
+
+    request: Request[_Key]
+    history: np.ndarray
+    late: int = 0
+    constant: float | None = None
+    offset: float = 0.0
 
 
 def predict_requests(
@@ -45,12 +61,14 @@ def predict_requests(
     batch_size: int = 32,
     seed: int = 0,
     argument: str = "series",
+    corrections: Corrections | None = None,
+    non_negative: bool = False,
     predict_kwargs: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[Request[_Key], np.ndarray, np.ndarray]]:
     """Forecast histories in their order, through the pipeline's own ``predict_quantiles``.
 
     A window of 16 batches is held in memory; in it histories of like length form a batch, so that little
-    is padded. Each history is cut to the model's context, divided by a power of two where its
+    is padded. Each history is cut to the model's context, corrected, divided by a power of two where its
     magnitude lies outside 10⁻⁸ … 10⁸ (undone exactly afterwards), and, for models that subtract a mean
     themselves, moved to its mean where its spread is less than 10⁻⁵ of its magnitude: in fp32 it would be
     lost.
@@ -61,6 +79,10 @@ def predict_requests(
         Histories, shape ``(time,)`` each, float64.
     quantile_levels
         Increasing levels, shape ``(levels,)``.
+    corrections
+        Which weaknesses of models are worked around; None: all of `Corrections`.
+    non_negative
+        Whether no value can be below 0: forecasts are then raised to 0, and histories with a negative value refused.
 
     Yields
     ------
@@ -71,85 +93,88 @@ def predict_requests(
     Raises
     ------
     FlowrankError
-        If a history has no observed value in the model's context, or the model's output is not finite.
+        If a history has no observed value in the model's context, or a negative one against ``non_negative``, a level
+        is out of the model's reach, or the model's output is not finite.
     """
+    corrections = Corrections() if corrections is None else corrections
     levels = check_levels(quantile_levels)
     horizon = check_count(horizon, "horizon")
     batch_size = check_count(batch_size, "batch_size")
-    context_length = int(pipeline.model_context_length)
-    remaining = (_cut(request, context_length, argument) for request in requests)
-    by_series = getattr(pipeline, "path", "stock") == "exact"  # its noise belongs to a series, not to a batch
+    model = Model(pipeline, levels, corrections, dict(predict_kwargs or {}))
+    remaining = (_prepared(request, model, corrections, non_negative, argument) for request in requests)
     batches = 0
     while window := list(islice(remaining, _WINDOW * batch_size)):
-        order = sorted(range(len(window)), key=lambda i: -len(window[i].history))
         results: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(window)
-        for first in range(0, len(order), batch_size):
-            chosen = order[first : first + batch_size]
-            forecasts = _predict_batch(
-                pipeline,
-                [window[i].history for i in chosen],
-                horizon,
-                levels,
-                (seed, 0 if by_series else batches),
-                predict_kwargs or {},
+        for place, one in enumerate(window):
+            if one.constant is not None:
+                results[place] = (np.full((horizon, len(levels)), one.constant), np.full(horizon, one.constant))
+        for chosen in _batches(window, horizon, model.reach, batch_size):
+            late = [window[place].late for place in chosen]
+            quantiles, means = model.predict(
+                [Moderated.of(window[place].history, centred=model.subtracts_mean) for place in chosen],
+                horizon + max(late),
+                (seed, 0 if model.noise_by_series else batches),
             )
-            for i, quantiles, mean in zip(chosen, *forecasts, strict=True):
-                results[i] = (quantiles, mean)
+            for row, (place, skipped) in enumerate(zip(chosen, late, strict=True)):
+                asked, offset = slice(skipped, skipped + horizon), window[place].offset
+                results[place] = (quantiles[row, asked] + offset, means[row, asked] + offset)
             batches += 1
-        for request, result in zip(window, results, strict=True):
+        for one, result in zip(window, results, strict=True):
             assert result is not None
             if not (np.isfinite(result[0]).all() and np.isfinite(result[1]).all()):
                 raise FlowrankError(
                     argument,
                     expected="finite forecasts",
-                    found=f"forecasts that are not finite for series {request.item_id!r}",
+                    found=f"forecasts that are not finite for series {one.request.item_id!r}",
                     todo="check the model's weights; values near the largest float64 cannot be forecast",
                 )
-            yield request, *result
+            if non_negative:
+                result = (result[0].clip(min=0.0), result[1].clip(min=0.0))
+            yield one.request, *result
 
 
-def _cut(request: Request[_Key], context_length: int, argument: str) -> Request[_Key]:
-    context = np.array(request.history[-context_length:], dtype=np.float64)  # a copy: lets the history go
+def _prepared(
+    request: Request[_Key], model: Model, corrections: Corrections, non_negative: bool, argument: str
+) -> _Prepared[_Key]:
+    context = np.array(request.history[-model.context_length :], dtype=np.float64)  # a copy: lets the history go
+    light = Request(request.item_id, context, request.key)
     if not np.isfinite(context).any():
         length = len(request.history)
         raise FlowrankError(
             argument,
-            expected=f"an observed value in the last {context_length} of each series (the model's context)",
+            expected=f"an observed value in the last {model.context_length} of each series (the model's context)",
             found=f"series {request.item_id!r}, which " + ("is empty" if length == 0 else "has none"),
-            todo="leave the series out",
+            todo="leave the series out (--skip-bad)",
         )
-    return Request(request.item_id, context, request.key)
-
-
-def _predict_batch(
-    pipeline: BaseChronosPipeline,
-    histories: list[np.ndarray],
-    horizon: int,
-    levels: list[float],
-    seed: tuple[int, int],
-    predict_kwargs: Mapping[str, Any],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return quantiles ``(batch, horizon, levels)`` and means ``(batch, horizon)``, float64."""
-    import torch
-
-    centred = pipeline.forecast_type.name == "QUANTILES"
-    scaled = [moderated(history, centred) for history in histories]
-    batch = np.full((len(histories), max(map(len, histories))), np.nan)
-    for row, (values, _, _) in zip(batch, scaled, strict=True):
-        row[len(row) - len(values) :] = values
-    with seeded(pipeline, int(np.random.SeedSequence(seed).generate_state(1)[0])) as options:
-        quantiles, mean = pipeline.predict_quantiles(
-            torch.from_numpy(batch).to(torch.float32),
-            prediction_length=horizon,
-            quantile_levels=levels,
-            **options,
-            **predict_kwargs,
+    if non_negative and (context < 0).any():
+        raise FlowrankError(
+            argument,
+            expected="no value below 0, as forecasts are to be non-negative",
+            found=f"{float(np.nanmin(context))!r} in series {request.item_id!r}",
+            todo="correct the value, or forecast without non_negative (--non-negative)",
         )
-    if isinstance(quantiles, list):  # Chronos-2: a tensor (variables, horizon, levels) for each series
-        quantiles, mean = torch.stack([q[0] for q in quantiles]), torch.stack([m[0] for m in mean])
-    exponents = np.array([exponent for _, exponent, _ in scaled])
-    offsets = np.array([offset for _, _, offset in scaled])
-    with np.errstate(over="ignore", invalid="ignore"):
-        q = np.sort(quantiles.double().cpu().numpy(), axis=-1) + offsets[:, None, None]
-        m = mean.double().cpu().numpy() + offsets[:, None]
-        return np.ldexp(q, exponents[:, None, None]), np.ldexp(m, exponents[:, None])
+    late = missing_at_end(context) if corrections.missing_tail else 0
+    if late:  # as many earlier values take their place in the model's context
+        observed = len(request.history) - late
+        context = np.array(request.history[max(0, observed - model.context_length) : observed], dtype=np.float64)
+    constant = constant_value(context) if corrections.constant else None
+    if constant is not None:
+        return _Prepared(light, context, late, constant)
+    offset = excess_level(context, model.input_step) if corrections.level else 0.0
+    return _Prepared(light, context - offset if offset else context, late, offset=offset)
+
+
+def _batches(window: Sequence[_Prepared[Any]], horizon: int, reach: int, batch_size: int) -> Iterator[list[int]]:
+    """Yield places in the window that go through the model together: of like length, and as many blocks of horizon."""
+
+    def blocks(place: int) -> int:
+        return -(-(horizon + window[place].late) // reach)
+
+    order = sorted(
+        (place for place, one in enumerate(window) if one.constant is None),
+        key=lambda place: (blocks(place), -len(window[place].history)),
+    )
+    for _, group in groupby(order, key=blocks):
+        alike = list(group)
+        for first in range(0, len(alike), batch_size):
+            yield alike[first : first + batch_size]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from flowrank.errors import FlowrankError, check_count
+from flowrank.forecasting.corrections import Corrections
 from flowrank.forecasting.levels import DEFAULT_LEVELS, check_levels
 from flowrank.forecasting.requests import Request, predict_requests
 from flowrank.progress import progress_bar
@@ -32,6 +33,8 @@ def iter_forecasts(
     timestamp_column: str | None = "timestamp",
     target: str = "target",
     freq: str | None = None,
+    corrections: Corrections | None = None,
+    non_negative: bool = False,
     progress: bool = False,
     predict_kwargs: Mapping[str, Any] | None = None,
 ) -> Iterator[pd.DataFrame]:
@@ -57,6 +60,8 @@ def iter_forecasts(
         quantile_levels=levels,
         batch_size=batch_size,
         seed=seed,
+        corrections=corrections,
+        non_negative=non_negative,
         predict_kwargs=predict_kwargs,
     )
     return _frames(results, levels, batch_size, id_column or "item_id", timestamp_column or "timestamp", target)
@@ -130,7 +135,8 @@ def forecast(pipeline: BaseChronosPipeline, source: Any, *, horizon: int, **opti
         Number of steps after the last row of each series, ≥ 1. Values may be missing up to the last row.
     quantile_levels
         Levels in (0, 1); by default 0.1, …, 0.9. The quantiles are put in order by sorting, which never
-        raises the quantile loss.
+        raises the quantile loss. Levels that the model was not trained on are extended, down to 0.001, and those that
+        its sample paths are too few for refused.
     batch_size
         Series in one pass through the model.
     seed
@@ -140,6 +146,11 @@ def forecast(pipeline: BaseChronosPipeline, source: Any, *, horizon: int, **opti
         such batches wait for those of other threads.
     id_column, timestamp_column, target, freq
         As in `flowrank.series.read_series`.
+    corrections
+        Which weaknesses of the models are worked around: missing values at the end, high levels, constants, outer
+        quantiles, long horizons. None: all of `Corrections`.
+    non_negative
+        Whether values are never below 0, as counts: forecasts are then raised to 0, and a negative value is refused.
     progress
         Whether to show a progress bar.
     predict_kwargs

@@ -77,6 +77,17 @@ class ChronosT5(T5StackFamily):
         """What a forecast of sample paths passes through."""
         return passes(config, workload, exact=exact, itemsize=itemsize, cross_cache=cross_cache)
 
+    @property
+    def input_step(self) -> float | None:
+        """The distance of two bins."""
+        centers = getattr(self.pipeline.tokenizer, "centers", None)
+        return None if centers is None else float(centers[1] - centers[0])
+
+    @property
+    def sample_paths(self) -> int:
+        """As the model's config says."""
+        return int(self.pipeline.model.config.num_samples)
+
     def sources(self) -> list[nn.Module]:
         """The token embedding, as the encoder and as the decoder see it."""
         return [self.model.encoder.embed_tokens, self.model.decoder.embed_tokens]

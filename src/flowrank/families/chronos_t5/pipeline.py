@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from flowrank.engine.paths import Inference
-from flowrank.engine.sampling import Sampling, series_keys
-from flowrank.errors import check_count
+from flowrank.engine.sampling import Sampling, path_keys, series_keys
+from flowrank.errors import FlowrankError, check_count
 from flowrank.families.chronos_t5.engine import T5Engine
 from flowrank.family import FlowrankPipeline, check_reach
 from flowrank.randomness import globally_seeded
@@ -23,6 +23,9 @@ class FlowrankT5Pipeline(FlowrankPipeline, ChronosPipeline):
 
     takes_seed = True
     """Whether ``predict`` takes ``seed``, see `flowrank.randomness.seeded`."""
+
+    takes_keep_spread = True
+    """Whether ``predict`` takes ``keep_spread``."""
 
     def __init__(self, tokenizer: Any, model: ChronosModel) -> None:
         super().__init__(tokenizer, model)
@@ -39,6 +42,7 @@ class FlowrankT5Pipeline(FlowrankPipeline, ChronosPipeline):
         limit_prediction_length: bool = False,
         *,
         seed: int | None = None,
+        keep_spread: bool = False,
     ) -> Tensor:
         """Draw sample paths, as ``ChronosPipeline.predict`` does; None: what the model's config says.
 
@@ -50,7 +54,7 @@ class FlowrankT5Pipeline(FlowrankPipeline, ChronosPipeline):
         inputs
             A series (time,), a list of such, or a batch (series, time), NaN-padded on the left.
         prediction_length
-            H. What lies beyond the model's own horizon is forecast in blocks, each after the median of the last.
+            H. What lies beyond the model's own horizon is forecast in blocks, see ``keep_spread``.
         num_samples
             S, paths a series.
         temperature, top_k, top_p
@@ -70,12 +74,20 @@ class FlowrankT5Pipeline(FlowrankPipeline, ChronosPipeline):
         Raises
         ------
         FlowrankError
-            If a number makes no sense, or the horizon is larger than allowed.
+            If a number makes no sense, the horizon is larger than allowed, or ``keep_spread`` is asked of the stock
+            path.
         """
         engine = self.inference.engine_for(self.model.model)
         context = self._prepare_and_validate_context(context=inputs)
         config = self.model.config
         unobserved = context[..., -config.context_length :].isnan().all(dim=1).any() and not config.use_eos_token
+        if engine is None and keep_spread and (prediction_length or 0) > config.prediction_length:
+            raise FlowrankError(
+                "keep_spread",
+                expected="the exact engine, for paths that go on alone",
+                found=f"{prediction_length} steps by the stock path",
+                todo='set pipeline.engine = "exact", or forecast without keep_spread',
+            )
         if engine is None or unobserved:  # series without an observed value take the stock path
             with nullcontext() if seed is None else globally_seeded(check_count(seed, "seed", 0), self.model.device):
                 return super().predict(
@@ -95,20 +107,27 @@ class FlowrankT5Pipeline(FlowrankPipeline, ChronosPipeline):
         generator = None if seed is None else torch.Generator().manual_seed(check_count(seed, "seed", 0))
         first, drawn_seed = context[..., -config.context_length :], int(torch.randint(2**62, (), generator=generator))
         blocks: list[Tensor] = []
+        alone = 1  # how many of the paths go on from a context of their own
         while (done := len(blocks) * reach) < horizon:
+            if blocks and keep_spread and alone == 1 < paths:
+                context, alone = context.repeat_interleave(paths, dim=0), paths
+            if blocks:
+                last = blocks[-1].flatten(0, 1) if alone > 1 else blocks[-1].median(dim=1).values
+                context = torch.cat([context, last], dim=-1)
+            keys = series_keys(first, drawn_seed, block=len(blocks))
             tokens, mask, scale = self.tokenizer.context_input_transform(context)
             drawn = engine.sample(
                 tokens.to(self.model.device),
                 mask.to(self.model.device),
                 steps=min(horizon - done, reach),
-                paths=paths,
+                paths=paths // alone,
                 sampling=sampling,
-                keys=series_keys(first, drawn_seed, block=len(blocks)),
+                keys=path_keys(keys, paths) if alone > 1 else keys,
                 memory_budget=self.memory_budget,
                 cross_cache=self.inference.cross_cache,
             )
-            blocks.append(self.tokenizer.output_transform(drawn.to(scale.device), scale))
-            context = torch.cat([context, blocks[-1].median(dim=1).values], dim=-1)
+            values = self.tokenizer.output_transform(drawn.to(scale.device), scale)
+            blocks.append(values.unflatten(0, (-1, paths)).squeeze(2) if alone > 1 else values)
         return torch.cat(blocks, dim=-1).to(dtype=torch.float32, device="cpu")
 
     @classmethod
