@@ -1,6 +1,7 @@
 """Rank anatomy: the flow-of-ranks of a model, the cost of measuring it, and schedules fitted to it.
 
-python benchmarks/anatomy.py flow flow-bolt flow-t5   tables: rank of the stream by sublayer, theorem 4 beside it
+python benchmarks/anatomy.py flow flow-bolt flow-t5   rank of the stream by sublayer, and how far theorem 4 limits it
+    [--output anatomy.json]                          the stream before and after each layer, for `tables.py`
 python benchmarks/anatomy.py time [--series 1000]     `analyze` of a Bolt-base shape: seconds, peak memory
 python benchmarks/anatomy.py schedules --model flow-bolt --data FOLDER --backtests backtests.csv [--max-series 50]
 
@@ -11,8 +12,10 @@ the paper's α values and under Uniform, and prints WQL relative to the parent.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -28,9 +31,28 @@ from shapes import bolt
 PAPER = (0.4, 0.35, 0.27)
 
 
+def streams(name: str, profile: flowrank.RankProfile, width: int) -> Iterator[dict[str, object]]:
+    """A row a stack: rank before the first layer and after each, and what each kind of sublayer changed in all."""
+    measures = {f"ε = {epsilon:g}": profile.flow(epsilon) for epsilon in (0.1, 0.01)}
+    measures["effective rank"] = effective = profile.flow(measure="effective_rank")
+    for stack in effective["stack"].unique():
+        row: dict[str, object] = {"model, stack": f"`{name}`, {stack}", "d": width}
+        for measure, table in measures.items():
+            own = table[table["stack"] == stack]
+            after = ", ".join(f"{rank:.0f}" for rank in own.groupby("layer")["after"].last())
+            row[measure] = f"{own['before'].iloc[0]:.0f} → {after}"
+        total = effective[effective["stack"] == stack].groupby("kind")["total"].sum()
+        changes = (f"{total[kind]:+.0f}" if kind in total else "–" for kind in ("self", "cross", "mlp"))
+        row["by self / cross / MLP"] = " / ".join(changes).replace("-", "−")
+        yield row
+
+
 def flow(arguments: argparse.Namespace) -> None:
+    rows: list[dict[str, object]] = []
     for name in arguments.models:
-        profile = flowrank.analyze(flowrank.load(name), count=arguments.series, points=arguments.points)
+        pipeline = flowrank.load(name)
+        profile = flowrank.analyze(pipeline, count=arguments.series, points=arguments.points)
+        rows += streams(name, profile, pipeline.inner_model.config.d_model)
         for epsilon in (0.1, 0.01):
             table = profile.flow(epsilon)
             above = profile.bounds.assign(
@@ -43,6 +65,11 @@ def flow(arguments: argparse.Namespace) -> None:
         print("\neffective rank\n")
         print(profile.flow(measure="effective_rank").round(1).to_string(index=False, na_rep=""))
         print(f"\n{flowrank.advise(profile, 0.15)}")
+    if arguments.output:
+        count = f"--series {arguments.series} --points {arguments.points}"
+        command = f"python benchmarks/anatomy.py flow {' '.join(arguments.models)} {count}"
+        found = {"command": command, "torch": torch.__version__, "rows": rows}
+        arguments.output.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def cost(arguments: argparse.Namespace) -> None:
@@ -93,6 +120,7 @@ def main() -> None:
     one.add_argument("models", nargs="+")
     one.add_argument("--series", type=int, default=256)
     one.add_argument("--points", type=int, default=512)
+    one.add_argument("--output", type=Path)
     one.set_defaults(run=flow)
     two = commands.add_parser("time")
     two.add_argument("--series", type=int, default=1000)

@@ -1,6 +1,8 @@
 """Random instances of each theorem: how many, how many violations, and how loose the bound is.
 
-python benchmarks/theory.py [--instances 2000]
+python benchmarks/theory.py [--instances 2000] [--output theory.json]
+
+The file is what `benchmarks/tables.py` makes a table of.
 
 Looseness is bound over actual, for all entries whose actual side is above 10⁻¹⁰: median and quartiles. The instances
 are those of tests/test_theory.py in kind, drawn here by one seed.
@@ -9,8 +11,10 @@ are those of tests/test_theory.py in kind, drawn here by one seed.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -107,16 +111,26 @@ THEOREMS: dict[str, Callable[[torch.Generator], Inequality]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--instances", type=int, default=2000)
-    instances = parser.parse_args().instances
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print("| theorem | instances | violations | bound / actual, median (quartiles) |\n|---|---|---|---|")
+    rows = []
     for name, draw in THEOREMS.items():
         generator = torch.Generator().manual_seed(0)
-        results = [draw(generator) for _ in range(instances)]
+        results = [draw(generator) for _ in range(arguments.instances)]
         loose = torch.cat([r.looseness[r.actual > 1e-10] for r in results])
         low, middle, high = loose.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=loose.dtype)).tolist()
         violations = sum(not r.holds for r in results)
-        print(f"| {name} | {instances} | {violations} | {middle:.3g} ({low:.3g} … {high:.3g}) |", flush=True)
+        print(
+            f"{name}: {violations} violations in {arguments.instances}, {middle:.3g} ({low:.3g} … {high:.3g})",
+            flush=True,
+        )
+        spread = {"bound / actual, median (quartiles)": [middle, low, high]}
+        rows.append({"theorem": name, "instances": arguments.instances, "violations": violations, **spread})
+    if arguments.output:
+        command = f"python benchmarks/theory.py --instances {arguments.instances}"
+        found = {"command": command, "torch": torch.__version__, "rows": rows}
+        arguments.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
