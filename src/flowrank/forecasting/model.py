@@ -68,7 +68,7 @@ class Model:
             self._check_reachable(trained)
             self._trained = list(trained)
             inside = [level for level in levels if trained[0] <= level <= trained[-1]]
-            self._asked = sorted({*inside, *trained[:2], *trained[-2:]})
+            self._asked = sorted({*inside, *trained})
         elif corrections.tails and paths:
             self._check_paths(paths)
 
@@ -115,7 +115,7 @@ class Model:
             )
         if isinstance(quantiles, list):  # Chronos-2: a tensor (variables, horizon, levels) for each series
             quantiles, mean = torch.stack([q[0] for q in quantiles]), torch.stack([m[0] for m in mean])
-        found = np.sort(self._with_tails(quantiles.double().cpu()).numpy(), axis=-1)
+        found = self._with_tails(quantiles.double().cpu().sort(dim=-1).values).numpy()
         points = mean.double().cpu().numpy()
         restored = [
             (one.restored(quantile), one.restored(point))
@@ -124,7 +124,7 @@ class Model:
         return np.stack([quantile for quantile, _ in restored]), np.stack([point for _, point in restored])
 
     def _with_tails(self, quantiles: Any) -> Any:
-        """Quantiles at all wanted levels from those at the levels that were asked for."""
+        """Quantiles at all wanted levels from those at the levels that were asked for, both rising."""
         import torch
 
         from flowrank.engine.quantiles import extended
@@ -138,7 +138,7 @@ class Model:
             else:
                 known = self._trained[:2] if level < self._trained[0] else self._trained[-2:]
                 pair = quantiles[..., [self._asked.index(one) for one in known]]
-                columns.append(extended(pair.sort(dim=-1).values, known, [level])[..., 0])
+                columns.append(extended(pair, known, [level])[..., 0])
         return torch.stack(columns, dim=-1)
 
 
