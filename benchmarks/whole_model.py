@@ -43,7 +43,7 @@ from flowrank.measure.calibration import Calibration
 from flowrank.nn.shapes import AttentionShape, MlpShape, Shapes
 from flowrank.pretraining import Recipe
 from flowrank.pretraining.architecture import build
-from flowrank.search import Judge
+from flowrank.search import Backtester
 
 SIZES = {"parameters": (0.6, 0.35), "latency": (0.7, 0.45)}
 KEPT = (0.237, 0.15, 0.075)
@@ -150,7 +150,7 @@ def attention(arguments: argparse.Namespace, parent: Any, results: Results) -> N
 
 def without_layers(parent: Any, ratio: float, price: Price) -> Any:
     """Drop whole sublayers, the one whose loss the judge finds smallest at a time, down to a share of the price."""
-    judge, model, family = Judge(parent, count=512), parent.inner_model, family_of(parent)
+    backtester, model, family = Backtester(parent, count=512), parent.inner_model, family_of(parent)
     sites = {site.name: site for site in (*family.sites, *family.mlps) if site.kind != "block"}
     sizes = list(sites)
     gone: list[str] = []
@@ -177,7 +177,7 @@ def without_layers(parent: Any, ratio: float, price: Price) -> Any:
             if name not in gone:
                 smaller = child([*gone, name])
                 saved = max(1e-9, now - price(smaller.inner_model.config))
-                losses[name] = judge.compare(smaller).loss / saved
+                losses[name] = backtester.compare(smaller).loss / saved
         gone.append(min(losses, key=losses.__getitem__))
     return child(gone)
 

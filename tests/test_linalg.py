@@ -11,9 +11,9 @@ from flowrank.linalg import (
     SecondMoment,
     Spectrum,
     balanced_basis,
+    balanced_scales,
     epsilon_rank,
     input_svd,
-    levelled,
     marchenko_pastur_edge,
     moment_root,
 )
@@ -26,10 +26,10 @@ def gaussian(seed: int, *shape: int) -> torch.Tensor:
 
 
 @given(st.integers(0, 10_000), st.floats(-9, 9), st.integers(1, 6))
-def test_levelled_factors_have_the_same_product_and_equal_sizes(seed, exponent, rank):
+def test_balanced_factors_have_the_same_product_and_equal_sizes(seed, exponent, rank):
     left, right = gaussian(seed, 7, rank) * 10**exponent, gaussian(seed + 1, rank, 4)
     left[:, 0] = 0.0
-    a, b = levelled(left, right)
+    a, b = balanced_scales(left, right)
     # A sum of `rank` products, each factor scaled once: what its terms lose, however much of them cancels.
     rounding = (rank + 4) * EPS * (left.abs() @ right.abs())
     assert ((a @ b - left @ right).abs() <= rounding).all()

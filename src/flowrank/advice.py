@@ -50,7 +50,7 @@ class Advice:
         A row an attention layer, in the order in which to compress them: stack, kind, layer, depth, d_kv, need_qk and
         need_vo (components a head uses at ε, mean over heads), single_key (every query sees one key, so that queries
         and keys do nothing: need_qk is 0), used (the mean of both needs over d_kv), heads and heads_needed (how many
-        heads of its own mean rank hold all of the layer's values), verdict ("first", "next" or "keep").
+        heads of its own mean rank hold all of the layer's values), comparison ("first", "next" or "keep").
     d_model
         Width that holds the stream of every layer at the smallest ε measured, up to a multiple of 32.
     savings
@@ -187,7 +187,7 @@ def _needs(ranks: pd.DataFrame, epsilon: float) -> pd.DataFrame:
                 "used": used,
                 "heads": len(heads),
                 "heads_needed": needed,
-                "verdict": "first" if used < FIRST else "keep" if used > LAST else "next",
+                "comparison": "first" if used < FIRST else "keep" if used > LAST else "next",
             }
         )
     table = pd.DataFrame(rows)
@@ -263,8 +263,8 @@ def _lines(advice: Advice, profile: RankProfile, stream: int, where: str) -> lis
             f"{advice.natural:.1%} (d̃_0 = {advice.fitted_d0:.3g})",
         ),
     ]
-    for verdict, what in (("first", "Compress first"), ("keep", "Leave alone")):
-        part = layers[layers["verdict"] == verdict]
+    for comparison, what in (("first", "Compress first"), ("keep", "Leave alone")):
+        part = layers[layers["comparison"] == comparison]
         if len(part):
             names = ", ".join(f"{row.stack} {row.kind} {row.layer}" for row in part.head(6).itertuples())
             more = f" and {len(part) - 6} more" if len(part) > 6 else ""

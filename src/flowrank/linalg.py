@@ -333,7 +333,7 @@ def balanced_basis(
     return r2.T @ vt.T * inverse, r1.T @ u * inverse, sigma
 
 
-def levelled(
+def balanced_scales(
     left: Float[Tensor, "m r"], right: Float[Tensor, "r n"]
 ) -> tuple[Float[Tensor, "m r"], Float[Tensor, "r n"]]:
     """Factors of the same product in which column j of the one and row j of the other have equal root mean squares.
@@ -343,7 +343,7 @@ def levelled(
 
     Examples
     --------
-    >>> a, b = levelled(torch.tensor([[8.0], [0.0]]), torch.tensor([[2.0, 0.0]]))
+    >>> a, b = balanced_scales(torch.tensor([[8.0], [0.0]]), torch.tensor([[2.0, 0.0]]))
     >>> (a @ b).tolist(), a.tolist(), b.tolist()
     ([[16.0, 0.0], [0.0, 0.0]], [[4.0], [0.0]], [[4.0, 0.0]])
     """
@@ -352,7 +352,7 @@ def levelled(
     return left * scale, right / scale[:, None]
 
 
-def removal_order(
+def obs_order(
     gram: Float[Tensor, "n n"],
     readout: Float[Tensor, "n outputs"],
     *,
@@ -384,7 +384,7 @@ def removal_order(
     Examples
     --------
     >>> a = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.01], [0.0, 2.0, 0.0]], dtype=torch.float64)
-    >>> removal_order(a.T @ a, torch.tensor([[1.0], [1.0], [1.0]]))  # the first and the last are nearly the same
+    >>> obs_order(a.T @ a, torch.tensor([[1.0], [1.0], [1.0]]))  # the first and the last are nearly the same
     [0, 2, 1]
     """
     n = len(gram) - fixed

@@ -15,7 +15,7 @@ from flowrank.compression.plan import Plan
 from flowrank.compression.prices import price_in
 from flowrank.compression.whole import WholeFactorization
 from flowrank.family import family_of, tensor_digest
-from flowrank.linalg import refit, removal_order
+from flowrank.linalg import obs_order, refit
 from flowrank.measure.calibration import Calibration
 from tests.conftest import outputs, relative_gap
 from tests.layers import attention_layers, mlp_layers
@@ -38,7 +38,7 @@ def test_neurons_go_in_the_order_of_what_they_cost_after_repair(seed, n, outputs
     a = torch.randn(40, n + fixed, generator=generator, dtype=torch.float64)
     gram = a.T @ a / 40
     readout = torch.randn(n + fixed, outputs_, generator=generator, dtype=torch.float64)
-    order = removal_order(gram, readout, fixed=fixed, ridge=1e-12)
+    order = obs_order(gram, readout, fixed=fixed, ridge=1e-12)
     assert sorted(order) == list(range(n))
     left = list(range(n + fixed))
     for gone in order:

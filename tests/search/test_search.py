@@ -18,8 +18,8 @@ import flowrank
 from flowrank import Budget, FlowrankError, Tolerance, WholeModel
 from flowrank.family import tensor_digest
 from flowrank.healing import checkpoints
-from flowrank.search import SEARCH_LOG, Judge
-from flowrank.search.judge import Verdict, _Group, _ratio, evenly
+from flowrank.search import SEARCH_LOG, Backtester
+from flowrank.search.backtester import Comparison, _Group, _ratio, evenly
 from flowrank.search.smallest import Stage, _next, read_stages
 from flowrank.series import Series
 from tests.conftest import make_bolt
@@ -50,21 +50,21 @@ def child(pipeline):
 
 
 @pytest.mark.parametrize("metric", ["WQL", "MASE"])
-def test_the_judge_agrees_with_evaluate(pipeline, child, metric):
+def test_the_backtester_agrees_with_evaluate(pipeline, child, metric):
     series = walks(20)
     scores = flowrank.evaluate({"parent": pipeline, "child": child}, {"walks": series}, prediction_length=8)
     expected = scores.set_index("model")[metric]
-    judge = Judge(pipeline, series=series, horizon=8, metric=metric, confidence=0.5)
-    assert judge.series == 20
-    assert 1 + judge.compare(child).loss == pytest.approx(expected["child"] / expected["parent"], rel=2e-3)
+    backtester = Backtester(pipeline, series=series, horizon=8, metric=metric, confidence=0.5)
+    assert backtester.series == 20
+    assert 1 + backtester.compare(child).loss == pytest.approx(expected["child"] / expected["parent"], rel=2e-3)
 
 
 def test_calm_series_count_as_much_as_wild_ones(pipeline, child):
     """Losses of 64 series that change little and of 64 that change much: the geometric mean, not the pooled ratio."""
     calm = [Series(f"calm {i}", 1 + 0.01 * np.sin(0.7 * np.arange(64) + i)) for i in range(64)]
-    kinds = [Judge(pipeline, series=some, horizon=8, confidence=0.5) for some in (calm, walks(64))]
-    losses = [judge.compare(child).loss for judge in kinds]
-    both = Judge(pipeline, series=[*calm, *walks(64)], horizon=8).compare(child)
+    kinds = [Backtester(pipeline, series=some, horizon=8, confidence=0.5) for some in (calm, walks(64))]
+    losses = [backtester.compare(child).loss for backtester in kinds]
+    both = Backtester(pipeline, series=[*calm, *walks(64)], horizon=8).compare(child)
     mean = ((1 + losses[0]) * (1 + losses[1])) ** 0.5 - 1
     assert abs(both.loss - mean) < 0.1 * abs(losses[0] - losses[1])  # batches of other sizes round otherwise
     assert both.loss < both.upper < both.loss + 0.5 * (1 + both.loss)
@@ -80,11 +80,11 @@ def test_series_are_drawn_again_from_their_own_group():
 
 
 def test_the_upper_end_is_above_and_a_model_loses_nothing_to_itself(pipeline, child):
-    judge = Judge(pipeline, count=64, horizon=8)
-    assert judge.compare(pipeline).loss == judge.compare(pipeline).upper == 0
-    verdict = judge.compare(child)
-    assert verdict.upper > verdict.loss
-    assert Judge(pipeline, count=64, horizon=8, confidence=0.99).compare(child).upper > verdict.upper
+    backtester = Backtester(pipeline, count=64, horizon=8)
+    assert backtester.compare(pipeline).loss == backtester.compare(pipeline).upper == 0
+    comparison = backtester.compare(child)
+    assert comparison.upper > comparison.loss
+    assert Backtester(pipeline, count=64, horizon=8, confidence=0.99).compare(child).upper > comparison.upper
 
 
 def test_the_smallest_model_holds_and_says_how_it_came_about(pipeline, tmp_path, few_stages):
@@ -97,7 +97,7 @@ def test_the_smallest_model_holds_and_says_how_it_came_about(pipeline, tmp_path,
     best = min((stage for stage in stages if stage.held), key=lambda stage: stage.cost)
     assert counts["child"] == best.parameters
     assert best.upper <= ROOMY.max_loss
-    again = Judge(pipeline, count=48, horizon=8, confidence=0.5).compare(found)
+    again = Backtester(pipeline, count=48, horizon=8, confidence=0.5).compare(found)
     assert again.loss == pytest.approx(best.loss, abs=1e-6)
     assert all(stage.upper > ROOMY.max_loss for stage in stages if not stage.held and stage.upper is not None)
     found.save_pretrained(tmp_path / "model")
@@ -109,7 +109,7 @@ def test_the_smallest_model_holds_and_says_how_it_came_about(pipeline, tmp_path,
 def test_where_nothing_smaller_holds_the_parent_comes_back(bolt_folder, monkeypatch):
     """Every model is found to lose a little more than it may: sizes come near the parent's, and then it is enough."""
     parent, seen = flowrank.load(bolt_folder), []
-    monkeypatch.setattr(Judge, "compare", lambda *_: Verdict(loss=0.01, upper=0.0101))
+    monkeypatch.setattr(Backtester, "compare", lambda *_: Comparison(loss=0.01, upper=0.0101))
     found = flowrank.smallest(parent, Tolerance(0.01), on_stage=seen.append, **{**QUICK, "steps": 0})
     assert found is parent
     assert not any(stage.held for stage in seen)
@@ -221,7 +221,8 @@ def test_synthetic_series_calibrate_and_judge_too_where_they_are_asked_for(bolt_
     assert calibration["source"] == "list; synthetic, seed 0"
     assert calibration["series"] == 24
     losses = [
-        Judge(parent, series=series, count=48, horizon=8, confidence=0.5).compare(found).loss for series in (own, None)
+        Backtester(parent, series=series, count=48, horizon=8, confidence=0.5).compare(found).loss
+        for series in (own, None)
     ]
     assert 1 + search["loss"] == pytest.approx(((1 + losses[0]) * (1 + losses[1])) ** 0.5, rel=1e-6)
 
@@ -286,4 +287,4 @@ def test_a_tolerance_that_makes_no_sense_is_refused(options, match):
 
 def test_series_that_cannot_judge_are_refused(pipeline):
     with pytest.raises(FlowrankError, match="series"):
-        Judge(pipeline, series=[torch.ones(40)])
+        Backtester(pipeline, series=[torch.ones(40)])

@@ -17,7 +17,7 @@ from flowrank.compression.methods import InputSVD, JointHeads, WeightSVD
 from flowrank.compression.plan import Plan, factors
 from flowrank.errors import FlowrankError
 from flowrank.family import Family, shape_of
-from flowrank.linalg import balanced_basis, input_svd, levelled, moment_root
+from flowrank.linalg import balanced_basis, balanced_scales, input_svd, moment_root
 from flowrank.measure import HeadBases, HeadMoments, head_moments, input_moments, rank_losses
 from flowrank.nn.shapes import AttentionShape, Shapes
 
@@ -176,7 +176,7 @@ class HeadComponents:
                     parts["k"].append(rows["k"][head][components])
                     continue
                 left, right = (maps[letter][head][:, components].T @ rows[letter][head] for letter in (one, other))
-                left, right = levelled(left.T, right)
+                left, right = balanced_scales(left.T, right)
                 parts[one].append(left.T)
                 parts[other].append(right)
         joined = {letter: torch.cat(part) for letter, part in parts.items()}
@@ -271,7 +271,7 @@ class MatrixFactorization(Factorization):
                     continue  # dense, as it is
                 a, b = self.factors[name, group.part]
                 ranks[group.part] = len(components)
-                tensors[projection.name] = factors(*levelled(a[:, components], b[components]))
+                tensors[projection.name] = factors(*balanced_scales(a[:, components], b[components]))
                 if projection.bias is not None:
                     tensors[projection.name]["up.bias"] = projection.bias
             shapes[name] = replace(shape_of(site), ranks=ranks)

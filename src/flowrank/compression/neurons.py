@@ -18,7 +18,7 @@ from flowrank.anatomy import Mlp, Vocabulary
 from flowrank.compression.allocation import Group, marginal_losses
 from flowrank.compression.plan import factors
 from flowrank.family import Family
-from flowrank.linalg import levelled, moment_root, refit, removal_order
+from flowrank.linalg import balanced_scales, moment_root, obs_order, refit
 from flowrank.measure import LinearMoments, Tap, interpolated, linear_tap, rank_grid, with_constant
 from flowrank.nn.factored import FactoredEmbedding, FactoredLinear
 from flowrank.nn.shapes import MlpShape, Shapes
@@ -108,7 +108,7 @@ class Neurons:
             assert bias is not None
             rows = torch.cat([rows, bias.detach().double().cpu()[None]])
         self._readout = rows
-        order = removal_order(moments.inputs, rows @ moment_root(moments.gradients), fixed=int(moments.constant))
+        order = obs_order(moments.inputs, rows @ moment_root(moments.gradients), fixed=int(moments.constant))
         self.order = torch.tensor(order[::-1], dtype=torch.long)
         self._grid = [self.block * blocks for blocks in rank_grid(site.width // self.block)]
         self._refits = [self.refit(width) for width in self._grid]
@@ -172,7 +172,7 @@ class Factors:
         a = u * half / left[:, None] if linear.one_hot else torch.linalg.solve_triangular(left.T, u * half, upper=True)
         b = torch.linalg.solve_triangular(right, half[:, None] * v, upper=False, left=False)
         self.sigma, self.size = sigma, _size(self.cost, self.dense_cost, min(linear.rank or len(sigma), len(sigma)))
-        self.a, self.b = levelled(a[:, : self.size], b[: self.size])
+        self.a, self.b = balanced_scales(a[:, : self.size], b[: self.size])
         self._losses = torch.zeros(self.size + 1, dtype=torch.float64)
 
     def observe(self, x: Tensor, gradient: Tensor) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from flowrank.search.judge import Judge, Verdict
+from flowrank.search.backtester import Backtester, Comparison
 from flowrank.search.smallest import SEARCH_LOG, smallest
 from flowrank.search.tolerance import Tolerance
 
-__all__ = ["SEARCH_LOG", "Judge", "Tolerance", "Verdict", "smallest"]
+__all__ = ["SEARCH_LOG", "Backtester", "Comparison", "Tolerance", "smallest"]

@@ -27,7 +27,7 @@ from flowrank.measure.calibration import POINTS, Calibration
 from flowrank.nn.config import refuse_quantized
 from flowrank.pipelines import Pipeline, load
 from flowrank.progress import progress_bar
-from flowrank.search.judge import HORIZON, Judge, Verdict, evenly
+from flowrank.search.backtester import HORIZON, Backtester, Comparison, evenly
 from flowrank.search.tolerance import Tolerance
 from flowrank.series import Series, read_series
 
@@ -55,7 +55,7 @@ class Stage:
     parameters
         Of the model.
     loss, upper
-        Of the metric, see `Verdict`; None where the model cannot become so small.
+        Of the metric, see `Comparison`; None where the model cannot become so small.
     healed
         Whether it was healed, and the better for it.
     held
@@ -180,7 +180,7 @@ def smallest(
             home=home,
             past=past,
             calibration=_calibration(past, also_synthetic, count, seed),
-            judge=Judge(
+            backtester=Backtester(
                 pipeline,
                 series=series,
                 also_synthetic=also_synthetic,
@@ -245,7 +245,7 @@ class _Search:
     home: Path
     past: list[Series] | None
     calibration: Calibration
-    judge: Judge
+    backtester: Backtester
     parts: tuple[str, ...]
     steps: int
     seed: int
@@ -285,7 +285,7 @@ class _Search:
     def _stage(self, number: int, start: Stage | None, ratio: float) -> Stage:
         began = time.perf_counter()
         model = self._model(start)
-        verdict: Verdict | None = None
+        comparison: Comparison | None = None
         child, healed = model, False
         with self._bar(f"stage {number}: measuring", len(self.calibration.contexts)) as advance:
             family = family_of(model)
@@ -300,13 +300,13 @@ class _Search:
             places = len(list(family_of(child).anatomy.places()))
             with self._bar(f"stage {number}: fitting", len(self.calibration.contexts) * places) as advance:
                 reconstruct(family_of(child), family_of(self.parent).private(), self.calibration.contexts, advance)
-            verdict = self.judge.compare(child)
-            if self.steps and verdict.upper > self.tolerance.max_loss:
+            comparison = self.backtester.compare(child)
+            if self.steps and comparison.upper > self.tolerance.max_loss:
                 better = self._healed(child, number)
-                found = self.judge.compare(better)
-                if found.upper < verdict.upper:
-                    child, verdict, healed = better, found, True
-        held = verdict is not None and verdict.upper <= self.tolerance.max_loss
+                found = self.backtester.compare(better)
+                if found.upper < comparison.upper:
+                    child, comparison, healed = better, found, True
+        held = comparison is not None and comparison.upper <= self.tolerance.max_loss
         if held:
             child.save_pretrained(self._place(number), overwrite=True)
         return Stage(
@@ -315,8 +315,8 @@ class _Search:
             ratio=ratio,
             cost=self.price(child.inner_model.config) / self.dense,
             parameters=child.inner_model.num_parameters(),
-            loss=None if verdict is None else verdict.loss,
-            upper=None if verdict is None else verdict.upper,
+            loss=None if comparison is None else comparison.loss,
+            upper=None if comparison is None else comparison.upper,
             healed=healed,
             held=held,
             seconds=round(time.perf_counter() - began, 1),
@@ -359,9 +359,9 @@ class _Search:
             "allocation": {"name": "Tolerance", **asdict(self.tolerance)},
             "search": {
                 "steps": self.steps,
-                "also_synthetic": self.judge.also_synthetic,
-                "validation_series": self.judge.series,
-                "horizon": self.judge.horizon,
+                "also_synthetic": self.backtester.also_synthetic,
+                "validation_series": self.backtester.series,
+                "horizon": self.backtester.horizon,
                 "loss": best.loss,
                 "upper": best.upper,
                 "stages": [asdict(stage) for stage in stages],

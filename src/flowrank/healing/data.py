@@ -27,7 +27,7 @@ _HELD_OUT_BATCH = 64
 
 
 @dataclass(frozen=True)
-class Lessons:
+class HealingData:
     """Batches to learn from, each a function of seed and step, and fixed ones to judge by.
 
     Attributes
@@ -45,7 +45,7 @@ class Lessons:
     about: dict[str, Any]
 
     @classmethod
-    def read(cls, child: Pipeline, options: Healing, series: Any = None, **columns: Any) -> Lessons:
+    def read(cls, child: Pipeline, options: Healing, series: Any = None, **columns: Any) -> HealingData:
         """Draw synthetic series, or read the user's into memory and hold the last horizon of some out.
 
         Raises
@@ -69,7 +69,7 @@ class Lessons:
         return cls._own(recipe, options, series, columns)
 
     @classmethod
-    def _own(cls, recipe: Recipe, options: Healing, series: Any, columns: dict[str, Any]) -> Lessons:
+    def _own(cls, recipe: Recipe, options: Healing, series: Any, columns: dict[str, Any]) -> HealingData:
         found = list(_usable(read_series(series, **columns)))
         if not found:
             raise _unusable(0)

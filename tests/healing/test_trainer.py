@@ -19,7 +19,7 @@ from flowrank import Healing, JointHeads, Uniform, WeightSVD, heal
 from flowrank.errors import FlowrankError
 from flowrank.families.chronos_t5.pipeline import FlowrankT5Pipeline
 from flowrank.family import tensor_digest
-from flowrank.healing import course
+from flowrank.healing import trainer
 from flowrank.pretraining.architecture import build
 from flowrank.pretraining.budget import rate
 from flowrank.pretraining.journal import read_log
@@ -62,14 +62,14 @@ class Killed(Exception):
 
 
 def kill_at(monkeypatch, step):
-    whole = course._Course._step
+    whole = trainer._Trainer._step
 
     def killed(self, share):
         if self.state.step == step:
             raise Killed
         whole(self, share)
 
-    monkeypatch.setattr(course._Course, "_step", killed)
+    monkeypatch.setattr(trainer._Trainer, "_step", killed)
 
 
 def test_loss_falls_and_both_stay_as_they_are(child, parent):
@@ -119,7 +119,7 @@ def test_a_healing_cut_off_goes_on_as_if_it_had_not_been(child, parent, tmp_path
     assert [step for step, _, _ in logs[0]] == [0, 2, 4, 6, 8, 9]
     names = {path.name for path in (tmp_path / "killed").iterdir()}
     assert names == {"healing.json", "state.json", "log.jsonl", "tensors-9.safetensors"}
-    monkeypatch.setattr(course._Course, "_step", None)  # nothing is left to do
+    monkeypatch.setattr(trainer._Trainer, "_step", None)  # nothing is left to do
     again = heal(child, parent, options, folder=tmp_path / "killed")
     assert weights(again) == weights(undisturbed)
     assert told(again)["loss_after"] == told(undisturbed)["loss_after"]
@@ -215,22 +215,22 @@ class TestSeries:
         series = [rng.normal(size=length) for length in (200, 90, 20, 9, 7)]
         series.append(np.r_[np.full(5, np.nan), rng.normal(size=150)])
         series.append(np.ones(100))
-        lessons = course.Lessons.read(bolts[0], small(), series)
-        [store] = lessons.training.stores
+        data = trainer.HealingData.read(bolts[0], small(), series)
+        [store] = data.training.stores
         assert [len(values) for values in (store[n] for n in range(len(store)))] == [184, 74, 14, 9, 134]
-        [held] = lessons.held_out
+        [held] = data.held_out
         assert held["target"].shape == (4, 16)
         scale = np.abs(series[0][120:184]).mean()
         np.testing.assert_allclose(held["target"][0], series[0][184:] / scale, rtol=1e-5)
-        one = lessons.training.batch(3)
-        again = course.Lessons.read(bolts[0], small(), series).training.batch(3)
+        one = data.training.batch(3)
+        again = trainer.HealingData.read(bolts[0], small(), series).training.batch(3)
         assert torch.equal(one["context"].nan_to_num(), again["context"].nan_to_num())
 
     def test_some_of_many_are_held_out(self, bolts):
         series = np.random.default_rng(0).normal(size=(50, 100))
-        lessons = course.Lessons.read(bolts[0], small(eval_series=10), series)
-        assert sum(len(batch["target"]) for batch in lessons.held_out) == 10
-        [store] = lessons.training.stores
+        data = trainer.HealingData.read(bolts[0], small(eval_series=10), series)
+        assert sum(len(batch["target"]) for batch in data.held_out) == 10
+        [store] = data.training.stores
         assert sorted({len(store[n]) for n in range(50)}) == [84, 100]
 
     def test_none_usable(self, bolts):
@@ -323,7 +323,7 @@ def test_options_that_make_no_sense(options):
 
 @pytest.mark.parametrize("budget", [{"steps": 100}, {"minutes": 1.0}])
 def test_rates_rise_for_the_warm_up(bolts, budget):
-    recipe = course.Lessons.read(bolts[0], small(warmup=10, eval_series=1, **budget)).training.recipe
+    recipe = trainer.HealingData.read(bolts[0], small(warmup=10, eval_series=1, **budget)).training.recipe
     assert [round(rate(recipe, step, 0.0), 3) for step in (0, 4, 9, 50)] == [0.1, 0.5, 1.0, 1.0]
     assert rate(recipe, 50, 0.75) == 0.25
 
@@ -331,7 +331,7 @@ def test_rates_rise_for_the_warm_up(bolts, budget):
 def test_minutes_end_a_healing(bolts, monkeypatch):
     """A quarter of a second passes from one look at the clock to the next: the third step ends after 0.6 seconds."""
     ticks = itertools.count(0, 0.25)
-    monkeypatch.setattr(course, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     account = told(heal(*bolts, small(minutes=0.01, eval_steps=100)))
     assert account["ended"] == "the budget is used up"
     assert account["steps"] == 3

@@ -18,7 +18,7 @@ from flowrank.compression.children import parent_name, pipeline_of
 from flowrank.errors import FlowrankError
 from flowrank.family import FlowrankPipeline, Objective, Training, family_of, tensor_digest
 from flowrank.healing.checkpoints import Folder, State
-from flowrank.healing.lessons import Lessons
+from flowrank.healing.data import HealingData
 from flowrank.healing.options import Healing
 from flowrank.nn.config import refuse_quantized
 from flowrank.pipelines import Pipeline
@@ -87,32 +87,32 @@ def heal(
     options = Healing() if options is None else options
     _check_pair(child, parent)
     place = _device(device)
-    lessons = Lessons.read(child, options, series, **columns)
+    data = HealingData.read(child, options, series, **columns)
     digests = {"child": tensor_digest(child.inner_model), "parent": tensor_digest(parent.inner_model)}
-    course = _Course(child, _teacher(parent.inner_model, place), options, lessons, place)
+    trainer = _Trainer(child, _teacher(parent.inner_model, place), options, data, place)
     if folder is not None:
-        course.folder = Folder(folder, {**options.to_dict(), **digests, "series": lessons.about})
-        course.resume()
+        trainer.folder = Folder(folder, {**options.to_dict(), **digests, "series": data.about})
+        trainer.resume()
     bar = progress_bar("healing", total=options.most_steps, unit="steps", show=progress)
-    with fastest_attention(course.model, place), bar as advance:
-        course.run(advance)
-    return course.healed(child, parent, digests)
+    with fastest_attention(trainer.model, place), bar as advance:
+        trainer.run(advance)
+    return trainer.healed(child, parent, digests)
 
 
-class _Course:
+class _Trainer:
     """A child in training: its weights in float32, where it stands, and the best that it was."""
 
     def __init__(
-        self, child: Pipeline, parent: PreTrainedModel, options: Healing, lessons: Lessons, device: torch.device
+        self, child: Pipeline, parent: PreTrainedModel, options: Healing, data: HealingData, device: torch.device
     ) -> None:
-        self.options, self.lessons, self.device = options, lessons, device
+        self.options, self.data, self.device = options, data, device
         self.dtype = child.inner_model.dtype
         model: Any = copy.deepcopy(child.inner_model)
         self.model: PreTrainedModel = model.to(device, torch.float32).eval().requires_grad_(True)
         self.objective: Objective = training_of(child).objective(
             parent, distillation=options.distillation, truth=options.truth
         )
-        self.optimizer = optimizer_for(self.model, lessons.training.recipe)
+        self.optimizer = optimizer_for(self.model, data.training.recipe)
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.state = State()
         self.best: dict[str, Tensor] | None = None
@@ -134,7 +134,7 @@ class _Course:
         if not state.history:
             self._evaluate()
         while state.ended is None:
-            self._step(rate(self.lessons.training.recipe, state.step, clock.used(state.step)))
+            self._step(rate(self.data.training.recipe, state.step, clock.used(state.step)))
             state.step += 1
             now = time.monotonic()
             state.seconds += now - latest
@@ -155,7 +155,7 @@ class _Course:
     def _step(self, share: float) -> None:
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * share
-        batch = _moved(self.lessons.training.batch(self.state.step), self.device)
+        batch = _moved(self.data.training.batch(self.state.step), self.device)
         with self._autocast():
             loss = self.objective(self.model, batch)
         loss.backward()
@@ -170,7 +170,7 @@ class _Course:
         rounded = {name: one.detach().to(self.dtype, copy=True) for name, one in self.model.named_parameters()}
         exact = _swapped(self.model, rounded) if self.dtype != torch.float32 else None
         total = series = 0.0
-        for batch in self.lessons.held_out:
+        for batch in self.data.held_out:
             count = len(next(iter(batch.values())))
             with self._autocast():
                 total += count * float(self.objective(self.model, _moved(batch, self.device)))
@@ -214,12 +214,12 @@ class _Course:
         account = {
             "steps": state.step,
             "best_step": state.best_step,
-            "series": state.step * self.lessons.training.recipe.per_device_train_batch_size,
+            "series": state.step * self.data.training.recipe.per_device_train_batch_size,
             "loss_before": state.history[0]["loss"],
             "loss_after": state.best,
             "seconds": round(state.seconds, 1),
             "ended": state.ended,
-            "data": self.lessons.about,
+            "data": self.data.about,
             "options": self.options.to_dict(),
             "child": {"name": parent_name(child), "sha256": digests["child"]},
             "parent": {"name": parent_name(parent), "sha256": digests["parent"]},

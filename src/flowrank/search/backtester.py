@@ -31,7 +31,7 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Comparison:
     """What a child lost.
 
     Attributes
@@ -66,7 +66,7 @@ class _Group:
         return _Group(self.indices[rng.integers(0, len(self.indices), (_RESAMPLES, len(self.indices)))], self.weight)
 
 
-class Judge:
+class Backtester:
     """Backtests of models beside one parent, on series that nobody else sees.
 
     Series are taken in units of their history's mean magnitude and grouped by how much they change from season to
@@ -103,8 +103,8 @@ class Judge:
     --------
     >>> import flowrank
     >>> parent = flowrank.load("flow-bolt-mini")
-    >>> Judge(parent, count=32).compare(parent)
-    Verdict(loss=0.0, upper=0.0)
+    >>> Backtester(parent, count=32).compare(parent)
+    Comparison(loss=0.0, upper=0.0)
     """
 
     def __init__(
@@ -150,15 +150,15 @@ class Judge:
         """How many series are forecast."""
         return len(self._requests)
 
-    def compare(self, child: Any) -> Verdict:
+    def compare(self, child: Any) -> Comparison:
         """Forecast the same series with a child."""
         mine, theirs = self._losses(child), self._parent
         loss = float(_ratio(mine, theirs, self._groups))
         if self.confidence == 0.5:
-            return Verdict(loss, loss)
+            return Comparison(loss, loss)
         rng = np.random.default_rng([self.seed, _STREAM])
         resampled = _ratio(mine, theirs, [group.resampled(rng) for group in self._groups])
-        return Verdict(loss, max(loss, float(np.quantile(resampled, self.confidence))))
+        return Comparison(loss, max(loss, float(np.quantile(resampled, self.confidence))))
 
     def _losses(self, pipeline: Any) -> np.ndarray:
         """Loss of every series, (series,): twice the summed quantile loss, or the scaled error of the median."""
