@@ -69,7 +69,7 @@ def test_the_budget_is_met_from_below_by_the_parameters_it_counts(budget):
 def test_layers_are_ordered_by_how_little_they_use():
     advice = flowrank.advise(profile_with(lambda i: [60, 10, 40, 64, 20, 30][i]))
     assert advice.layers["layer"].tolist() == [1, 4, 5, 2, 0, 3]
-    assert advice.layers["comparison"].tolist() == ["first"] * 3 + ["next"] + ["keep"] * 2
+    assert advice.layers["order"].tolist() == ["first"] * 3 + ["next"] + ["keep"] * 2
     text = str(advice)
     assert "Compress first: encoder self 1, encoder self 4, encoder self 5" in text
     assert "Leave alone: encoder self 0, encoder self 3" in text

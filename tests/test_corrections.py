@@ -85,11 +85,10 @@ def test_a_high_level_is_taken_down_and_given_back(pipeline):
     """Tiny Chronos-T5 has 61 bins of half a mean magnitude: from 4 · 0.5 · 2 standard deviations on none shows."""
     high = wave() + 1e6
     if type(pipeline).__name__ == "FlowrankT5Pipeline":
-        moved = high - (high.mean() - 2 * high.std())
-        assert np.ptp(rows(pipeline, [moved])) > 0
-        np.testing.assert_allclose(
-            rows(pipeline, [high]),
-            rows(pipeline, [moved], corrections=Corrections.none()) + high.mean() - 2 * high.std(),
+        unit = 2.0 ** np.floor(np.log2(high.std() / 8))
+        moved = high - (offset := np.round((high.mean() - 2 * high.std()) / unit) * unit)
+        np.testing.assert_array_equal(
+            rows(pipeline, [high]), rows(pipeline, [moved], corrections=Corrections.none()) + offset
         )
     else:
         np.testing.assert_array_equal(
@@ -102,10 +101,10 @@ def test_a_level_is_only_ever_taken_down(level, spread, step):
     values = level + spread * np.array([-1.0, 1.0, -1.0, 1.0])
     offset = excess_level(values, step)
     before, after = np.abs(values).mean(), np.abs(values - offset).mean()
-    assert after <= before * (1 + 1e-9)
+    assert after <= before * (1 + 1e-9) + 0.07 * values.std()
     if offset:
         assert values.std() < 4 * step * before * (1 + 1e-9)
-        np.testing.assert_allclose(abs((values - offset).mean()), 2 * values.std(), rtol=1e-4)
+        np.testing.assert_allclose(abs((values - offset).mean()), 2 * values.std(), rtol=0.07)
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0, -1e-12, 1e20])

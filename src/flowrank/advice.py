@@ -48,9 +48,9 @@ class Advice:
         Head width at each layer number of the schedule; cross-attention goes on after the encoder.
     layers
         A row an attention layer, in the order in which to compress them: stack, kind, layer, depth, d_kv, need_qk and
-        need_vo (components a head uses at ε, mean over heads), single_key (every query sees one key, so that queries
-        and keys do nothing: need_qk is 0), used (the mean of both needs over d_kv), heads and heads_needed (how many
-        heads of its own mean rank hold all of the layer's values), comparison ("first", "next" or "keep").
+        need_vo (components a head uses at ε, mean over heads), single_key (every query attends to one key, so that
+        queries and keys do nothing: need_qk is 0), used (the mean of both needs over d_kv), heads and heads_needed (how
+        many heads of its own mean rank hold all of the layer's values), order ("first", "next" or "keep").
     d_model
         Width that holds the stream of every layer at the smallest ε measured, up to a multiple of 32.
     savings
@@ -187,7 +187,7 @@ def _needs(ranks: pd.DataFrame, epsilon: float) -> pd.DataFrame:
                 "used": used,
                 "heads": len(heads),
                 "heads_needed": needed,
-                "comparison": "first" if used < FIRST else "keep" if used > LAST else "next",
+                "order": "first" if used < FIRST else "keep" if used > LAST else "next",
             }
         )
     table = pd.DataFrame(rows)
@@ -203,7 +203,7 @@ def _sees_one_key(site: pd.DataFrame) -> bool:
 def _fitted(layers: pd.DataFrame) -> pd.DataFrame:
     """The layers that a schedule is fitted to, by depth, with ``need``: what the wider of their two products uses.
 
-    A layer that sees one key is a linear map of single tokens; what it uses says nothing about depth.
+    A layer that attends to one key is a linear map of single tokens; what it uses says nothing about depth.
     """
     part = layers if layers["single_key"].all() else layers[~layers["single_key"]]
     return part.assign(need=part[["need_qk", "need_vo"]].max(axis=1)).sort_values("depth")
@@ -263,8 +263,8 @@ def _lines(advice: Advice, profile: RankProfile, stream: int, where: str) -> lis
             f"{advice.natural:.1%} (d̃_0 = {advice.fitted_d0:.3g})",
         ),
     ]
-    for comparison, what in (("first", "Compress first"), ("keep", "Leave alone")):
-        part = layers[layers["comparison"] == comparison]
+    for order, what in (("first", "Compress first"), ("keep", "Leave alone")):
+        part = layers[layers["order"] == order]
         if len(part):
             names = ", ".join(f"{row.stack} {row.kind} {row.layer}" for row in part.head(6).itertuples())
             more = f" and {len(part) - 6} more" if len(part) > 6 else ""

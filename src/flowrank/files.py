@@ -110,7 +110,7 @@ def refuse_existing(
 
 @contextmanager
 def atomic_file(path: str | Path, *, overwrite: bool = False, argument: str = "output") -> Iterator[Path]:
-    """Give a temporary path beside ``path``; rename it to ``path`` when the block ends without an error.
+    """Give a temporary path next to ``path``; rename it to ``path`` when the block ends without an error.
 
     The file has the permissions of any new one.
 
@@ -139,7 +139,7 @@ def atomic_file(path: str | Path, *, overwrite: bool = False, argument: str = "o
 def atomic_folder(
     path: str | Path, *, overwrite: bool = False, argument: str = "output", owned: Sequence[str] = ("*",)
 ) -> Iterator[Path]:
-    """Give a temporary folder beside ``path``; rename it to ``path`` when the block ends without an error.
+    """Give a temporary folder next to ``path``; rename it to ``path`` when the block ends without an error.
 
     Examples
     --------

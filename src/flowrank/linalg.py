@@ -111,7 +111,7 @@ def _marchenko_pastur_median(aspect: float) -> float:
 
 
 def marchenko_pastur_edge(sigma: Float[Tensor, " n"], shape: tuple[int, int]) -> float:
-    """Largest singular value of the noise in a matrix, judged by its median: what is above is signal.
+    """Largest singular value of the noise in a matrix, estimated by its median: what is above is signal.
 
     For entries that are independent with spread s, the singular values of an m × n matrix end at s (√m + √n). The
     spread is taken from the median singular value, which a few large ones do not move (Gavish and Donoho, The optimal
@@ -265,8 +265,8 @@ def moment_root(moment: Float[Tensor, "n n"], ridge: float = RIDGE) -> Float[Ten
     if int(info) == 0:
         return root
     eigenvalues, vectors = torch.linalg.eigh(symmetric)
-    floor = max(ridge, 1e-12) * scale
-    return torch.linalg.qr((vectors * eigenvalues.clamp_min(floor).sqrt()).T).R.T
+    least = max(ridge, 1e-12) * scale
+    return torch.linalg.qr((vectors * eigenvalues.clamp_min(least).sqrt()).T).R.T
 
 
 def input_svd(
@@ -361,7 +361,7 @@ def obs_order(
 ) -> list[int]:
     """Order in which to remove inputs of y = a W, cheapest first, when those left make up for each by least squares.
 
-    With H = E[a aᵀ], removing input j costs ‖w_j‖² / [H⁻¹]_jj, w_j being its row of W, and the best repair of the other
+    With H = E[a aᵀ], removing input j costs ‖w_j‖² / [H⁻¹]_jj, w_j being its row of W, and the best update of the other
     rows subtracts H⁻¹ e_j w_j / [H⁻¹]_jj (optimal brain surgeon, Hassibi and Stork 1993, for whole rows). From 1024
     inputs on several are removed between two updates.
 

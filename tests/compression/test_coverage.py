@@ -10,7 +10,7 @@ import torch
 
 import flowrank
 from flowrank import Budget, CalibrationWarning, InputSVD, JointHeads, Uniform, WeightSVD, WholeModel
-from flowrank.compression.coverage import LEAST_SERIES, covered, seen, tokens_needed
+from flowrank.compression.coverage import LEAST_SERIES, covered, tokens_in, tokens_needed
 from flowrank.family import family_of
 from flowrank.measure.calibration import Calibration
 from tests.families.test_chronos_bolt_engine import random_bolt
@@ -59,12 +59,12 @@ class TestNeeds:
 
     def test_tokens_are_those_that_the_model_sees(self, mini):
         series = [torch.rand(160), torch.cat([torch.full((32,), torch.nan), torch.rand(32)])]
-        assert seen(family_of(mini), series) == {"encoder": 10 + 1 + 2 + 1, "decoder": 2}
+        assert tokens_in(family_of(mini), series) == {"encoder": 10 + 1 + 2 + 1, "decoder": 2}
         family = family_of(random_t5())
         one = torch.rand(30)
         logits = family.run([one])
-        assert seen(family, [one])["decoder"] == logits.shape[1]
-        assert seen(family, [one])["encoder"] == int(family.attention_mask([one]).sum())
+        assert tokens_in(family, [one])["decoder"] == logits.shape[1]
+        assert tokens_in(family, [one])["encoder"] == int(family.attention_mask([one]).sum())
 
     def test_fewer_series_leave_directions_of_a_head_unseen(self, mini):
         """The reason: a decoder of one token sees no more directions than there are series."""
@@ -111,13 +111,13 @@ class TestCompletion:
         family = family_of(random_t5())
         with pytest.warns(CalibrationWarning):
             found = covered(JointHeads(BUDGET), family, weeks(60), count=None, points=64, seed=0)
-        assert seen(family, weeks(60))["decoder"] > tokens_needed(JointHeads(BUDGET), family)["decoder"]
+        assert tokens_in(family, weeks(60))["decoder"] > tokens_needed(JointHeads(BUDGET), family)["decoder"]
         assert len(found.contexts) == LEAST_SERIES
 
     def test_short_series_are_completed_too(self, mini):
         """Short points: one patch a series, so that the encoder is what lacks tokens."""
         with pytest.warns(CalibrationWarning):
             found = covered(WholeModel(BUDGET), family_of(mini), None, count=8, points=16, seed=0)
-        assert seen(family_of(mini), found.contexts)["decoder"] == 256
+        assert tokens_in(family_of(mini), found.contexts)["decoder"] == 256
         lengths = np.array([len(one) for one in found.contexts])
         assert (lengths <= 16).all()

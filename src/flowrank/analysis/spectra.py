@@ -141,9 +141,9 @@ def _of_attention(streams: Streams, where: Place, attention: Attention) -> Itera
     if heads is not None and len(heads.total):
         yield where.key("update"), Spectrum.of_gram(_image(attention.output, heads), streams.dtype)
         yield from _by_head(where, "head_outputs", heads.gram(), attention, attention.value_widths)
-    looks = streams.looks.get((where.index, where.place))
-    if looks is not None and looks.series:
-        for head, sigma in zip(attention.active, looks.sigma / looks.series, strict=True):
+    attended = streams.attended.get((where.index, where.place))
+    if attended is not None and attended.series:
+        for head, sigma in zip(attention.active, attended.sigma / attended.series, strict=True):
             yield where.key("attention", head), Spectrum(sigma)
 
 
@@ -181,7 +181,7 @@ def _by_head(
 
 @dataclass(frozen=True)
 class Lift:
-    """Theorem 4 beside what was measured: σ_k of the stream after an attention layer, over σ_1."""
+    """Theorem 4 and what was measured: σ_k of the stream after an attention layer, over σ_1."""
 
     key: Key
     actual: Tensor
@@ -195,8 +195,8 @@ def lifts(streams: Streams) -> Iterator[Lift]:
     matrices over all series. For layers without biases, whose update is linear in what they read.
     """
     for where in places(streams.blocks):
-        attention, looks = where.attention, streams.looks.get((where.index, where.place))
-        if attention is None or looks is None:
+        attention, attended = where.attention, streams.attended.get((where.index, where.place))
+        if attention is None or attended is None:
             continue
         after_what = "stream" if where.block.norm_first else "summed"
         stream = before(streams, where)
@@ -208,7 +208,7 @@ def lifts(streams: Streams) -> Iterator[Lift]:
             continue
         widths = list(attention.value_widths)
         outputs, values = attention.output.weight.split(widths, dim=1), attention.value.weight.split(widths)
-        gains = [product_norm(o, v) * float(norm) for o, v, norm in zip(outputs, values, looks.norm, strict=True)]
+        gains = [product_norm(o, v) * float(norm) for o, v, norm in zip(outputs, values, attended.norm, strict=True)]
         gain = max(sum(gains) / len(gains), 1e-300)
         sigma, result, source = (streams.spectrum(m).sigma for m in (stream, after, read))
         if not sigma[0] > 0 or not result[0] > 0:

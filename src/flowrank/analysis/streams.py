@@ -22,7 +22,7 @@ ATTENTION_SERIES = 32
 
 
 @dataclass
-class Looks:
+class Attended:
     """What the attention matrices of one layer are like.
 
     Attributes
@@ -60,7 +60,7 @@ class Streams:
         −1, "embedding") the stream before the first block of a stack.
     source
         Of the encoder's output, as cross-attention reads it.
-    looks
+    attended
         Of attention matrices, by (block, sublayer).
     """
 
@@ -68,7 +68,7 @@ class Streams:
     dtype: torch.dtype
     moments: dict[tuple[int, int, str], Moments] = field(default_factory=dict)
     source: Moments | None = None
-    looks: dict[tuple[int, int], Looks] = field(default_factory=dict)
+    attended: dict[tuple[int, int], Attended] = field(default_factory=dict)
     _valid: dict[str, Tensor | None] = field(default_factory=dict)
     _spectra: dict[int, tuple[int, Spectrum]] = field(default_factory=dict)
 
@@ -145,12 +145,12 @@ class Streams:
             weights = weights * queries[:, None, :, None]
         columns, rows = weights.sum(dim=2).amax(dim=(0, 2)), weights.sum(dim=3).amax(dim=(0, 2))
         norm = (columns * rows).sqrt().double()
-        if key not in self.looks:
-            self.looks[key] = Looks(torch.zeros(weights.shape[1], 1, dtype=torch.float64), norm)
-        looks = self.looks[key]
-        looks.norm = torch.maximum(looks.norm, norm)
+        if key not in self.attended:
+            self.attended[key] = Attended(torch.zeros(weights.shape[1], 1, dtype=torch.float64), norm)
+        attended = self.attended[key]
+        attended.norm = torch.maximum(attended.norm, norm)
         wanted = max(2, min(ATTENTION_SERIES, 2**29 // max(weights.shape[2:]) ** 3))
-        for row in range(min(len(weights), wanted - looks.series)):
+        for row in range(min(len(weights), wanted - attended.series)):
             one = weights[row]
             if queries is not None:
                 one = one[:, queries[row]]
@@ -158,7 +158,7 @@ class Streams:
                 one = one[:, :, keys[row]]
             sigma = torch.linalg.svdvals(one)
             sigma = sigma / sigma[:, :1].clamp_min(torch.finfo(torch.float32).tiny)
-            looks.add(nn.functional.pad(sigma.double(), (0, one.shape[2] - sigma.shape[1])))
+            attended.add(nn.functional.pad(sigma.double(), (0, one.shape[2] - sigma.shape[1])))
 
     def _mask(self, stack: str, series: int, tokens: int) -> Tensor | None:
         mask = self._valid.get(stack)

@@ -22,7 +22,7 @@ class Projection:
     module
         A linear layer, dense or of two factors.
     name
-        Dotted name of the module in its model; "" where it is only looked at.
+        Dotted name of the module in its model; "" where it is only analysed.
     part, parts
         Which of how many equal parts of its outputs.
     transposed
@@ -85,8 +85,8 @@ class Attention:
     scale
         What scores are multiplied by.
     single_key
-        Whether every query sees exactly one key. Then the softmax is 1, queries and keys do nothing, and the heads add
-        up to one linear map: the layer counts as one head as wide as all of them.
+        Whether every query attends to exactly one key. Then the softmax is 1, queries and keys do nothing, and the
+        heads add up to one linear map: the layer counts as one head as wide as all of them.
     """
 
     name: str

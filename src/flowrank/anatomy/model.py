@@ -132,7 +132,7 @@ class Anatomy:
         return sum(block.stack == stack for block in self.blocks)
 
     def places(self) -> Iterator[Place]:
-        """Every layer that ends in a linear one and after which the stream can be seen, in the order of computation."""
+        """Every layer that ends in a linear one and after which the stream can be read, in the order of computation."""
         if self.ends.embedding is not None:
             yield _at_end(self.ends.embedding)
         for block in self.blocks:

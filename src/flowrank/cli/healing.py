@@ -1,4 +1,4 @@
-"""``flowrank heal``: a short distillation that repairs what truncation broke."""
+"""``flowrank heal``: a short distillation that wins back what truncation lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well a child forecasts beside its parent, on a few series that it was not calibrated on."""
+"""How well a child forecasts compared with its parent, on a few series that it was not calibrated on."""
 
 from __future__ import annotations
 

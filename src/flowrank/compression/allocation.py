@@ -89,7 +89,7 @@ class _Share:
 class Uniform(_Share):
     """Every head (or matrix) keeps the same fraction, so that ``ratio`` of the attention parameters remains.
 
-    What the family's structure makes idle (queries and keys of a layer that sees one key) is dropped first.
+    What the family's structure makes idle (queries and keys of a layer that attends to one key) is dropped first.
 
     Parameters
     ----------

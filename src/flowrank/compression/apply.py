@@ -49,7 +49,7 @@ def compress(
     series
         Calibration series, anything that `flowrank.series.read_series` reads; None for the built-in synthetic ones.
     calibration_series, calibration_points
-        How many series to use at most, and how many last points of each. None: 512 series. Where a layer sees fewer
+        How many series to use at most, and how many last points of each. None: 512 series. Where a layer reads fewer
         tokens of them than its method needs, synthetic series are added (see Notes).
     seed
         Of the synthetic series and of the probe's random directions.
@@ -89,7 +89,7 @@ def compress(
     * for `InputSVD`, as many as the model is wide,
     * for `WholeModel`, as for `JointHeads`, and half as many as the widest layer has neurons.
 
-    A Chronos-Bolt's decoder sees one token a series: `flow-bolt` needs 128, 256 and 256 series. More are better up to
+    A Chronos-Bolt's decoder has one token a series: `flow-bolt` needs 128, 256 and 256 series. More are better up to
     some 512 (`WholeModel`: 1024).
 
     Examples

@@ -1,7 +1,7 @@
 """How many calibration series a method needs, and synthetic ones where the user gave fewer.
 
-A layer is fitted on the second moments of what it sees, one token at a time. Fewer tokens than the layer has directions
-leave some of them unseen, and what is unseen is thrown away first. A Chronos-Bolt's decoder sees one token a series.
+A layer is fitted on the second moments of its input, one token at a time. Fewer tokens than the layer has directions
+leave some of them unobserved, and those are thrown away first. A Chronos-Bolt's decoder has one token a series.
 """
 
 from __future__ import annotations
@@ -80,12 +80,12 @@ def covered(
     series, points, seed, **columns
         As of `Calibration.read`.
     count
-        Series of the source at most; None: 512, and as many synthetic ones beside them as the method needs.
+        Series of the source at most; None: 512, and as many more synthetic ones as the method needs.
 
     Returns
     -------
     Calibration
-        Empty where the method looks at none.
+        Empty where the method reads none.
 
     Warns
     -----
@@ -97,7 +97,7 @@ def covered(
     asked = DEFAULT_SERIES if count is None else count
     mixed = isinstance(method, WholeModel)
     found = Calibration.read(series, count=asked, points=points, seed=seed, mixed=mixed, **columns)
-    missing = _less(tokens_needed(method, family), seen(family, found.contexts))
+    missing = _less(tokens_needed(method, family), tokens_in(family, found.contexts))
     fewer = series_needed(method) - len(found.contexts)
     if fewer <= 0 and max(missing.values()) <= 0:
         return found
@@ -110,7 +110,7 @@ def covered(
         if len(added) >= fewer and max(missing.values()) <= 0:
             break
         added.append(context)
-        missing = _less(missing, seen(family, [context]))
+        missing = _less(missing, tokens_in(family, [context]))
     if series is not None or count is not None:
         _warn(method, found, added)
     if series is None:
@@ -118,14 +118,14 @@ def covered(
     return found.mixed_with(Calibration(added, drawn.source, {}))
 
 
-def seen(family: Family, contexts: Iterable[Tensor]) -> dict[str, int]:
+def tokens_in(family: Family, contexts: Iterable[Tensor]) -> dict[str, int]:
     """Tokens that the encoder and the decoder see of some series.
 
     Examples
     --------
     >>> import flowrank, torch
     >>> from flowrank.family import family_of
-    >>> seen(family_of(flowrank.load("flow-bolt-mini")), [torch.rand(160)] * 3)  # patches of 16, and [REG]
+    >>> tokens_in(family_of(flowrank.load("flow-bolt-mini")), [torch.rand(160)] * 3)  # patches of 16, and [REG]
     {'encoder': 33, 'decoder': 3}
     """
     tokens = {"encoder": 0, "decoder": 0}

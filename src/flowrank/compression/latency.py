@@ -17,7 +17,7 @@ from flowrank.cost import Workload
 from flowrank.family import cost, family_of_config, layout_of
 from flowrank.nn.shapes import AttentionShape, MlpShape, Shapes
 
-_SECONDS = 1.0  # for each model that is timed beside the whole one
+_SECONDS = 1.0  # for each model that is timed in turns with the whole one
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Latency:
 
     @classmethod
     def measure(cls, pipeline: Any) -> Latency:
-        """Time a pipeline on this machine beside models that lack some kinds of layers, or most of their width.
+        """Time a pipeline on this machine in turns with models that lack some kinds of layers, or most of their width.
 
         Each of up to 23 is timed in turns with the whole one, for a second, or as long as a few forecasts take: of 32
         series, or of 8 where sample paths are drawn, or of as many as one second is enough for. The rates are those

@@ -78,8 +78,8 @@ class WholeModel(_Method):
     """Everything with parameters competes: head widths and heads as in `JointHeads`, neurons, ranks of other matrices.
 
     Neurons of feed-forward layers and of Chronos-Bolt's patch blocks are removed in the order in which those left can
-    make up for them by least squares; matrices beside attention become products of two where that is cheaper. A layer
-    of which nothing is left is gone. Works on what it made itself, too.
+    make up for them by least squares; matrices other than attention's become products of two where that is cheaper. A
+    layer of which nothing is left is gone. Works on what it made itself, too.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def describe(value: Any) -> dict[str, Any]:
 def passes(method: Any) -> int:
     """How often a method runs the model over the calibration series.
 
-    Never for the SVD of the weights under an allocation that looks at nothing else; twice for `JointHeads` with a
+    Never for the SVD of the weights under an allocation that needs nothing else; twice for `JointHeads` with a
     `Budget`: for the bases, and to measure what each rank is worth; once a round for `WholeModel`, which fits on some
     series and measures on the others; else once.
 

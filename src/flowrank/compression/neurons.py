@@ -1,4 +1,4 @@
-"""Hidden neurons, and ranks of matrices beside attention: which to keep, what each is worth, and the new weights.
+"""Hidden neurons, and ranks of matrices other than attention's: which to keep, what each is worth, and the new weights.
 
 Neurons are removed from feed-forward layers and residual blocks in the order in which those left can make up for them
 by least squares; matrices are cut in the metric of their inputs and of the probe's gradient at their outputs. What
@@ -92,7 +92,7 @@ class Neurons:
     site
         The layer.
     linears
-        Its linear layers, which have seen the calibration series.
+        Its linear layers, after the calibration pass.
     """
 
     part = "neurons"
@@ -153,7 +153,7 @@ class Factors:
     Parameters
     ----------
     linear
-        The matrix, which has seen the calibration series.
+        The matrix, after the calibration pass.
     """
 
     def __init__(self, linear: Linear) -> None:
@@ -242,7 +242,7 @@ class Remainder:
             yield from self.linears[self.tokens.name].values()
 
     def moment_taps(self) -> list[Tap]:
-        """Taps of a first pass, which sees what goes in and what matters."""
+        """Taps of a first pass, which records inputs and gradients."""
         return [linear_tap(linear.module, linear.moments.update) for linear in self._watched()]
 
     def loss_taps(self) -> list[Tap]:

@@ -12,7 +12,7 @@ from flowrank.nn.shapes import PROJECTIONS
 
 
 def rank_table(pipeline: Any) -> pd.DataFrame:
-    """Full and kept rank of every part of every attention layer, and neurons of every layer beside attention.
+    """Full and kept rank of every part of every attention layer, and neurons of every layer other than attention.
 
     Returns
     -------

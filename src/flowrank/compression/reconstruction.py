@@ -1,6 +1,6 @@
 """Layer-wise reconstruction: in turn, the last matrix of each is fitted so that the stream after it is the parent's.
 
-Truncation errors add up on the way through a model. Here every layer of the child sees what the layers before it,
+Truncation errors add up on the way through a model. Here every layer of the child reads what the layers before it,
 already reconstructed, really give, and its output matrix makes up by least squares for what it can. No gradients, no
 rates: one forward pass and one linear system a layer.
 """
@@ -25,7 +25,7 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 class _Enough(Exception):
-    """What was looked for has been seen."""
+    """What was looked for has been found."""
 
 
 @dataclass
@@ -98,10 +98,10 @@ class _System:
             first, second = batch.encoded or (None, None)
             mine, parts = _pass(self.child, batch.series, self.place.name, self.ends, first)
             aim, _ = _pass(self.parent, batch.series, self.place.name, [], second)
-            seen = self._counted(batch.series, mine)
+            recorded = self._counted(batch.series, mine)
             if self.bias is not None:
                 parts.append(parts[0].new_ones(*parts[0].shape[:-1], 1))
-            a, missing = torch.cat(parts, dim=-1)[seen].double(), (aim - mine)[seen].double()
+            a, missing = torch.cat(parts, dim=-1)[recorded].double(), (aim - mine)[recorded].double()
             gram += (a.T @ a).cpu()
             cross += (a.T @ missing).cpu()
             size += float(missing.square().sum())
@@ -137,14 +137,14 @@ def _pass(
 
     ``encoded``, on the CPU, is what the encoder gives.
     """
-    seen: dict[Any, Any] = {}
+    recorded: dict[Any, Any] = {}
 
     def after(_module: Any, _inputs: Any, output: Any) -> None:
-        seen["output"] = (output if isinstance(output, Tensor) else output[0]).detach()
+        recorded["output"] = (output if isinstance(output, Tensor) else output[0]).detach()
         raise _Enough
 
     def before(number: int) -> Any:
-        return lambda _module, inputs: seen.__setitem__(number, inputs[0].detach())
+        return lambda _module, inputs: recorded.__setitem__(number, inputs[0].detach())
 
     hooks = [family.model.get_submodule(name).register_forward_hook(after)]
     hooks += [end.register_forward_pre_hook(before(i)) for i, end in enumerate(ends)]
@@ -154,7 +154,7 @@ def _pass(
     finally:
         for hook in hooks:
             hook.remove()
-    return seen["output"], [seen[i] for i in range(len(ends))]
+    return recorded["output"], [recorded[i] for i in range(len(ends))]
 
 
 def _changed(old: Tensor, change: Tensor) -> nn.Parameter:

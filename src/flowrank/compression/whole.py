@@ -169,7 +169,7 @@ class WholeFactorization:
         return least if least is not None and worth[least] < _margin(groups, kept) else None
 
     def _ranks(self, groups: list[Group], kept: Kept) -> dict[tuple[str, str], int]:
-        """Components kept of every group beside attention."""
+        """Components kept of every group other than attention."""
         ranks = {(one.site.name, one.part): one.capacity for one in self.rest.groups}
         return ranks | {
             (one.site.name, one.part): len(mine)

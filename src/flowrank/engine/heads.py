@@ -89,7 +89,7 @@ class Heads:
         return self.count * (self.d_qk + self.d_vo)
 
     def to_source(self, query: Tensor) -> Tensor:
-        """Take queries (…, h, n, d_qk) to the space of what they look at, (…, h, n, d), by W_K of each head."""
+        """Take queries (…, h, n, d_qk) to the space of what they attend to, (…, h, n, d), by W_K of each head."""
         *before, last = (_dense(matrix) for matrix in self.key)
         query = query @ last.unflatten(0, (self.count, -1))
         for matrix in reversed(before):

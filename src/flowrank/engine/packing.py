@@ -1,4 +1,4 @@
-"""Tokens of several series side by side, without those that nothing looks at."""
+"""Tokens of several series side by side, without those that nothing attends to."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Run:
 class Packed:
     """Which tokens of a padded batch are kept, and where each series' tokens lie.
 
-    A masked token is a key that no query sees, and its own output is a key that no query sees, through every layer: to
-    leave it out changes nothing but the positions, which are kept here for the relative bias.
+    No query attends to a masked token, nor to its outputs in later layers: to leave it out changes nothing but the
+    positions, which are kept here for the relative bias.
 
     Attributes
     ----------

@@ -29,7 +29,7 @@ class Engine:
     Attributes
     ----------
     computed
-        Kinds of modules whose work it does, beside linear layers and embeddings, dense or smaller.
+        Kinds of modules whose work it does, apart from linear layers and embeddings, dense or smaller.
     with_biases
         Those of them whose linear layers may add a bias.
     """
@@ -73,7 +73,7 @@ class Inference(Generic[_Engine]):
     ----------
     engine_class
         Of the model's family; None: it has none, and the stock code path is all there is. One is made for each
-        forecast, so it sees the weights as they are.
+        forecast, so it reads the weights as they are.
     """
 
     def __init__(self, engine_class: type[_Engine] | None) -> None:

@@ -1,4 +1,4 @@
-"""Rolling-origin backtests: MASE and WQL of models beside the seasonal naive forecast."""
+"""Rolling-origin backtests: MASE and WQL of models compared with the seasonal naive forecast."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention computed so that its weights can be seen."""
+"""Attention computed so that its weights can be recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model card (README.md) written beside saved weights."""
+"""The model card (README.md) written with saved weights."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class Checkpoint:
             found=f"only {', '.join(others)}" if others else "neither",
             todo="flowrank does not unpickle: convert the weights to safetensors with transformers"
             if others
-            else "copy the weights beside config.json",
+            else "copy the weights next to config.json",
         )
 
 

@@ -59,7 +59,7 @@ def layout_of(config: PreTrainedConfig) -> Layout:
 
 
 class _Hidden:
-    """A config beside a cache's key, of which it is no part."""
+    """A config that goes with a cache's key, of which it is no part."""
 
     def __init__(self, config: PreTrainedConfig) -> None:
         self.config = config

@@ -1,4 +1,4 @@
-"""Losses of a child beside its parent: the distance to the parent's forecasts, and the loss of what came."""
+"""Losses of a child against its parent: the distance to the parent's forecasts, and the loss of what came."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEAST_SPREAD = 0.3
 
 
 class Objective(Protocol):
-    """Loss of a child on a batch, beside its parent."""
+    """Loss of a child on a batch, against its parent."""
 
     def __call__(self, child: Any, batch: Mapping[str, Tensor]) -> Float[Tensor, ""]:
         """Weighted sum of both terms, a mean over series."""
@@ -54,12 +54,13 @@ def quantile_objective(
     0.0
     """
     taught = taught.sort(dim=1).values
-    own = expected_loss(taught, taught, levels).mean(dim=1)
-    spread = own.clamp_min(LEAST_SPREAD)
-    excess = (expected_loss(found, taught, levels).mean(dim=1) - own) / spread
-    seen = target.isnan().logical_not()
-    came = pinball(torch.where(seen, target, 0.0)[:, None] - found[..., : target.shape[1]], levels[:, None]).mean(dim=1)
-    came = (came * seen).sum(dim=1) / seen.sum(dim=1).clamp_min(1) / spread
+    entropy = expected_loss(taught, taught, levels).mean(dim=1)
+    spread = entropy.clamp_min(LEAST_SPREAD)
+    excess = (expected_loss(found, taught, levels).mean(dim=1) - entropy) / spread
+    observed = target.isnan().logical_not()
+    error = torch.where(observed, target, 0.0)[:, None] - found[..., : target.shape[1]]
+    came = pinball(error, levels[:, None]).mean(dim=1)
+    came = (came * observed).sum(dim=1) / observed.sum(dim=1).clamp_min(1) / spread
     return distillation * excess.mean() + truth * came.mean()
 
 
@@ -103,8 +104,8 @@ def token_objective(
     >>> round(float(token_objective(logits, logits, torch.tensor([[2, 3, -100]]), distillation=1.0, truth=1.0)), 4)
     2.0794
     """
-    seen: Bool[Tensor, "batch horizon"] = labels != -100
-    logs = functional.log_softmax(found[seen].float(), dim=-1)
-    aim = functional.log_softmax(taught[seen].float(), dim=-1)
+    observed: Bool[Tensor, "batch horizon"] = labels != -100
+    logs = functional.log_softmax(found[observed].float(), dim=-1)
+    aim = functional.log_softmax(taught[observed].float(), dim=-1)
     divergence = functional.kl_div(logs, aim, reduction="batchmean", log_target=True)
-    return distillation * divergence + truth * functional.nll_loss(logs, labels[seen])
+    return distillation * divergence + truth * functional.nll_loss(logs, labels[observed])

@@ -222,7 +222,7 @@ class Family(ABC):
         raise self.lacks("a calibration pass")
 
     def decoder_tokens(self, points: int) -> int:
-        """Tokens that the decoder sees when the model runs on a series of so many points; none without a decoder."""
+        """Tokens that the decoder reads when the model runs on a series of so many points; none without a decoder."""
         return 0
 
     def probe(self, contexts: Sequence[Tensor], generator: torch.Generator) -> Float[Tensor, ""]:

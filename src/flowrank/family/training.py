@@ -25,8 +25,8 @@ class Training(ABC):
     agreeing
         Keys of ``chronos_config`` in which a child and its parent must agree for their forecasts to be comparable.
     batch, horizons, rates
-        Of healing, where its options leave them open: series a step; target lengths beside the model's own; peak rates
-        of Muon and of AdamW beside it.
+        Of healing, where its options leave them open: series a step; target lengths other than the model's own; peak
+        rates of Muon and of the AdamW that goes with it.
     adamw_rate
         Of pretraining: peak rate of AdamW for what Muon leaves to it.
     has_tokens
@@ -62,7 +62,7 @@ class Training(ABC):
 
     @abstractmethod
     def objective(self, parent: PreTrainedModel, *, distillation: float, truth: float) -> Objective:
-        """Loss of a child on a batch, beside its parent."""
+        """Loss of a child on a batch, against its parent."""
 
     @abstractmethod
     def grow(self, model: PreTrainedModel, donor: PreTrainedModel) -> None:

@@ -82,8 +82,8 @@ def bars(ax: Axes, ratios: Sequence[float], labels: Sequence[str]) -> Axes:
     _rows(ax, labels)
     span(ax.xaxis, [1.15, *(1.15 * ratio for ratio in ratios)], zero=True)
     for place, ratio in enumerate(ratios):
-        beside = 1.0 if 0.8 < ratio < 1.0 else ratio  # not across the line at 1
-        note(ax, beside, place, f"{ratio:.2f}", COLOURS["ink"])
+        apart = 1.0 if 0.8 < ratio < 1.0 else ratio  # not across the line at 1
+        note(ax, apart, place, f"{ratio:.2f}", COLOURS["ink"])
     return ax
 
 

@@ -127,4 +127,5 @@ def excess_level(values: np.ndarray, step: float | None) -> float:
         return 0.0
     if spread >= _FEW_STEPS * step * magnitude:
         return 0.0
-    return mean - math.copysign(_LEVEL_LEFT * spread, mean)
+    unit = 2.0 ** math.floor(math.log2(spread / 8))  # a round number: what is left is exact
+    return round((mean - math.copysign(_LEVEL_LEFT * spread, mean)) / unit) * unit

@@ -1,4 +1,4 @@
-"""Healing: a short distillation that repairs what truncation broke."""
+"""Healing: a short distillation that wins back what truncation lost."""
 
 from flowrank.healing.options import Healing
 from flowrank.healing.trainer import heal

@@ -30,12 +30,12 @@ class Healing:
         Context lengths; each batch has one of them. Those beyond the model's own context are left out.
     horizons
         Target lengths; each batch has one of them. None: the model's horizon, and for a T5 also 12 and 24 values, which
-        make it look at its context instead of at the target so far.
+        make it attend to its context instead of at the target so far.
     optim
         ``"adamw"``, or ``"muon"`` (torch.optim.Muon for the block matrices, AdamW for the rest): faster where much is
         broken, but it moves weights in directions that the series say nothing about, and other series pay for that.
     muon_learning_rate, learning_rate
-        Peak rates of Muon and of AdamW; None: 0.0001 of AdamW alone, and beside Muon 0.001 and 0.001 for a Bolt, 0.003
+        Peak rates of Muon and of AdamW; None: 0.0001 of AdamW alone, and with Muon 0.001 and 0.001 for a Bolt, 0.003
         and 0.005 for a T5.
     warmup, max_grad_norm
         Steps in which rates rise; norm that gradients are clipped to.

@@ -25,7 +25,7 @@ SYNTHETIC_POINTS = 64
 """Shortest length at which the generator still draws all of its families."""
 
 POINTS = 512
-"""Last points of a series that calibration looks at, at most."""
+"""Last points of a series that calibration reads, at most."""
 
 
 @dataclass(frozen=True)

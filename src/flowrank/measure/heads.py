@@ -98,27 +98,27 @@ def head_taps(family: Family, observe: Observe) -> list[Tap]:
 
 def _tap(family: Family, site: Attention, observe: Observe) -> list[Any]:
     """Hooks that gather one site's activations and pass them on when its gradient arrives."""
-    seen: dict[str, Any] = {}
+    recorded: dict[str, Any] = {}
 
     def heads(name: str, features: Tensor) -> Tensor:
         width = site.d_qk if name in ("query", "key") else site.d_vo
         return features.detach().unflatten(-1, (site.heads, width)).transpose(1, 2)
 
     def keep(name: str) -> Callable[..., None]:
-        return lambda _module, _inputs, features: seen.__setitem__(name, heads(name, features))
+        return lambda _module, _inputs, features: recorded.__setitem__(name, heads(name, features))
 
     def before_output(_module: Any, inputs: tuple[Tensor, ...]) -> None:
-        # Detached: a hook that held its own tensor would keep the graph alive for ever.
+        # Detached: a hook that held its own tensor would never let the graph go.
         output = heads("output", inputs[0])
 
         def backward(gradient: Tensor) -> None:
-            observe(site, HeadActivations(output=output, gradient=heads("gradient", gradient), **seen))
-            seen.clear()
+            observe(site, HeadActivations(output=output, gradient=heads("gradient", gradient), **recorded))
+            recorded.clear()
 
         inputs[0].register_hook(backward)
 
     def after(_module: Any, _inputs: Any, kwargs: dict[str, Any], result: Any) -> None:
-        seen["weights"], seen["bias"] = family.observed(site, kwargs, result)
+        recorded["weights"], recorded["bias"] = family.observed(site, kwargs, result)
 
     return [
         site.query.module.register_forward_hook(keep("query")),
@@ -145,13 +145,13 @@ def head_moments(
         for site in family.sites
     }
 
-    def observe(site: Attention, seen: HeadActivations) -> None:
+    def observe(site: Attention, recorded: HeadActivations) -> None:
         mine = moments[site.name]
-        rows = torch.tensor(float(seen.output.shape[0] * seen.output.shape[2]))
-        mine.outputs.add(_gram(seen.output), rows)
-        mine.gradients.add(_gram(seen.gradient), rows)
+        rows = torch.tensor(float(recorded.output.shape[0] * recorded.output.shape[2]))
+        mine.outputs.add(_gram(recorded.output), rows)
+        mine.gradients.add(_gram(recorded.gradient), rows)
         if site.joint:
-            _add_scores(mine, seen)
+            _add_scores(mine, recorded)
 
     sweep(family, contexts, [*head_taps(family, observe), *also], seed=seed, on_batch=on_batch)
     return moments
@@ -162,14 +162,14 @@ def _gram(rows: Float[Tensor, "batch heads length n"]) -> Float[Tensor, "heads n
     return torch.einsum("bhli,bhlj->hij", rows, rows)
 
 
-def _add_scores(moments: HeadMoments, seen: HeadActivations) -> None:
-    importance = seen.score_gradient().double().square()
+def _add_scores(moments: HeadMoments, recorded: HeadActivations) -> None:
+    importance = recorded.score_gradient().double().square()
     by_query, by_key = importance.sum(dim=-1), importance.sum(dim=-2)
     total = by_query.sum(dim=(0, 2))
-    moments.queries.add(_gram(seen.query * by_query.sqrt()[..., None]), total)
+    moments.queries.add(_gram(recorded.query * by_query.sqrt()[..., None]), total)
     # Sum over pairs of importance · (k_j − c_i)(k_j − c_i)ᵀ, c_i being what query i attends to.
-    key = seen.key.double()
-    centre = seen.weights.double() @ key
+    key = recorded.key.double()
+    centre = recorded.weights.double() @ key
     cross = torch.einsum("bhli,bhlj->hij", importance @ key, centre)
     gram = _gram(key * by_key.sqrt()[..., None]) - cross - cross.transpose(1, 2)
     moments.keys.add(gram + _gram(centre * by_query.sqrt()[..., None]), total)
@@ -204,24 +204,25 @@ def rank_losses(
         for site in family.sites
     }
 
-    def observe(site: Attention, seen: HeadActivations) -> None:
+    def observe(site: Attention, recorded: HeadActivations) -> None:
         basis, mine = bases[site.name], losses[site.name]
-        effects = (seen.output @ basis.output.to(seen.output)) * (seen.gradient @ basis.gradient.to(seen.output))
+        output, gradient = recorded.output, recorded.gradient
+        effects = (output @ basis.output.to(output)) * (gradient @ basis.gradient.to(output))
         tails = effects.sum(dim=2).flip(-1).cumsum(-1).flip(-1)
         mine["VO"][:, :-1] += tails.square().sum(dim=0).double().cpu()
         if not site.joint:
             return
-        query, key = seen.query @ basis.query.to(seen.query), seen.key @ basis.key.to(seen.key)
+        query, key = recorded.query @ basis.query.to(recorded.query), recorded.key @ basis.key.to(recorded.key)
         query = query if site.scale == 1 else query * site.scale
-        bias = seen.added(site.scale).expand(len(query), -1, -1, -1)
-        at_once = max(1, SCORES // seen.weights[0].numel()) if query.device.type == "cpu" else len(query)
+        bias = recorded.added(site.scale).expand(len(query), -1, -1, -1)
+        at_once = max(1, SCORES // recorded.weights[0].numel()) if query.device.type == "cpu" else len(query)
         for some in (slice(i, i + at_once) for i in range(0, len(query), at_once)):
-            before = (seen.output[some] * seen.gradient[some]).sum(dim=(2, 3))
+            before = (recorded.output[some] * recorded.gradient[some]).sum(dim=(2, 3))
             for rank in rank_grid(site.d_qk):
                 scores = query[some, ..., :rank] @ key[some, ..., :rank].transpose(-1, -2)
                 scores += bias[some]
-                read = scores.softmax(dim=-1) @ seen.value[some]
-                effect = (read * seen.gradient[some]).sum(dim=(2, 3)) - before
+                read = scores.softmax(dim=-1) @ recorded.value[some]
+                effect = (read * recorded.gradient[some]).sum(dim=(2, 3)) - before
                 mine["QK"][:, rank] += effect.square().sum(dim=0).double().cpu()
 
     count = sweep(family, contexts, [*head_taps(family, observe), *also], seed=seed, on_batch=on_batch)

@@ -84,7 +84,7 @@ def sweep(
     Returns
     -------
     int
-        Number of series seen.
+        Number of series read.
     """
     generator = torch.Generator().manual_seed(seed)
     count = 0

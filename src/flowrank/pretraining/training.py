@@ -266,7 +266,7 @@ def _account(recipe: Recipe, trainer: Trainer, clock: Clock, per_step: int) -> d
 
 
 def _publish(pipeline: Pipeline, output: Path) -> None:
-    """Put the model's files beside its checkpoints, the config last."""
+    """Put the model's files next to its checkpoints, the config last."""
     pipeline.inner_model.cpu().eval()
     with _no_bars_of_transformers(), tempfile.TemporaryDirectory(dir=output, prefix=".model-") as temporary:
         pipeline.save_pretrained(Path(temporary) / "model")

@@ -23,7 +23,7 @@ def write_report(folder: str | Path, *, output: str | Path | None = None, overwr
         there.
     output
         Name of the page, ending in ``.html``; default: ``report.html`` in ``folder``. The same numbers,
-        unrounded, go to a ``.json`` file beside it, and a text version to a ``.md`` file.
+        unrounded, go to a ``.json`` file next to it, and a text version to a ``.md`` file.
     overwrite
         Whether to replace these three files if they exist.
 

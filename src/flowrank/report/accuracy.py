@@ -28,7 +28,7 @@ class Roles:
 def roles(findings: Findings) -> Roles:
     """Find out which model is the parent of which, from the recipe, the benchmark and the scores.
 
-    Names match if they are equal or end in the same folder name. Of a single unnamed model beside the parent
+    Names match if they are equal or end in the same folder name. Of a single unnamed model compared with the parent
     it is safe to say that it is the child; of several it is not.
     """
     names = [] if findings.scores is None else [m for m in findings.scores["model"].unique() if m != NAIVE]

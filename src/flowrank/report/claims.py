@@ -103,14 +103,14 @@ def _accuracy(findings: Findings, who: Roles) -> list[Claim | None]:
         value, datasets = relative(wide["WQL"], subject, reference)
         if value is not None:
             mase, _ = relative(wide["MASE"], subject, reference)
-            beside = f", MASE {show(mase, 'ratio')}" if mase is not None else ""
+            further = f", MASE {show(mase, 'ratio')}" if mase is not None else ""
             found.append(
                 Claim(
                     f"WQL_{key}",
                     value,
                     show(value, "ratio"),
                     f"WQL, relative to {name}",
-                    f"geometric mean, {datasets} dataset{'s' * (datasets != 1)}{beside}",
+                    f"geometric mean, {datasets} dataset{'s' * (datasets != 1)}{further}",
                 )
             )
     return found

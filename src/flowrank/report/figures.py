@@ -186,7 +186,7 @@ def kept_neurons(frame: pd.DataFrame) -> Figure:
     Parameters
     ----------
     frame
-        The columns of ``ranks.parquet``, of layers beside attention, in the order of the flow.
+        The columns of ``ranks.parquet``, of layers other than attention, in the order of the flow.
     """
     widest = float(frame["full"].max())
     panels = [_neurons_panel(stack, part, widest) for stack, part in frame.groupby("stack", sort=False)]

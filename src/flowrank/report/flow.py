@@ -1,4 +1,4 @@
-"""The flow-of-ranks, sublayer by sublayer, and theorem 4 beside it."""
+"""The flow-of-ranks, sublayer by sublayer, and theorem 4 next to it."""
 
 from __future__ import annotations
 

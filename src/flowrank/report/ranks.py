@@ -127,7 +127,7 @@ def attention_in(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def neurons_in(frame: pd.DataFrame) -> pd.DataFrame | None:
-    """Rows of layers beside attention, in the order of the flow; None where they are as they were."""
+    """Rows of layers other than attention, in the order of the flow; None where they are as they were."""
     rows = frame[frame["part"] == NEURONS].sort_values(["stack", "layer"], ascending=[False, True], kind="stable")
     return None if (rows["cost"] == rows["full_cost"]).all() else rows
 

@@ -205,7 +205,7 @@ def _accuracy(scores: pd.DataFrame | None, who: Roles) -> Section | None:
         ],
     )
     dots = outcomes.accuracy_dots(scores, who)
-    compared = "beside seasonal naive" if NAIVE in models else "as evaluated"
+    compared = "compared with seasonal naive" if NAIVE in models else "as evaluated"
     return Section(
         "accuracy",
         "Accuracy",
@@ -251,7 +251,7 @@ def _cost(bench: dict[str, Any] | None) -> Section | None:
         ],
         rows,
         note="1 MB is 10⁶ bytes. Latency was measured in turns in one process; its ratios are taken pair "
-        "by pair, so they need not equal the ratio of the times beside them.",
+        "by pair, so they need not equal the ratio of the times next to them.",
     )
     workload = ", ".join(f"{_words(k)} {v}" for k, v in bench.get("workload", {}).items() if v is not None)
     bars = outcomes.cost_bars([row for row in rows if row["short"] not in ("latency, min", "latency, max")])

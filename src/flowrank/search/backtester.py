@@ -21,7 +21,7 @@ from flowrank.synthetic import Mixture, lifted
 HORIZON = 24
 LENGTHS = (16, 32, 64, 128, 256, 512)
 MOST = 4096
-"""Of the user's series that are looked at, unless more are to be judged."""
+"""Of the user's series that are read, unless more are to be forecast."""
 
 _BLOCK = 64  # synthetic series of one length
 _STREAM = 3  # of the generator: neither training, nor validation, nor calibration draws from it
@@ -67,7 +67,7 @@ class _Group:
 
 
 class Backtester:
-    """Backtests of models beside one parent, on series that nobody else sees.
+    """Backtests of models against one parent, on series that nothing else is fitted to.
 
     Series are taken in units of their history's mean magnitude and grouped by how much they change from season to
     season there. A group is a data set: losses are summed over it, the child's divided by the parent's. The geometric
@@ -82,7 +82,7 @@ class Backtester:
     series
         What `flowrank.series.read_series` reads, the last ``horizon`` values of each are forecast; None: synthetic.
     also_synthetic
-        Whether synthetic series judge beside those of ``series``.
+        Whether synthetic series count with those of ``series``.
     count
         Series of each kind, at most; evenly from all over the first 4 096 of the source, or the first ``count``.
     horizon

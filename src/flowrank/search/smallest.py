@@ -1,4 +1,4 @@
-"""The search: each step shrinks the smallest model that held so far, heals what that broke, and is judged."""
+"""The search: each step shrinks the smallest model that held so far, heals what that broke, and is backtested."""
 
 from __future__ import annotations
 
@@ -110,22 +110,22 @@ def smallest(
         Where the search keeps its log and its models; a search that was cut off goes on there, with the same result.
         None: nowhere.
     series
-        What calibrates, heals and judges: anything that `flowrank.series.read_series` reads, more than once. The last
-        ``horizon`` values of each series judge, what is before them does the rest. None: synthetic series.
+        What calibrates, heals and compares: anything that `flowrank.series.read_series` reads, more than once. The last
+        ``horizon`` values of each series compare models, what is before them does the rest. None: synthetic series.
     also_synthetic
-        Whether synthetic series take part beside those of ``series``: as half of what calibrates, or what is missing
-        there, and as half of the judgement. The tolerance then holds on both kinds together, and more likely on series
-        that are like neither. Healing sees those of ``series`` alone.
+        Whether synthetic series take part with those of ``series``: as half of what calibrates, or what is missing
+        there, and as half of the comparison. The tolerance then holds on both kinds together, and more likely on series
+        that are like neither. Healing reads those of ``series`` alone.
     parts
         What may become smaller, as of `flowrank.WholeModel`.
     steps
         Of each healing by gradients, where a model left the tolerance; 0: none, the fit of the output matrices has to
         do. What is learned on synthetic series does not all carry over to others (docs/compression.md).
     calibration_series, validation_series
-        Series that components are measured on, and series of each kind that models are judged on, at most. None:
-        None: as many as the model's family asks for (1 024 where a decoder sees one token a series, else 512).
+        Series that components are measured on, and series of each kind that models are compared on, at most. None:
+        None: as many as the model's family asks for (1 024 where a decoder has one token a series, else 512).
     horizon
-        Steps ahead at which models are judged.
+        Steps ahead at which models are compared.
     seed
         Of everything random.
     progress
@@ -149,7 +149,7 @@ def smallest(
     if also_synthetic and series is None:
         raise FlowrankError(
             "also_synthetic",
-            expected="series beside it",
+            expected="series given with it",
             found="none",
             todo="pass series; without any, synthetic ones do everything",
         )
@@ -203,7 +203,7 @@ def smallest(
 
 
 def _pasts(series: Any, horizon: int, columns: dict[str, Any]) -> list[Series]:
-    """The user's series without what they are judged on."""
+    """The user's series without what they are compared on."""
     found = []
     for one in evenly(read_series(series, **columns)):
         ahead = min(horizon, len(one) // 3)

@@ -126,7 +126,7 @@ def _frequency_of_two(first: pd.Timestamp, second: pd.Timestamp) -> str:
 
 
 def grid_positions(times: pd.DatetimeIndex, freq: str) -> np.ndarray:
-    """Return each time stamp's place on the regular grid from the first on; −1 if it lies beside the grid.
+    """Return each time stamp's place on the regular grid from the first on; −1 if it lies off the grid.
 
     Parameters
     ----------

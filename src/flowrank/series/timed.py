@@ -40,7 +40,7 @@ def timed_series(
     Raises
     ------
     FlowrankError
-        If the time stamps are not increasing, have a repeat, lie beside the grid of ``freq``, or have gaps
+        If the time stamps are not increasing, have a repeat, lie off the grid of ``freq``, or have gaps
         while ``freq`` is None.
 
     Examples

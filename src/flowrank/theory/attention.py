@@ -72,7 +72,7 @@ def theorem_3(
     softmax moves by no more than its largest score does, in the 1-norm; and what it averages moves by σ_{r+1}(Ξ). The
     paper bounds ‖Attn(U; W) − Attn(U; W̃)‖_F by O(√d σ_{r+1}(Ξ)), for weights of bounded scale. Per token, the
     constant is the one above. Over L tokens the Frobenius norm is √L times it at most, and without an assumption on
-    how attention spreads L cannot go: if all tokens look at the one that P_r cuts most, all err alike.
+    how attention spreads L cannot go: if all tokens attend to the one that P_r cuts most, all err alike.
 
     Parameters
     ----------

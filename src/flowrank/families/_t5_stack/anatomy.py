@@ -19,7 +19,7 @@ def t5_blocks(model: nn.Module, *, decodes_one_token: bool = False) -> tuple[Blo
     model
         A model with T5 blocks.
     decodes_one_token
-        Whether its decoder sees a single token, which then is the only key of its self-attention.
+        Whether its decoder has a single token, which then is the only key of its self-attention.
     """
     named: list[tuple[str, Any]] = [
         (name, module) for name, module in model.named_modules() if isinstance(module, T5Block)

@@ -99,15 +99,15 @@ class NarrowT5Attention(T5Attention):
             attention implementation gives them. Before transformers 5.15 the last only if ``output_attentions``.
         """
         cache = past_key_values if cache is None else cache
-        seen = cache.get_seq_length(self.layer_idx) if cache is not None else 0
-        seen = seen.clone() if isinstance(seen, Tensor) else seen
+        past_seen = cache.get_seq_length(self.layer_idx) if cache is not None else 0
+        past_seen = past_seen.clone() if isinstance(past_seen, Tensor) else past_seen
         query = self.query_layout.split(self.q(hidden_states))
         key, value = self._keys_and_values(hidden_states, key_value_states, cache)
 
         length, key_length = hidden_states.shape[1], key.shape[-2]
         if position_bias is None:
             if self.has_relative_attention_bias:
-                position_bias = self.compute_bias(length, key_length, device=query.device, past_seen_tokens=seen)
+                position_bias = self.compute_bias(length, key_length, device=query.device, past_seen_tokens=past_seen)
             else:
                 position_bias = query.new_zeros(1, self.n_heads, length, key_length)
             if mask is not None and not RETURNS_WEIGHTS:

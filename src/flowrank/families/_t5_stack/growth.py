@@ -113,7 +113,7 @@ def _axes(name: str) -> tuple[str, str]:
 
 
 def _shared(value: Tensor, copies: int) -> Tensor:
-    """Weights that read from every copy of the stream: ``value`` in sum over the copies, random beside."""
+    """Weights that read from every copy of the stream: ``value`` in sum over the copies, random elsewhere."""
     noise = torch.randn(copies, *value.shape, dtype=value.dtype) * value.std() / copies
     noise -= noise.mean(dim=0)
     return torch.cat([value / copies + one for one in noise], dim=-1)

@@ -39,7 +39,7 @@ def passes(config: Any, workload: Workload, *, exact: bool, itemsize: int) -> It
         flops = parameters = 0
         layers = zip(stacks.decoder, stacks.cross, stacks.decoder_mlps, strict=True)
         for index, (past, cross, feed_forward) in enumerate(layers):
-            first = exact and index == 0  # the same token for every series, until it has looked across
+            first = exact and index == 0  # the same token for every series, until cross-attention
             mapped = past.v + past.o if exact else past.parameters
             flops += 2 * (1 if first else rows) * (mapped + cross.q)
             flops += 2 * rows * (cross.o + feed_forward)

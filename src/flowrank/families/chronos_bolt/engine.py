@@ -1,6 +1,6 @@
 """Chronos-Bolt: quantiles from the same weights, without the work that changes nothing.
 
-The encoder runs on the patches that hold an observation. The decoder sees one token, so its self-attention is one
+The encoder runs on the patches that hold an observation. The decoder has one token, so its self-attention is one
 linear map of it, the same for every series in the first layer; and with a single query, cross-attention keys and values
 need not be made: the query is taken to the encoder's space instead, and what it reads is taken back.
 """
@@ -48,7 +48,7 @@ class BoltEngine(Engine):
         -------
         Tensor
             Shape (series, quantiles, prediction length), fp32; NaN for a series without an observation, if the model
-            has no register token to look at.
+            has no register token to attend to.
         """
         model = self.model
         config = model.chronos_config
@@ -72,14 +72,14 @@ class BoltEngine(Engine):
 
     def _quantiles_of_chunk(self, context: Tensor) -> Tensor:
         model = self.model
-        seen = self._observed(context)
-        first = int(seen.any(dim=0).int().argmax())  # patches before it are empty in all series
+        visible = self._observed(context)
+        first = int(visible.any(dim=0).int().argmax())  # patches before it are empty in all series
         scaled, loc_scale = model.instance_norm(context)
         patches = model.patch(scaled)[:, first:].to(model.dtype)
-        seen = seen[:, first:]
+        visible = visible[:, first:]
         if model.chronos_config.use_reg_token:
-            seen = torch.cat([seen, seen.new_ones(len(seen), 1)], dim=1)
-        packed = Packed.of(seen)
+            visible = torch.cat([visible, visible.new_ones(len(visible), 1)], dim=1)
+        packed = Packed.of(visible)
         x = self._embedded(patches, packed)
         decoded = self._decode(self.encoder(x, packed), packed)
         quantiles = through(model.output_patch_embedding, decoded).float()  # chronos-forecasting 2.3.1 keeps the type

@@ -37,7 +37,7 @@ class ChronosBolt(T5StackFamily):
     pipeline_class = FlowrankBoltPipeline
     engine_class = BoltEngine
     training = BoltTraining()
-    calibration_series = 1024  # its decoder sees one token a series
+    calibration_series = 1024  # its decoder has one token a series
 
     @classmethod
     def has(cls, model: nn.Module) -> bool:

@@ -72,7 +72,7 @@ class T5Engine(Engine):
         Parameters
         ----------
         tokens, mask
-            Shape (series, length): token ids, and which of them are seen. Every series needs one.
+            Shape (series, length): token ids, and the attention mask. Every series needs one.
         steps, paths
             H and S.
         keys
