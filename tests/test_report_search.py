@@ -16,7 +16,7 @@ from flowrank.report import figures, write_report
 from flowrank.report.folder import Findings
 from flowrank.report.ranks import neurons_in
 from flowrank.report.search import best_of, front_of, stage_table, tradeoff
-from flowrank.search.smallest import Stage, read_stages
+from flowrank.search.stages import Stage, read_stages
 
 STAGES = [
     Stage(1, 0, 0.6, 0.59, 590, -0.002, 0.001, False, True, 41.2),

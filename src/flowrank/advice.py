@@ -12,7 +12,7 @@ import pandas as pd
 from flowrank.analysis import RankProfile
 from flowrank.analysis.flow import tolerance
 from flowrank.compression import FlowOfRanks
-from flowrank.compression.allocation import check_ratio
+from flowrank.compression.rules import check_ratio
 from flowrank.errors import FlowrankError
 from flowrank.pretraining.schedule import layer_widths
 

@@ -13,7 +13,8 @@ import pytest
 import flowrank
 from flowrank import Budget, Tolerance, Uniform, WholeModel
 from flowrank.family import tensor_digest
-from flowrank.search.smallest import SEARCH_LOG, read_stages
+from flowrank.search.smallest import SEARCH_LOG
+from flowrank.search.stages import read_stages
 from tests.cli.calls import is_as_before, quietly, run
 from tests.test_files import tree
 
@@ -24,7 +25,7 @@ SMALL = ("--calibration-series", "9", "--validation-series", "12", "--horizon", 
 @pytest.fixture
 def few_stages(monkeypatch):
     """Sizes far apart, and the last bisections left out: what the command line tells of a search needs few of them."""
-    smallest = import_module("flowrank.search.smallest")
+    smallest = import_module("flowrank.search.stages")
     monkeypatch.setattr(smallest, "_STEP", 0.3)
     monkeypatch.setattr(smallest, "_PRECISION", 4.0)
 

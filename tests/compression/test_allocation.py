@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowrank import Budget, Epsilon, FlowOfRanks, FlowrankError, InputSVD, JointHeads, Uniform, WeightSVD
-from flowrank.compression.allocation import Group, allocate, marginal_losses
+from flowrank.compression.allocation import allocate
+from flowrank.compression.groups import Group, marginal_losses
 
 
 def joint_groups(seed: int = 0, layers: int = 3, heads: int = 2, width: int = 8) -> list[Group]:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 import flowrank
 from flowrank import Budget, FlowOfRanks, FlowrankError, JointHeads, Uniform, WholeModel
 from flowrank.compression.children import child_of
-from flowrank.compression.neurons import Factors, Linear, Neurons, Remainder
+from flowrank.compression.neurons import Factors, Linear, Neurons
 from flowrank.compression.plan import Plan
 from flowrank.compression.prices import price_in
+from flowrank.compression.remainder import Remainder
 from flowrank.compression.whole import WholeFactorization
 from flowrank.family import family_of, tensor_digest
 from flowrank.linalg import obs_order, refit

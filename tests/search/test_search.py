@@ -21,7 +21,7 @@ from flowrank.forecasting.corrections import excess_level
 from flowrank.healing import checkpoints
 from flowrank.search import SEARCH_LOG, Backtester
 from flowrank.search.backtester import Comparison, _Group, _ratio, evenly
-from flowrank.search.smallest import Stage, _next, read_stages
+from flowrank.search.stages import Stage, next_ratio, read_stages
 from flowrank.series import Series
 from tests.conftest import make_bolt
 
@@ -39,7 +39,7 @@ def walks(count: int, length: int = 64) -> list[Series]:
 @pytest.fixture
 def few_stages(monkeypatch):
     """Sizes far apart, and the last bisections left out: what a search does with its stages needs few of them."""
-    smallest = import_module("flowrank.search.smallest")
+    smallest = import_module("flowrank.search.stages")
     monkeypatch.setattr(smallest, "_STEP", 0.3)
     monkeypatch.setattr(smallest, "_PRECISION", 4.0)
 
@@ -130,7 +130,7 @@ def killed(self, number, start, ratio, stage=_Search._stage):
         os.kill(os.getpid(), signal.SIGKILL)
     return stage(self, number, start, ratio)
 _Search._stage = killed
-sys.modules["flowrank.search.smallest"]._PRECISION = 2.0
+sys.modules["flowrank.search.stages"]._PRECISION = 2.0
 tolerance = Tolerance(0.0, confidence=0.5)
 flowrank.smallest(flowrank.load(sys.argv[1]), tolerance, folder=sys.argv[2], **json.loads(sys.argv[3]))
 """
@@ -148,7 +148,7 @@ def one_layer(tmp_path_factory):
 def searched(model, folder):
     """What the script does, here."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(import_module("flowrank.search.smallest"), "_PRECISION", 2.0)  # the last bisections left out
+        patched.setattr(import_module("flowrank.search.stages"), "_PRECISION", 2.0)  # the last bisections left out
         return flowrank.smallest(flowrank.load(model), Tolerance(0.0, confidence=0.5), folder=folder, **OPTIONS)
 
 
@@ -198,12 +198,12 @@ def test_sizes_are_bisected_between_what_held_and_what_did_not():
     def stage(number: int, ratio: float, held: bool) -> Stage:
         return Stage(number, 0, ratio, ratio, 1, 0.0, 0.0, False, held, 0.0)
 
-    assert _next([]) == pytest.approx(0.6)
+    assert next_ratio([]) == pytest.approx(0.6)
     one = stage(1, 0.6, held=True)
-    assert _next([one]) == pytest.approx(0.36)
+    assert next_ratio([one]) == pytest.approx(0.36)
     two = stage(2, 0.36, held=False)
-    assert _next([one, two]) == pytest.approx((0.6 * 0.36) ** 0.5)
-    assert _next([one, two, stage(3, 0.4, held=True)]) is None
+    assert next_ratio([one, two]) == pytest.approx((0.6 * 0.36) ** 0.5)
+    assert next_ratio([one, two, stage(3, 0.4, held=True)]) is None
 
 
 def test_series_of_the_user_are_judged_on_their_ends(bolt_folder, few_stages):
@@ -230,7 +230,7 @@ def test_synthetic_series_calibrate_and_judge_too_where_they_are_asked_for(bolt_
 
 
 def test_synthetic_series_beside_none_are_refused(bolt_folder):
-    with pytest.raises(FlowrankError, match="also_synthetic: expected series beside it"):
+    with pytest.raises(FlowrankError, match="also_synthetic: expected series given with it"):
         flowrank.smallest(flowrank.load(bolt_folder), ROOMY, also_synthetic=True, **QUICK)
 
 

@@ -50,7 +50,7 @@ def analyze(
     import json
 
     from flowrank.analysis import EPSILONS, PROFILE_FILES
-    from flowrank.compression.allocation import check_ratio
+    from flowrank.compression.rules import check_ratio
     from flowrank.files import atomic_files, refuse_existing_in
 
     check_ratio(budget, "--budget")

@@ -17,7 +17,7 @@ from flowrank.errors import FlowrankError
 from flowrank.files import refuse_existing_in
 
 if TYPE_CHECKING:
-    from flowrank.search.smallest import Stage
+    from flowrank.search.stages import Stage
 
 SEARCH_LOG = "search.jsonl"
 WITHOUT = "no --max-loss"

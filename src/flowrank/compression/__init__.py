@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from flowrank.compression.allocation import Allocation, Budget, Epsilon, FlowOfRanks, Uniform
 from flowrank.compression.apply import compress
 from flowrank.compression.integers import fastest, quantize
 from flowrank.compression.methods import InputSVD, JointHeads, Method, WeightSVD, WholeModel
 from flowrank.compression.ranks import rank_table
+from flowrank.compression.rules import Allocation, Budget, Epsilon, FlowOfRanks, Uniform
 
 __all__ = [
     "Allocation",

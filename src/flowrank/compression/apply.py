@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from flowrank.compression.accuracy import Accuracy
-from flowrank.compression.allocation import Budget, allocate, beyond_fixed
+from flowrank.compression.allocation import allocate, beyond_fixed
 from flowrank.compression.children import child_of, parent_name, pipeline_of
 from flowrank.compression.coverage import covered
 from flowrank.compression.factorize import factorization_of
@@ -17,6 +17,7 @@ from flowrank.compression.latency import Latency
 from flowrank.compression.methods import Method, WholeModel, describe, passes
 from flowrank.compression.prices import Price, price_in
 from flowrank.compression.reconstruction import reconstruct
+from flowrank.compression.rules import Budget
 from flowrank.compression.whole import WholeFactorization
 from flowrank.errors import FlowrankError
 from flowrank.family import Family, anatomy_of, family_of, tensor_digest

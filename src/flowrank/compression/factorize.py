@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from flowrank.anatomy import Attention
-from flowrank.compression.allocation import Budget, Group, Kept, marginal_losses
+from flowrank.compression.groups import Group, Kept, marginal_losses
 from flowrank.compression.methods import InputSVD, JointHeads, WeightSVD
 from flowrank.compression.plan import Plan, factors
+from flowrank.compression.rules import Budget
 from flowrank.errors import FlowrankError
 from flowrank.family import Family, shape_of
 from flowrank.linalg import balanced_basis, balanced_scales, input_svd, moment_root

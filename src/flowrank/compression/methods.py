@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from flowrank.compression.allocation import Allocation, Budget, Epsilon, FlowOfRanks, Uniform
+from flowrank.compression.rules import Allocation, Budget, Epsilon, FlowOfRanks, Uniform
 from flowrank.errors import FlowrankError, check_count
 
 

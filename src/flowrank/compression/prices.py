@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from flowrank.compression.allocation import Group, Unit
+from flowrank.compression.groups import Group
+from flowrank.compression.rules import Unit
 from flowrank.cost import Workload
 from flowrank.errors import FlowrankError
 from flowrank.family import cost, family_of_config

@@ -8,11 +8,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from flowrank.compression.allocation import Group, Kept, Uniform, Unit, allocate, spend
+from flowrank.compression.allocation import allocate, spend
 from flowrank.compression.factorize import HeadComponents
-from flowrank.compression.neurons import Neurons, Remainder
+from flowrank.compression.groups import Group, Kept
+from flowrank.compression.neurons import Neurons
 from flowrank.compression.plan import Plan
 from flowrank.compression.prices import Price, fixed_costs, priced, refuse_below, stands
+from flowrank.compression.remainder import Remainder
+from flowrank.compression.rules import Uniform, Unit
 from flowrank.family import Family
 from flowrank.measure import head_moments, rank_losses
 from flowrank.nn.config import NarrowConfig

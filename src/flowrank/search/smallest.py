@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from flowrank.nn.config import refuse_quantized
 from flowrank.pipelines import Pipeline, load
 from flowrank.progress import progress_bar
 from flowrank.search.backtester import HORIZON, Backtester, Comparison, evenly
+from flowrank.search.stages import Stage, lineage, next_ratio, read_stages, smallest_held
 from flowrank.search.tolerance import Tolerance
 from flowrank.series import Series, read_series
 
@@ -35,45 +36,7 @@ SEARCH_LOG = "search.jsonl"
 _SETTINGS = "search.json"
 _LATENCY = "latency.json"
 _MODELS = "models"
-_STEP = 0.6
-_PRECISION = 1.12
 _FORMAT = 3  # of a search: one that counted or chose series otherwise does not go on
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of a search.
-
-    Attributes
-    ----------
-    number, start
-        Its own, and that of the stage it started from; 0 is the parent.
-    ratio
-        Cost over the parent's that was asked for.
-    cost
-        What came of it.
-    parameters
-        Of the model.
-    loss, upper
-        Of the metric, see `Comparison`; None where the model cannot become so small.
-    healed
-        Whether it was healed, and the better for it.
-    held
-        Whether it stayed within the tolerance.
-    seconds
-        What the step took.
-    """
-
-    number: int
-    start: int
-    ratio: float
-    cost: float
-    parameters: int
-    loss: float | None
-    upper: float | None
-    healed: bool
-    held: bool
-    seconds: float
 
 
 def smallest(
@@ -219,23 +182,6 @@ def _calibration(past: list[Series] | None, also_synthetic: bool, count: int, se
     return own.mixed_with(rest)
 
 
-def read_stages(path: Path) -> list[Stage]:
-    """Stages that a search has logged; a line that was cut off does not count.
-
-    Examples
-    --------
-    >>> read_stages(Path("no-such-file"))
-    []
-    """
-    stages: list[Stage] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            stages.append(Stage(**json.loads(line)))
-        except (ValueError, TypeError):
-            break
-    return stages
-
-
 @dataclass
 class _Search:
     """One search, at whatever stage its folder is."""
@@ -258,8 +204,8 @@ class _Search:
         self._rewrite(log, stages)
         self.price = self._price()
         self.dense = self.price(self.parent.inner_model.config)
-        while (ratio := _next(stages)) is not None:
-            stage = self._stage(len(stages) + 1, _smallest_held(stages), ratio)
+        while (ratio := next_ratio(stages)) is not None:
+            stage = self._stage(len(stages) + 1, smallest_held(stages), ratio)
             stages.append(stage)
             with log.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(asdict(stage)) + "\n")
@@ -349,13 +295,13 @@ class _Search:
         return load(self._place(stage.number), dtype=model.dtype, device_map=str(model.device))
 
     def _result(self, stages: list[Stage]) -> Pipeline:
-        best = _smallest_held(stages)
+        best = smallest_held(stages)
         made = self._model(best)
         if best is None:
             return made
         made.name = f"{parent_name(self.parent)} compressed"
         made.recipe = account(self.parent, made.inner_model, self.calibration, POINTS, self.seed) | {
-            "method": {"name": "WholeModel", "healed": any(stage.healed for stage in _lineage(best, stages))},
+            "method": {"name": "WholeModel", "healed": any(stage.healed for stage in lineage(best, stages))},
             "allocation": {"name": "Tolerance", **asdict(self.tolerance)},
             "search": {
                 "steps": self.steps,
@@ -368,26 +314,3 @@ class _Search:
             },
         }
         return made
-
-
-def _smallest_held(stages: list[Stage]) -> Stage | None:
-    return min((stage for stage in stages if stage.held), key=lambda stage: stage.cost, default=None)
-
-
-def _lineage(stage: Stage, stages: list[Stage]) -> Iterator[Stage]:
-    """A stage and those that it goes back to."""
-    by_number = {one.number: one for one in stages}
-    current: Stage | None = stage
-    while current is not None:
-        yield current
-        current = by_number.get(current.start)
-
-
-def _next(stages: list[Stage]) -> float | None:
-    """The ratio to try next; None: the smallest model is known well enough."""
-    best = _smallest_held(stages)
-    held = 1.0 if best is None else best.cost
-    failed = max((stage.ratio for stage in stages if not stage.held), default=0.0)
-    if not failed:
-        return held * _STEP
-    return None if held / failed < _PRECISION else (held * failed) ** 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from flowrank.compression.allocation import Unit
+from flowrank.compression.rules import Unit
 from flowrank.errors import FlowrankError
 
 Metric = Literal["WQL", "MASE"]

@@ -1,0 +1,88 @@
+"""Steps of a search, and which size to try next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_STEP = 0.6
+_PRECISION = 1.12
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a search.
+
+    Attributes
+    ----------
+    number, start
+        Its own, and that of the stage it started from; 0 is the parent.
+    ratio
+        Cost over the parent's that was asked for.
+    cost
+        What came of it.
+    parameters
+        Of the model.
+    loss, upper
+        Of the metric, see `Comparison`; None where the model cannot become so small.
+    healed
+        Whether it was healed, and the better for it.
+    held
+        Whether it stayed within the tolerance.
+    seconds
+        What the step took.
+    """
+
+    number: int
+    start: int
+    ratio: float
+    cost: float
+    parameters: int
+    loss: float | None
+    upper: float | None
+    healed: bool
+    held: bool
+    seconds: float
+
+
+def read_stages(path: Path) -> list[Stage]:
+    """Stages that a search has logged; a line that was cut off does not count.
+
+    Examples
+    --------
+    >>> read_stages(Path("no-such-file"))
+    []
+    """
+    stages: list[Stage] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            stages.append(Stage(**json.loads(line)))
+        except (ValueError, TypeError):
+            break
+    return stages
+
+
+def smallest_held(stages: list[Stage]) -> Stage | None:
+    """Return the cheapest stage that stayed within the tolerance, if any did."""
+    return min((stage for stage in stages if stage.held), key=lambda stage: stage.cost, default=None)
+
+
+def lineage(stage: Stage, stages: list[Stage]) -> Iterator[Stage]:
+    """A stage and those that it goes back to."""
+    by_number = {one.number: one for one in stages}
+    current: Stage | None = stage
+    while current is not None:
+        yield current
+        current = by_number.get(current.start)
+
+
+def next_ratio(stages: list[Stage]) -> float | None:
+    """The ratio to try next; None: the smallest model is known well enough."""
+    best = smallest_held(stages)
+    held = 1.0 if best is None else best.cost
+    failed = max((stage.ratio for stage in stages if not stage.held), default=0.0)
+    if not failed:
+        return held * _STEP
+    return None if held / failed < _PRECISION else (held * failed) ** 0.5
