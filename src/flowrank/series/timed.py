@@ -15,7 +15,7 @@ from flowrank.series.value import Series
 
 
 def timed_series(
-    item_id: str,
+    item_id: Any,
     times: pd.DatetimeIndex,
     target: np.ndarray,
     *,
@@ -91,7 +91,7 @@ def _inferred(times: pd.DatetimeIndex, usual_freq: Callable[[], str | None]) -> 
     return infer_frequency(times)
 
 
-def _refuse_disorder(item_id: str, times: pd.DatetimeIndex, *, argument: str, where: Callable[[int], str]) -> None:
+def _refuse_disorder(item_id: Any, times: pd.DatetimeIndex, *, argument: str, where: Callable[[int], str]) -> None:
     steps = np.diff(times.asi8)
     if (steps > 0).all():
         return

@@ -13,6 +13,8 @@ from flowrank.errors import FlowrankError
 
 MISSING_WORDS = frozenset({"", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "<na>", "nat"})
 """Texts (in lower case, stripped) that stand for a missing value in a text column."""
+OnBad = Callable[[Any, FlowrankError], None]
+"""Called with the id and the error of a series that is left out."""
 _BOOLEANS = {"true": 1.0, "false": 0.0}
 
 
@@ -23,7 +25,7 @@ class Series:
     Parameters
     ----------
     item_id
-        Name of the series.
+        Name of the series, in the type that it has in its source: a text, a whole number, a date …
     target
         Values in order of time, shape ``(time,)``, float64; NaN is a missing value.
     start
@@ -39,7 +41,7 @@ class Series:
     ('A', 3)
     """
 
-    item_id: str
+    item_id: Any
     target: np.ndarray
     start: pd.Timestamp | None = None
     freq: str | None = None
