@@ -103,6 +103,9 @@ COMPRESS = {  # option: an argument beside its default, with the options that it
     "--timestamp-column": "when",
     "--target": "sales",
     "--freq": "D",
+    "--wide": "",
+    "--encoding": "latin-1",
+    "--sheet": "Sales",
     "--overwrite": "",
     "--quiet": "",
 }

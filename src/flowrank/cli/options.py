@@ -41,11 +41,35 @@ class Columns:
             help="Frequency as pandas writes it, e.g. h or D; needed if time stamps have gaps or do not show it."
         ),
     ] = None
+    wide: Annotated[
+        bool, typer.Option("--wide", help="Each column is a series, but for that of the times; its name is the id.")
+    ] = False
+    encoding: Annotated[
+        str | None, typer.Option(help="Encoding of a CSV file that is not UTF-8, e.g. latin-1, cp1252, utf-16.")
+    ] = None
+    sheet: Annotated[str | None, typer.Option(help="Sheet of an Excel file that has several.")] = None
 
     def settings(self) -> dict[str, Any]:
         """Give the library's arguments for them."""
         named = {"id_column": self.id_column or None, "timestamp_column": self.timestamp_column or None}
-        return {**named, "target": self.target, "freq": self.freq}
+        named |= {"target": self.target, "freq": self.freq}
+        return {**named, "wide": self.wide, "encoding": self.encoding, "sheet": self.sheet}
+
+
+@dataclass(frozen=True)
+class UsableColumns(Columns):
+    """How a file of series reads, and whether series that cannot be used stop everything."""
+
+    skip_bad: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad", help="Leave out series that cannot be used; say why, here and in a file NAME.skipped.csv."
+        ),
+    ] = False
+
+    def settings(self) -> dict[str, Any]:
+        """Give the library's arguments for them."""
+        return {**super().settings(), "skip_bad": self.skip_bad}
 
 
 @dataclass(frozen=True)
