@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 
 from flowrank.errors import FlowrankError
 from flowrank.series.frequency import normalize_frequency
+from flowrank.series.layout import Layout
 from flowrank.series.records import array_series, record_series, row_series
 from flowrank.series.tables import Columns, LongTable
 from flowrank.series.tabular_files import CsvFile, ParquetFile, is_parquet
@@ -50,6 +52,11 @@ def read_series(
     timestamp_column: str | None = "timestamp",
     target: str = "target",
     freq: str | None = None,
+    date_format: str | None = None,
+    day_first: bool | None = None,
+    utc: bool = False,
+    decimal: str | None = None,
+    thousands: str | None = None,
     argument: str = "series",
 ) -> SeriesSource:
     """Open a source of time series; nothing but its beginning is read until it is iterated over.
@@ -71,6 +78,14 @@ def read_series(
         pandas frequency. By default it is inferred for each series with times (series of one or two values
         take that of the others), and times with gaps are refused; when it is given, gaps become missing
         values.
+    date_format
+        Format of text dates, as of ``datetime.strptime``, e.g. ``"%d.%m.%Y"``.
+    day_first
+        Whether 05/03/2024 is 5 March. By default found out from the whole column; where both would do, refused.
+    utc
+        Whether times are turned into UTC, for columns of several UTC offsets, which are refused otherwise.
+    decimal, thousands
+        The marks in numbers that are texts, as in 1.234,5. By default a point, and none.
     argument
         Name of the argument that errors are about.
 
@@ -97,7 +112,8 @@ def read_series(
         return source
     if freq is not None:
         normalize_frequency(freq)
-    columns = Columns(id_column, timestamp_column, target)
+    layout = Layout.of(date_format=date_format, day_first=day_first, utc=utc, decimal=decimal, thousands=thousands)
+    columns = Columns(id_column, timestamp_column, target, layout)
     if isinstance(source, (str, Path)):
         return _file(Path(source), columns, freq=freq, argument=argument)
     if isinstance(source, pd.DataFrame):
@@ -128,6 +144,7 @@ def _file(path: Path, columns: Columns, *, freq: str | None, argument: str) -> S
     if not is_parquet(path, argument=argument):
         csv = CsvFile(str(path), argument)
         columns.check(csv.names(), argument=argument)
+        columns = replace(columns, layout=replace(columns.layout, semicolons=csv.delimiter() == ";"))
         return _long(csv.pieces, columns, freq=freq, argument=argument)
     parquet = ParquetFile(str(path), argument)
     schema = parquet.schema()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from flowrank.errors import FlowrankError
+from flowrank.series.dates import OrderOfDates, as_timestamps, needs_order
 from flowrank.series.frequency import infer_frequency, normalize_frequency
-from flowrank.series.timed import as_timestamps, text_time_format, timed_series
-from flowrank.series.value import Series, as_numbers
+from flowrank.series.layout import Layout
+from flowrank.series.numbers import MarksOfNumbers, as_numbers
+from flowrank.series.timed import timed_series
+from flowrank.series.value import Series
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class Columns:
     """Which columns of a table hold the ids, the times and the values.
 
     ``id_column`` None makes the table one series; ``timestamp_column`` None means rows in order of time.
+    ``layout`` says how texts are read.
 
     Examples
     --------
@@ -30,6 +34,7 @@ class Columns:
     id_column: str | None = "item_id"
     timestamp_column: str | None = "timestamp"
     target: str = "target"
+    layout: Layout = field(default_factory=Layout)
 
     @property
     def needed(self) -> list[str]:
@@ -73,7 +78,7 @@ class LongTable:
     pieces
         Called with the names of columns; gives the table from its beginning, as data frames.
     columns
-        What the columns mean.
+        What the columns mean, and how their texts are read; what that leaves open is found out from the whole table.
     freq
         The frequency, or None to infer it for each series.
     argument
@@ -99,6 +104,7 @@ class LongTable:
         self._pieces = pieces
         self._columns = columns
         self._freq = None if freq is None else normalize_frequency(freq)
+        self._layout = columns.layout
         self._argument = argument
         self._interleaved: bool | None = None
         self._usual: tuple[str | None] | None = None
@@ -129,6 +135,7 @@ class LongTable:
     def _all_runs(self) -> Iterator[_Run]:
         if self._interleaved is None:
             self._interleaved = self._is_interleaved()
+            self._layout = self._surveyed_layout()
         if self._interleaved:
             whole = pd.concat(list(self._pieces(self._columns.needed)), ignore_index=True)
             codes, _ = pd.factorize(whole[self._columns.id_column])
@@ -157,6 +164,35 @@ class LongTable:
             )
         return False
 
+    def _surveyed_layout(self) -> Layout:
+        """What the whole table says of how its dates and numbers are written."""
+        columns, layout = self._columns, self._layout
+        order = None
+        if columns.timestamp_column is not None and layout.dates.day_first is None and layout.dates.date_format is None:
+            order = OrderOfDates(self._argument, columns.timestamp_column)
+        marks = None
+        if layout.semicolons and layout.decimal is None and layout.thousands is None:
+            marks = MarksOfNumbers(self._argument, columns.target)
+        wanted = [str(columns.timestamp_column)] if order is not None else []
+        wanted += [columns.target] if marks is not None else []
+        first_row = 0
+        for piece in self._pieces(wanted) if wanted else ():
+            where = _row_after(first_row)
+            if order is not None and len(piece):
+                column = piece[columns.timestamp_column]
+                if first_row == 0 and not column.map(needs_order).any():
+                    order = None  # dates of another kind: what is found further on is refused there
+                else:
+                    order.add(column, where)
+            if marks is not None:
+                marks.add(piece[columns.target], where)
+            if order is None and marks is None:
+                break
+            first_row += len(piece)
+        if marks is not None:
+            marks.check()
+        return layout if order is None else replace(layout, dates=order.decided(layout.dates))
+
     def _ids(self, piece: pd.DataFrame, first_row: int) -> pd.Series:
         ids = piece[self._columns.id_column]
         missing = ids.isna().to_numpy()
@@ -171,7 +207,7 @@ class LongTable:
     def _runs(self, pieces: Iterator[pd.DataFrame], rows: np.ndarray | None = None) -> Iterator[_Run]:
         """Yield the runs of equal ids, joined where a run goes on in the next piece."""
         open_runs: list[_Run] = []
-        first_row, text_format, zone = 0, None, None
+        first_row, zone = 0, None
         for piece in pieces:
             if len(piece) == 0:
                 continue
@@ -182,19 +218,23 @@ class LongTable:
                 starts, names = _runs_of(self._ids(piece, first_row))
             where = partial(_where, numbers, starts, names)
             target = as_numbers(
-                piece[self._columns.target], argument=self._argument, where=where, name=self._columns.target
+                piece[self._columns.target],
+                argument=self._argument,
+                where=where,
+                name=self._columns.target,
+                decimal=self._layout.decimal,
+                thousands=self._layout.thousands,
             )
             times = None
             if self._columns.timestamp_column is not None:
                 column = piece[self._columns.timestamp_column]
-                if first_row == 0:
-                    text_format = text_time_format(column.iloc[0])
                 times = as_timestamps(
                     column,
                     argument=self._argument,
                     where=where,
                     name=self._columns.timestamp_column,
-                    text_format=text_format,
+                    reading=self._layout.dates,
+                    whole=False,
                 )
                 if first_row and str(times.tz) != zone:
                     raise FlowrankError(
@@ -213,6 +253,10 @@ class LongTable:
                 open_runs.append(run)
         if open_runs:
             yield _joined(open_runs)
+
+
+def _row_after(first: int) -> Callable[[int], str]:
+    return lambda position: f"row {first + position}"
 
 
 def _where(rows: np.ndarray, starts: np.ndarray, names: list[str], position: int) -> str:

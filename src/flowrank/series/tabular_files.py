@@ -160,7 +160,7 @@ class CsvFile:
             return csv.open_csv(
                 pa.input_stream(self.path, compression="detect"),
                 read_options=csv.ReadOptions(block_size=4 << 20),
-                parse_options=csv.ParseOptions(delimiter=self._delimiter()),
+                parse_options=csv.ParseOptions(delimiter=self.delimiter()),
                 convert_options=csv.ConvertOptions(
                     column_types=types, include_columns=names, strings_can_be_null=True, null_values=[""]
                 ),
@@ -168,7 +168,8 @@ class CsvFile:
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(error) from error
 
-    def _delimiter(self) -> str:
+    def delimiter(self) -> str:
+        """Return what separates the cells of the header."""
         import pyarrow as pa
 
         with pa.input_stream(self.path, compression="detect") as stream:
