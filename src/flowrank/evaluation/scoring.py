@@ -41,6 +41,7 @@ def evaluate(
     target: str = "target",
     freq: str | None = None,
     corrections: Corrections | None = None,
+    **reading: Any,
 ) -> pd.DataFrame:
     """Score models on data sets.
 
@@ -70,7 +71,7 @@ def evaluate(
         Score no more than so many series of each data set, from its beginning.
     progress
         Whether to show a progress bar.
-    id_column, timestamp_column, target, freq
+    id_column, timestamp_column, target, freq, date_format, day_first, utc, decimal, thousands
         As in `flowrank.series.read_series`.
     corrections
         As in `flowrank.forecasting.forecast`. None: all of them, as forecasts have them.
@@ -108,6 +109,7 @@ def evaluate(
                     target=target,
                     freq=freq,
                     argument=f"data set {test.dataset!r}",
+                    **reading,
                 )
                 rows.append(
                     _score(

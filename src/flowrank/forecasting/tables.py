@@ -37,6 +37,7 @@ def iter_forecasts(
     non_negative: bool = False,
     progress: bool = False,
     predict_kwargs: Mapping[str, Any] | None = None,
+    **reading: Any,
 ) -> Iterator[pd.DataFrame]:
     """Yield forecasts as frames of ``batch_size`` series; parameters as in `forecast`.
 
@@ -50,8 +51,8 @@ def iter_forecasts(
     levels = check_levels(quantile_levels)
     horizon = check_count(horizon, "horizon")
     batch_size = check_count(batch_size, "batch_size")
-    columns = {"id_column": id_column, "timestamp_column": timestamp_column, "target": target}
-    series = read_series(source, freq=freq, **columns)  # type: ignore[arg-type]
+    columns = {"id_column": id_column, "timestamp_column": timestamp_column, "target": target, **reading}
+    series = read_series(source, freq=freq, **columns)
     requests = (Request(one.item_id, one.target, _future(one, horizon)) for one in _shown(series, progress))
     results = predict_requests(
         pipeline,
@@ -144,7 +145,7 @@ def forecast(pipeline: BaseChronosPipeline, source: Any, *, horizon: int, **opti
         the series, not on its neighbours, the batch size or what other threads draw. Pipelines that know torch's
         global generators only, as chronos-forecasting's own do, have them seeded for each batch and then given back;
         such batches wait for those of other threads.
-    id_column, timestamp_column, target, freq
+    id_column, timestamp_column, target, freq, date_format, day_first, utc, decimal, thousands
         As in `flowrank.series.read_series`.
     corrections
         Which weaknesses of the models are worked around: missing values at the end, high levels, constants, outer

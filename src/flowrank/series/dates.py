@@ -14,13 +14,14 @@ import pandas as pd
 from flowrank.errors import FlowrankError
 
 _FIRST, _LAST = 1678, 2261  # whole years that nanoseconds reach
-_PARTS = r"^\s*(\d{1,4})([./-])(\d{1,2})\2(\d{2,4})(?:[T ,]+(.*?))?\s*$"
+_PARTS = r"^\s*(\d{1,4})([./ -])(\d{1,2})\2(\d{2,4})(?:[T ,]+(.*?))?\s*$"
 _TIME_ALONE = re.compile(r"^\s*T?\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*([ap]\.?m\.?)?\s*$", re.IGNORECASE)
 _OFFSET = r"(?<=[\d ])(Z|[+-]\d{2}(?::?\d{2})?)\s*$"
 _ISO = re.compile(r"^\s*\d{4}-\d{2}(-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?)?)?\s*$")  # without a UTC offset
-_YEAR = re.compile(r"(?<!\d)\d{4}(?!\d)")
+_SURE = re.compile(r"^\s*\d{4}(?!\d)|(?=.*(?<!\d)\d{4}(?!\d)).*[A-Za-z]{3}")  # year first, or a year and a month's name
 _ISO_WEEK = re.compile(r"^\s*(\d{4})-?W(\d{2})\s*$")
 _ORDERS = {"DMY": (2, 1, 0), "MDY": (2, 0, 1), "YMD": (0, 1, 2)}  # where year, month and day stand
+_NAMES = {"DMY": "day-month-year", "MDY": "month-day-year", "YMD": "year-month-day"}
 _REMEDY = "pass --day-first or --month-first (day_first=True or False), or --date-format"
 _NUMBERS = {  # integers that are no dates by themselves
     "days of a spreadsheet": (range(20_000, 80_000), "unit='D', origin='1899-12-30'"),
@@ -128,10 +129,11 @@ class OrderOfDates:
             return replace(reading, day_first={"DMY": True, "MDY": False, "YMD": None}[next(iter(orders))])
         if orders == {"DMY", "MDY"} and not self._differs:
             return replace(reading, day_first=True)  # 01/01 and 02/02 are the same either way
+        both = " or ".join(name for one, name in _NAMES.items() if one in orders)
         raise FlowrankError(
             self._argument,
             expected=f"dates in {self._name!r} that can be read in one way",
-            found=f"{self._first}, in which day and month can be exchanged, as in all others",
+            found=f"{self._first}, which can be {both}, as all others",
             todo=_REMEDY,
         )
 
@@ -300,9 +302,11 @@ def _from_texts(
         warnings.simplefilter("ignore")
         guessed = pd.tseries.api.guess_datetime_format(first)
     if guessed is not None and ("%Y" in guessed or "%y" in guessed):
-        return _quietly(column, format=guessed, utc=reading.utc)
-    # Of a text without a year, today's would be taken.
-    complete = column.map(lambda value: not isinstance(value, str) or _YEAR.search(value) is not None).astype(bool)
+        found = _quietly(column, format=guessed, utc=reading.utc)
+        if found.notna().sum() == column.notna().sum():
+            return found
+    # Of a text without a year, today's would be taken; of numbers alone, an order of day and month.
+    complete = column.map(lambda value: not isinstance(value, str) or _SURE.search(value) is not None).astype(bool)
     return _quietly(column.where(complete, "?"), format="mixed", utc=reading.utc)
 
 

@@ -143,23 +143,31 @@ def infer_frequency(times: pd.DatetimeIndex) -> str | None:
 def _inferred(values: bytes, zone: tzinfo | None) -> str | None:
     """The frequency of at least three time stamps, nanoseconds since 1970, in a zone."""
     times = pd.DatetimeIndex(np.frombuffer(values, dtype=np.int64).view("datetime64[ns]"))
-    wall = times if zone is None else times.tz_localize("UTC").tz_convert(zone).tz_localize(None)
-    found = pd.infer_freq(wall) if wall.is_monotonic_increasing and wall.is_unique else None
+    if zone is None:
+        return _on_wall(times)
+    zoned = times.tz_localize("UTC").tz_convert(zone)
+    wall = zoned.tz_localize(None)
+    found = _on_wall(wall)
+    if found is not None:
+        return found
+    steps = np.diff(times.asi8)
+    if (steps == steps[0]).all():
+        return _in_hours(int(steps[0]))
+    # Local days, one of whose times of day a change of the clock moved.
+    usual = (wall - wall.normalize()).value_counts().index[0]
+    found = _on_wall(wall.normalize() + usual)
+    return found if found is not None and (grid_positions(zoned, found) == np.arange(len(times))).all() else None
+
+
+def _on_wall(times: pd.DatetimeIndex) -> str | None:
+    """The frequency of time stamps without a zone; None: they go back, or are irregular."""
+    if not (times.is_monotonic_increasing and times.is_unique):
+        return None
+    found = pd.infer_freq(times)
     if found is not None:
         return normalize_frequency(found)
-    calendar = MonthDays.of(wall)
-    if calendar is not None:
-        return calendar.name
-    week = week_in(wall)
-    if week is not None or zone is None:
-        return week
-    steps = np.diff(times.asi8)
-    zoned = times.tz_localize("UTC").tz_convert(zone)
-    days = round(float(np.median(steps)) / _DAY)
-    if days and (steps != steps[0]).any():  # local days, one of whose times of day a change of the clock moved
-        daily = f"{'' if days == 1 else days}D"
-        return daily if (grid_positions(zoned, daily) == np.arange(len(times))).all() else None
-    return _in_hours(int(steps[0])) if (steps == steps[0]).all() else None
+    calendar = MonthDays.of(times)
+    return calendar.name if calendar is not None else week_in(times)
 
 
 def _in_hours(step: int) -> str:

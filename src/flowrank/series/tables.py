@@ -180,7 +180,7 @@ class LongTable:
             where = _row_after(first_row)
             if order is not None and len(piece):
                 column = piece[columns.timestamp_column]
-                if first_row == 0 and not column.map(needs_order).any():
+                if first_row == 0 and not needs_order(column.iloc[0]):
                     order = None  # dates of another kind: what is found further on is refused there
                 else:
                     order.add(column, where)

@@ -90,7 +90,8 @@ def _inferred(times: pd.DatetimeIndex, usual_freq: Callable[[], str | None]) -> 
 
 
 def _refuse_disorder(item_id: str, times: pd.DatetimeIndex, *, argument: str, where: Callable[[int], str]) -> None:
-    steps = np.diff(times.asi8)
+    values = times.asi8
+    steps = values[1:] - values[:-1]
     if (steps > 0).all():
         return
     repeated = np.asarray(times.duplicated())
