@@ -103,6 +103,11 @@ COMPRESS = {  # option: an argument beside its default, with the options that it
     "--timestamp-column": "when",
     "--target": "sales",
     "--freq": "D",
+    "--date-format": "%d.%m.%Y",
+    "--day-first": "",
+    "--utc": "",
+    "--decimal": ",",
+    "--thousands": ".",
     "--overwrite": "",
     "--quiet": "",
 }
