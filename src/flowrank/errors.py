@@ -72,6 +72,17 @@ class CalibrationWarning(UserWarning):
     """
 
 
+class SkippedWarning(UserWarning):
+    """Series were left out because they could not be used; the message says how many, and why the first.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> warnings.simplefilter("ignore", SkippedWarning)  # they are known
+    >>> warnings.simplefilter("default", SkippedWarning)
+    """
+
+
 def check_count(value: Any, argument: str, least: int = 1) -> int:
     """Return a whole number ≥ ``least``, or refuse it by its argument's name.
 

@@ -108,6 +108,9 @@ COMPRESS = {  # option: an argument beside its default, with the options that it
     "--utc": "",
     "--decimal": ",",
     "--thousands": ".",
+    "--wide": "",
+    "--encoding": "latin-1",
+    "--sheet": "Sales",
     "--overwrite": "",
     "--quiet": "",
 }

@@ -74,7 +74,7 @@ ANYWHERE = {
     "header only": "rows",
     "empty": "empty",
     "picture": "PNG",
-    "JSON": "missing or repeated",
+    "JSON": "missing: 'item_id'",
     "half a Parquet file": "whole Parquet file",
     "not there": "not there",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,3 +31,13 @@ def announced() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield
+
+
+def print_skipped(skipped: Sequence[Any], most: int = 20) -> None:
+    """Say which series were left out, and why; of many, the first."""
+    for one in skipped[:most]:
+        of = f" of {one.dataset}" if one.dataset else ""
+        err.print(f"left out: series {one.item_id!r}{of}: {one.reason}", highlight=False, markup=False, soft_wrap=True)
+    if skipped:
+        more = f", {len(skipped) - most} of them not shown" if len(skipped) > most else ""
+        err.print(f"{len(skipped)} series left out{more}", highlight=False)

@@ -9,11 +9,11 @@ import typer
 from rich.table import Table
 
 import flowrank
-from flowrank.cli.console import err, out
-from flowrank.cli.options import Columns, Corrected, EngineRun, Overwrite, Quiet
+from flowrank.cli.console import err, out, print_skipped
+from flowrank.cli.options import Corrected, EngineRun, Overwrite, Quiet, UsableColumns
 from flowrank.files import refuse_existing
 
-FLAGS = ("--overwrite", "--quiet", "--help", "--help-all")  # options without a value
+FLAGS = ("--overwrite", "--quiet", "--help", "--help-all", "--skip-bad", "--wide")  # options without a value
 
 
 def evaluate(
@@ -26,7 +26,7 @@ def evaluate(
         typer.Option(envvar="FLOWRANK_DATA", help="CSV or Parquet files of series, or folders of them; one or more."),
     ],
     output: Annotated[Path, typer.Option(help="CSV file to write: dataset, model, MASE, WQL.")],
-    columns: Columns,
+    columns: UsableColumns,
     run: EngineRun,
     corrected: Corrected,
     backtests: Annotated[
@@ -42,9 +42,12 @@ def evaluate(
 ) -> None:
     """Score models on rolling-origin backtests: MASE and WQL, as gluonts defines them."""
     from flowrank.evaluation import SEASONAL_NAIVE, datasets_in, read_backtests
-    from flowrank.files import atomic_file
+    from flowrank.forecasting.skipping import Skipped, skipped_path
 
     refuse_existing(output, overwrite=overwrite, argument="--output", kind="file")
+    if columns.skip_bad:
+        refuse_existing(skipped_path(output), overwrite=overwrite, argument="--output", kind="file")
+    skipped: list[Skipped] = []
     sources = datasets_in(data)
     tests = read_backtests(backtests) if backtests else None
     if tests is not None and prediction_length is None:
@@ -64,12 +67,27 @@ def evaluate(
         max_series=max_series,
         seed=run.seed,
         corrections=corrected.chosen(),
+        skipped=skipped,
         progress=not quiet,
         **columns.settings(),
     )
+    _write(scores, skipped if columns.skip_bad else None, output, overwrite=overwrite)
+    print_skipped(skipped)
+    _print_relative(scores, SEASONAL_NAIVE if SEASONAL_NAIVE in pipelines else next(iter(pipelines)))
+
+
+def _write(scores: Any, skipped: list[Any] | None, output: Path, *, overwrite: bool) -> None:
+    """Write the scores and, unless that is None, the list of series left out, which goes if it is empty."""
+    from flowrank.files import atomic_file
+    from flowrank.forecasting.skipping import skipped_path, write_skipped
+
     with atomic_file(output, overwrite=overwrite, argument="--output") as temporary:
         scores.to_csv(temporary, index=False)
-    _print_relative(scores, SEASONAL_NAIVE if SEASONAL_NAIVE in pipelines else next(iter(pipelines)))
+        if skipped:
+            with atomic_file(skipped_path(output), overwrite=overwrite, argument="--output") as listed:
+                write_skipped(skipped, listed)
+        elif skipped is not None:
+            skipped_path(output).unlink(missing_ok=True)  # of an earlier run
 
 
 def _print_relative(scores: Any, baseline: str) -> None:

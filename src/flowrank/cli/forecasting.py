@@ -7,18 +7,18 @@ from typing import Annotated
 
 import typer
 
-from flowrank.cli.console import out
-from flowrank.cli.options import Columns, Corrected, EngineRun, Model, Overwrite, Quiet
+from flowrank.cli.console import out, print_skipped
+from flowrank.cli.options import Corrected, EngineRun, Model, Overwrite, Quiet, UsableColumns
 from flowrank.errors import FlowrankError, check_count
 from flowrank.files import refuse_existing
 
 
 def forecast(
     model: Model,
-    series: Annotated[Path, typer.Argument(help="CSV or Parquet file of series.")],
+    series: Annotated[Path, typer.Argument(help="CSV, Parquet or Excel file of series.")],
     horizon: Annotated[int, typer.Option(help="Number of steps to forecast.")],
     output: Annotated[Path, typer.Option(help="CSV or Parquet file to write.")],
-    columns: Columns,
+    columns: UsableColumns,
     run: EngineRun,
     corrected: Corrected,
     quantile: Annotated[
@@ -38,7 +38,7 @@ def forecast(
     quiet: Quiet = False,
 ) -> None:
     """Forecast every series of a file, in constant memory."""
-    from flowrank.forecasting import DEFAULT_LEVELS, write_forecasts
+    from flowrank.forecasting import DEFAULT_LEVELS, Skipped, write_forecasts
 
     refuse_existing(output, overwrite=overwrite, argument="--output", kind="file")
     check_count(horizon, "--horizon")
@@ -51,6 +51,7 @@ def forecast(
             found=f"{model!r}, which gives quantiles at once",
             todo="leave the option out",
         )
+    skipped: list[Skipped] = []
     write_forecasts(
         pipeline,
         series,
@@ -61,9 +62,11 @@ def forecast(
         seed=run.seed,
         corrections=corrected.chosen(),
         non_negative=non_negative,
+        skipped=skipped,
         overwrite=overwrite,
         progress=not quiet,
         predict_kwargs=sampling,
         **columns.settings(),
     )
+    print_skipped(skipped)
     out.print(f"written to {output}", highlight=False)

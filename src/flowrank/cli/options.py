@@ -60,6 +60,13 @@ class Columns:
     thousands: Annotated[
         str | None, typer.Option(help="Mark that parts thousands, as . in 1.000; default: there is none.")
     ] = None
+    wide: Annotated[
+        bool, typer.Option("--wide", help="Each column is a series, but for that of the times; its name is the id.")
+    ] = False
+    encoding: Annotated[
+        str | None, typer.Option(help="Encoding of a CSV file that is not UTF-8, e.g. latin-1, cp1252, utf-16.")
+    ] = None
+    sheet: Annotated[str | None, typer.Option(help="Sheet of an Excel file that has several.")] = None
 
     def settings(self) -> dict[str, Any]:
         """Give the library's arguments for them."""
@@ -70,7 +77,24 @@ class Columns:
             told["day_first"] = self.day_first
         if self.utc:
             told["utc"] = True
-        return {**named, "target": self.target, "freq": self.freq, **told}
+        named |= {"target": self.target, "freq": self.freq}
+        return {**named, "wide": self.wide, "encoding": self.encoding, "sheet": self.sheet, **told}
+
+
+@dataclass(frozen=True)
+class UsableColumns(Columns):
+    """How a file of series reads, and whether series that cannot be used stop everything."""
+
+    skip_bad: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad", help="Leave out series that cannot be used; say why, here and in a file NAME.skipped.csv."
+        ),
+    ] = False
+
+    def settings(self) -> dict[str, Any]:
+        """Give the library's arguments for them."""
+        return {**super().settings(), "skip_bad": self.skip_bad}
 
 
 @dataclass(frozen=True)

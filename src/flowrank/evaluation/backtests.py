@@ -10,6 +10,7 @@ import pandas as pd
 
 from flowrank.errors import FlowrankError, check_count
 
+_SUFFIXES = (".csv", ".parquet", ".pq", ".xlsx", ".tsv", ".gz", ".zst", ".bz2", ".zip")
 _BACKTEST_COLUMNS = ["dataset", "offset", "prediction_length", "num_rolls"]
 
 
@@ -117,7 +118,7 @@ def read_backtests(path: str | Path) -> list[Backtest]:
 
 
 def datasets_in(paths: str | Path | Iterable[str | Path]) -> dict[str, Path]:
-    """Return the CSV and Parquet files of folders, and files themselves, by their names without the ending.
+    """Return the CSV, Parquet and Excel files of folders, and files themselves, by their names without the ending.
 
     Raises
     ------
@@ -136,7 +137,7 @@ def datasets_in(paths: str | Path | Iterable[str | Path]) -> dict[str, Path]:
     for path in [Path(paths)] if isinstance(paths, (str, Path)) else map(Path, paths):
         files = [path]
         if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".csv", ".parquet", ".pq"))
+            files = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
         if not files or not path.exists():
             raise FlowrankError(
                 "data",
@@ -145,12 +146,18 @@ def datasets_in(paths: str | Path | Iterable[str | Path]) -> dict[str, Path]:
                 todo="check the path",
             )
         for file in files:
-            if file.stem in found and found[file.stem] != file:
+            name = _name(file)
+            if name in found and found[name] != file:
                 raise FlowrankError(
                     "data",
                     expected="files with names of their own",
-                    found=f"{str(found[file.stem])!r} and {str(file)!r}",
+                    found=f"{str(found[name])!r} and {str(file)!r}",
                     todo="rename one",
                 )
-            found[file.stem] = file
+            found[name] = file
     return found
+
+
+def _name(file: Path) -> str:
+    """Return the name without its ending; without both, if it ends as in .csv.gz."""
+    return Path(file.stem).stem if file.suffix.lower() in _SUFFIXES[5:] and "." in file.stem else file.stem

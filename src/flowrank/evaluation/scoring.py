@@ -13,9 +13,10 @@ import pandas as pd
 
 from flowrank.errors import FlowrankError, check_count
 from flowrank.evaluation.backtests import Backtest
-from flowrank.forecasting import DEFAULT_LEVELS, Corrections, Request, predict_requests
+from flowrank.forecasting import DEFAULT_LEVELS, Corrections, Request, Skipped, predict_requests
+from flowrank.forecasting.skipping import Skipping
 from flowrank.progress import progress_bar
-from flowrank.series import Series, SeriesSource, read_series
+from flowrank.series import Series, read_series
 from flowrank.series.calendars import MonthDays
 
 if TYPE_CHECKING:
@@ -36,11 +37,9 @@ def evaluate(
     seed: int = 0,
     max_series: int | None = None,
     progress: bool = False,
-    id_column: str | None = "item_id",
-    timestamp_column: str | None = "timestamp",
-    target: str = "target",
-    freq: str | None = None,
     corrections: Corrections | None = None,
+    skip_bad: bool = False,
+    skipped: list[Skipped] | None = None,
     **reading: Any,
 ) -> pd.DataFrame:
     """Score models on data sets.
@@ -71,10 +70,15 @@ def evaluate(
         Score no more than so many series of each data set, from its beginning.
     progress
         Whether to show a progress bar.
-    id_column, timestamp_column, target, freq, date_format, day_first, utc, decimal, thousands
-        As in `flowrank.series.read_series`.
     corrections
         As in `flowrank.forecasting.forecast`. None: all of them, as forecasts have them.
+    skip_bad
+        Whether to leave out series that cannot be read or scored: those of `flowrank.forecasting.forecast`, and those
+        too short for their rolls. They are the same for every model.
+    skipped
+        A list that takes those that were left out, with their reasons. Without it, a `SkippedWarning` says how many.
+    **reading
+        ``id_column``, ``timestamp_column``, ``target``, ``freq`` and others of `flowrank.series.read_series`.
 
     Returns
     -------
@@ -98,31 +102,29 @@ def evaluate(
     """
     _check_models(models)
     plan = _plan(datasets, backtests, prediction_length)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    context = min(
+        (int(model.model_context_length) for model in models.values() if not isinstance(model, str)), default=0
+    )
     with progress_bar("evaluating", total=len(plan) * len(models), unit="scores", show=progress) as advance:
         for test in plan:
-            for name, model in models.items():
-                source = read_series(
-                    datasets[test.dataset],
-                    id_column=id_column,
-                    timestamp_column=timestamp_column,
-                    target=target,
-                    freq=freq,
-                    argument=f"data set {test.dataset!r}",
-                    **reading,
-                )
+            for number, (name, model) in enumerate(models.items()):
+                argument = f"data set {test.dataset!r}"
+                told = skipped if number == 0 else []  # each model leaves out the same
+                skipping = Skipping(skip_bad, told, test.dataset)
+                source = read_series(datasets[test.dataset], argument=argument, on_bad=skipping.reader, **reading)
                 rows.append(
                     _score(
                         name,
                         model,
-                        source,
+                        _rolls(source, test, max_series, skipping, context),
                         test,
                         batch_size=batch_size,
                         seed=seed,
-                        max_series=max_series,
                         corrections=corrections,
                     )
                 )
+                skipping.finish(rows[-1]["series"], argument)
                 advance(1)
     return pd.DataFrame(rows, columns=["dataset", "model", "MASE", "WQL", "suite", "series", "seconds"])
 
@@ -174,12 +176,11 @@ class _Truth:
 def _score(
     name: str,
     model: Any,
-    source: SeriesSource,
+    rolls: Iterator[Request[_Truth]],
     backtest: Backtest,
     *,
     batch_size: int,
     seed: int,
-    max_series: int | None,
     corrections: Corrections | None,
 ) -> dict[str, Any]:
     from gluonts.ev.metrics import MASE, MeanWeightedSumQuantileLoss
@@ -189,7 +190,6 @@ def _score(
         "MASE": MASE("0.5")(axis=None),
         "WQL": MeanWeightedSumQuantileLoss(list(DEFAULT_LEVELS))(axis=None),
     }
-    rolls = _rolls(source, backtest, max_series)
     if isinstance(model, str):
         results = ((request, _seasonal_naive(request, backtest.prediction_length)) for request in rolls)
     else:
@@ -236,24 +236,47 @@ def _metric_input(batch: list[tuple[Request[_Truth], np.ndarray]]) -> dict[str, 
     return data
 
 
-def _rolls(source: Iterable[Series], backtest: Backtest, max_series: int | None) -> Iterator[Request[_Truth]]:
-    if max_series is not None:
-        source = islice(source, check_count(max_series, "max_series"))
+def _rolls(
+    source: Iterable[Series], backtest: Backtest, max_series: int | None, skipping: Skipping, context: int
+) -> Iterator[Request[_Truth]]:
+    count = 0
+    most = None if max_series is None else check_count(max_series, "max_series")
     for series in source:
-        seasonality = season_length(series.freq)
-        for cut in backtest.cuts(len(series)):
-            end = cut + backtest.prediction_length
-            if cut < 1 or end > len(series):
-                raise FlowrankError(
-                    f"data set {backtest.dataset!r}",
-                    expected=f"series that a cut at {backtest.offset}, {backtest.num_rolls} rolls of "
-                    f"{backtest.prediction_length} steps and a history fit in",
-                    found=f"series {series.item_id!r} of {len(series)} values",
-                    todo="leave it out, or make the backtest shorter",
-                )
-            history = series.target[:cut]
-            truth = _Truth(series.target[cut:end], seasonal_error(history, seasonality), seasonality)
-            yield Request(series.item_id, history, truth)
+        if count == most:
+            return
+        try:
+            requests = _cut(series, backtest, context if skipping.wanted else 0)
+        except FlowrankError as error:
+            skipping(series.item_id, error)
+            continue
+        yield from requests
+        count += 1
+
+
+def _cut(series: Series, backtest: Backtest, context: int) -> list[Request[_Truth]]:
+    """Return the rolls of a series; with a ``context``, refuse one of whose values none is in it."""
+    argument, requests = f"data set {backtest.dataset!r}", []
+    seasonality = season_length(series.freq)
+    for cut in backtest.cuts(len(series)):
+        end = cut + backtest.prediction_length
+        if cut < 1 or end > len(series):
+            raise FlowrankError(
+                argument,
+                expected=f"series that a cut at {backtest.offset}, {backtest.num_rolls} rolls of "
+                f"{backtest.prediction_length} steps and a history fit in",
+                found=f"series {series.item_id!r} of {len(series)} values",
+                todo="leave it out (skip_bad=True, --skip-bad), or make the backtest shorter",
+            )
+        history = series.target[:cut]
+        if context and not np.isfinite(history[-context:]).any():
+            raise FlowrankError(
+                argument,
+                expected=f"an observed value in the last {context} of each history (the models' context)",
+                found=f"series {series.item_id!r}, which has none before position {cut}",
+            )
+        truth = _Truth(series.target[cut:end], seasonal_error(history, seasonality), seasonality)
+        requests.append(Request(series.item_id, history, truth))
+    return requests
 
 
 def season_length(freq: str | None) -> int:

@@ -10,12 +10,14 @@ from flowrank.forecasting.corrections import Corrections
 from flowrank.forecasting.files import write_forecasts
 from flowrank.forecasting.levels import DEFAULT_LEVELS, check_levels
 from flowrank.forecasting.requests import Request, predict_requests
+from flowrank.forecasting.skipping import Skipped
 from flowrank.forecasting.tables import forecast, iter_forecasts
 
 __all__ = [
     "DEFAULT_LEVELS",
     "Corrections",
     "Request",
+    "Skipped",
     "check_levels",
     "forecast",
     "iter_forecasts",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import uuid
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -11,12 +13,17 @@ import pandas as pd
 
 from flowrank.errors import FlowrankError
 from flowrank.files import atomic_file, refuse_existing
+from flowrank.forecasting.skipping import Skipped, skipped_path, write_skipped
 from flowrank.forecasting.tables import iter_forecasts
+from flowrank.forecasting.texts import write_csv
+from flowrank.series import read_series
+from flowrank.series.ids import IdType
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from chronos import BaseChronosPipeline
 
+_READING = set(inspect.signature(read_series).parameters) - {"source", "argument", "on_bad"}
 _ROW_GROUP = 65_536  # rows of a Parquet file that are written together
 
 
@@ -27,12 +34,15 @@ def write_forecasts(
     *,
     horizon: int,
     overwrite: bool = False,
+    skip_bad: bool = False,
+    skipped: list[Skipped] | None = None,
     **options: Any,
 ) -> Path:
     """Forecast every series of a source into a CSV or Parquet file, batch by batch.
 
     The file appears when it is whole; an error or an interruption leaves what was there before. Parameters
-    are those of `forecast`, and ``output``, a path that ends in ``.csv`` or ``.parquet``.
+    are those of `forecast`, and ``output``, a path that ends in ``.csv`` or ``.parquet``. In a CSV file all times are
+    written alike; series that ``skip_bad`` leaves out are listed in a file beside it, ``NAME.skipped.csv``.
 
     Raises
     ------
@@ -47,18 +57,27 @@ def write_forecasts(
             found=repr(str(output)),
             todo="rename it",
         )
-    frames = iter_forecasts(pipeline, source, horizon=horizon, **options)
+    skipped = [] if skipped is None else skipped
+    reading = {name: options[name] for name in _READING if name in options}
+    source = read_series(source, **reading)
+    frames = iter_forecasts(pipeline, source, horizon=horizon, skip_bad=skip_bad, skipped=skipped, **options)
+    listed = skipped_path(output)
+    if skip_bad:
+        refuse_existing(listed, overwrite=overwrite, kind="file")
     with atomic_file(output, overwrite=overwrite) as temporary:
         if output.suffix.lower() == ".csv":
-            for number, frame in enumerate(frames):
-                frame.to_csv(temporary, mode="a" if number else "w", header=number == 0, index=False)
+            write_csv(frames, temporary)
         else:
-            _write_parquet(frames, temporary)
+            _write_parquet(frames, temporary, source.ids)
+        if skipped:
+            with atomic_file(listed, overwrite=overwrite) as other:
+                write_skipped(skipped, other)
+        elif skip_bad:
+            listed.unlink(missing_ok=True)  # of an earlier run
     return output
 
 
-def _write_parquet(frames: Iterator[pd.DataFrame], path: Path) -> None:
-    import pyarrow as pa
+def _write_parquet(frames: Iterator[pd.DataFrame], path: Path, ids: IdType) -> None:
     import pyarrow.parquet as pq
 
     writer = None
@@ -69,7 +88,7 @@ def _write_parquet(frames: Iterator[pd.DataFrame], path: Path) -> None:
                 waiting.append(frame)
             if not waiting or (frame is not None and sum(map(len, waiting)) < _ROW_GROUP):
                 continue
-            table = pa.concat_tables([_arrow(one) for one in waiting])
+            table = _joined([_arrow(one, ids) for one in waiting], writer and writer.schema)
             waiting = []
             writer = writer or pq.ParquetWriter(path, table.schema)
             writer.write_table(table)
@@ -78,13 +97,46 @@ def _write_parquet(frames: Iterator[pd.DataFrame], path: Path) -> None:
             writer.close()
 
 
-def _arrow(frame: pd.DataFrame) -> pa.Table:
-    """Return a table with times in microseconds, which reach every year that another batch may need."""
+def _joined(tables: list[pa.Table], schema: pa.Schema | None) -> pa.Table:
+    """Join tables, of the schema of those before them."""
     import pyarrow as pa
 
-    table = pa.Table.from_pandas(frame, preserve_index=False)
+    schema = schema or tables[0].schema
+    for table in tables:
+        if not table.schema.equals(schema):
+            pair = next((one, other) for one, other in zip(table.schema, schema, strict=True) if not one.equals(other))
+            raise FlowrankError(
+                "output",
+                expected=f"values of one type in {pair[0].name!r}, as a Parquet file is to hold them",
+                found=f"{pair[1].type} and {pair[0].type}",
+                todo="write a CSV file, or pass values of one type",
+            )
+    return pa.concat_tables(tables)
+
+
+def _arrow(frame: pd.DataFrame, ids: IdType) -> pa.Table:
+    """Return a table with ids of their type, and times in microseconds, which reach every year of another batch."""
+    import pyarrow as pa
+
+    name = frame.columns[0]
+    values = frame.iloc[:, 0]
+    try:
+        column = pa.array(values, type=ids.arrow, from_pandas=True)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        if not all(isinstance(one, uuid.UUID) for one in values):
+            raise FlowrankError(
+                "output",
+                expected="ids of one type, as a Parquet file is to hold them",
+                found=f"ids of types {', '.join(sorted({type(one).__name__ for one in values}))} in {name!r}",
+                todo="write a CSV file, or pass ids of one type",
+            ) from error
+        column = pa.array(values.map(str), type=pa.string())
+    if pa.types.is_null(column.type):
+        column = column.cast(pa.string())
+    table = pa.Table.from_pandas(frame.iloc[:, 1:].rename(columns=str), preserve_index=False)
+    table = table.replace_schema_metadata(None).add_column(0, str(name), column)
     fields = [
-        field.with_type(pa.timestamp("us", field.type.tz)) if pa.types.is_timestamp(field.type) else field
-        for field in table.schema
+        field.with_type(pa.timestamp("us", field.type.tz)) if number and pa.types.is_timestamp(field.type) else field
+        for number, field in enumerate(table.schema)
     ]
     return table.cast(pa.schema(fields))

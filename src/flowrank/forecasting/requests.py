@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -14,6 +15,7 @@ from flowrank.forecasting.corrections import Corrections, constant_value, excess
 from flowrank.forecasting.levels import DEFAULT_LEVELS, check_levels
 from flowrank.forecasting.model import Model
 from flowrank.forecasting.scale import Moderated
+from flowrank.series.value import OnBad
 
 if TYPE_CHECKING:
     from chronos import BaseChronosPipeline
@@ -64,6 +66,7 @@ def predict_requests(
     corrections: Corrections | None = None,
     non_negative: bool = False,
     predict_kwargs: Mapping[str, Any] | None = None,
+    on_bad: OnBad | None = None,
 ) -> Iterator[tuple[Request[_Key], np.ndarray, np.ndarray]]:
     """Forecast histories in their order, through the pipeline's own ``predict_quantiles``.
 
@@ -83,6 +86,8 @@ def predict_requests(
         Which weaknesses of models are worked around; None: all of `Corrections`.
     non_negative
         Whether no value can be below 0: forecasts are then raised to 0, and histories with a negative value refused.
+    on_bad
+        Called with the id and the error of each history that cannot be used, which is left out; None: it is raised.
 
     Yields
     ------
@@ -101,7 +106,11 @@ def predict_requests(
     horizon = check_count(horizon, "horizon")
     batch_size = check_count(batch_size, "batch_size")
     model = Model(pipeline, levels, corrections, dict(predict_kwargs or {}))
-    remaining = (_prepared(request, model, corrections, non_negative, argument) for request in requests)
+    remaining = _usable(
+        requests,
+        partial(_prepared, model=model, corrections=corrections, non_negative=non_negative, argument=argument),
+        on_bad,
+    )
     batches = 0
     while window := list(islice(remaining, _WINDOW * batch_size)):
         results: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(window)
@@ -131,6 +140,20 @@ def predict_requests(
             if non_negative:
                 result = (result[0].clip(min=0.0), result[1].clip(min=0.0))
             yield one.request, *result
+
+
+def _usable(
+    requests: Iterable[Request[_Key]], prepare: Callable[[Request[_Key]], _Prepared[_Key]], on_bad: OnBad | None
+) -> Iterator[_Prepared[_Key]]:
+    for request in requests:
+        try:
+            prepared = prepare(request)
+        except FlowrankError as error:
+            if on_bad is None:
+                raise
+            on_bad(request.item_id, error)
+        else:
+            yield prepared
 
 
 def _prepared(

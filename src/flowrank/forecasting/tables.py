@@ -13,9 +13,12 @@ from flowrank.errors import FlowrankError, check_count
 from flowrank.forecasting.corrections import Corrections
 from flowrank.forecasting.levels import DEFAULT_LEVELS, check_levels
 from flowrank.forecasting.requests import Request, predict_requests
+from flowrank.forecasting.skipping import Skipped, Skipping
 from flowrank.progress import progress_bar
 from flowrank.series import Series, read_series
 from flowrank.series.frequency import future_timestamps
+from flowrank.series.ids import IdType
+from flowrank.series.tables import Columns
 
 if TYPE_CHECKING:
     from chronos import BaseChronosPipeline
@@ -29,14 +32,15 @@ def iter_forecasts(
     quantile_levels: Sequence[float] = DEFAULT_LEVELS,
     batch_size: int = 32,
     seed: int = 0,
-    id_column: str = "item_id",
-    timestamp_column: str | None = "timestamp",
-    target: str = "target",
-    freq: str | None = None,
+    id_column: Any = "item_id",
+    timestamp_column: Any = "timestamp",
+    target: Any = "target",
     corrections: Corrections | None = None,
     non_negative: bool = False,
     progress: bool = False,
     predict_kwargs: Mapping[str, Any] | None = None,
+    skip_bad: bool = False,
+    skipped: list[Skipped] | None = None,
     **reading: Any,
 ) -> Iterator[pd.DataFrame]:
     """Yield forecasts as frames of ``batch_size`` series; parameters as in `forecast`.
@@ -51,12 +55,14 @@ def iter_forecasts(
     levels = check_levels(quantile_levels)
     horizon = check_count(horizon, "horizon")
     batch_size = check_count(batch_size, "batch_size")
-    columns = {"id_column": id_column, "timestamp_column": timestamp_column, "target": target, **reading}
-    series = read_series(source, freq=freq, **columns)
-    requests = (Request(one.item_id, one.target, _future(one, horizon)) for one in _shown(series, progress))
+    names = Columns(id_column or "item_id", timestamp_column or "timestamp", target)
+    _check_names(names, levels)
+    skipping = Skipping(skip_bad, skipped)
+    columns = {"id_column": id_column, "timestamp_column": timestamp_column, "target": target}
+    series = read_series(source, on_bad=skipping.reader, **columns, **reading)
     results = predict_requests(
         pipeline,
-        requests,
+        _requests(_shown(series, progress), horizon, skipping),
         horizon=horizon,
         quantile_levels=levels,
         batch_size=batch_size,
@@ -64,8 +70,42 @@ def iter_forecasts(
         corrections=corrections,
         non_negative=non_negative,
         predict_kwargs=predict_kwargs,
+        on_bad=skipping.reader,
     )
-    return _frames(results, levels, batch_size, id_column or "item_id", timestamp_column or "timestamp", target)
+    return _frames(results, levels, batch_size, names, series.ids, skipping)
+
+
+def _check_names(names: Columns, levels: list[float]) -> None:
+    """Refuse names of the caller's that the columns of the forecasts have."""
+    made = ["target_name", "predictions", *map(str, levels)]
+    for argument, name in (("id_column", names.id_column), ("timestamp_column", names.timestamp_column)):
+        if name in made or (argument == "id_column" and name == names.timestamp_column):
+            raise FlowrankError(
+                argument,
+                expected=f"a name that no other column of the forecasts has ({', '.join(made[:2])}, levels)",
+                found=repr(name),
+                todo="rename the column",
+            )
+
+
+def _requests(series: Iterable[Series], horizon: int, skipping: Skipping) -> Iterator[Request[pd.Index]]:
+    kind: tuple[bool, bool] | None = None
+    for one in series:
+        mine = (one.start is not None, one.start is not None and one.start.tz is not None)
+        try:
+            if mine != (kind or mine):
+                raise FlowrankError(
+                    "series",
+                    expected="time stamps for all series or for none, with a time zone for all or for none",
+                    found=f"series {one.item_id!r} unlike those before it",
+                    todo="forecast the two kinds apart",
+                )
+            request = Request(one.item_id, one.target, _future(one, horizon))
+        except FlowrankError as error:
+            skipping(one.item_id, error)
+            continue
+        kind = mine
+        yield request
 
 
 def _future(series: Series, horizon: int) -> pd.Index:
@@ -85,35 +125,29 @@ def _frames(
     results: Iterator[tuple[Request[pd.Index], np.ndarray, np.ndarray]],
     levels: list[float],
     batch_size: int,
-    id_column: str,
-    timestamp_column: str,
-    target: str,
+    names: Columns,
+    ids: IdType,
+    skipping: Skipping,
 ) -> Iterator[pd.DataFrame]:
-    kind: type[pd.Index] | None = None
+    count = 0
     while batch := list(islice(results, batch_size)):
+        count += len(batch)
         requests = [request for request, _, _ in batch]
         horizon = len(requests[0].key)
-        for request in requests:
-            kind = kind or type(request.key)
-            if type(request.key) is not kind:
-                raise FlowrankError(
-                    "series",
-                    expected="time stamps for all series or for none",
-                    found=f"series {request.item_id!r} unlike those before it",
-                    todo="forecast the two kinds apart",
-                )
+        column = ids.column([request.item_id for request in requests])
         frame = pd.DataFrame(
             {
-                id_column: np.repeat([request.item_id for request in requests], horizon),
-                timestamp_column: requests[0].key.append([request.key for request in requests[1:]]),
-                "target_name": target,
+                names.id_column: column.repeat(horizon).reset_index(drop=True),
+                names.timestamp_column: requests[0].key.append([request.key for request in requests[1:]]),
+                "target_name": names.target,
                 "predictions": np.concatenate([mean for _, _, mean in batch]),
             }
         )
         quantiles = np.concatenate([quantiles for _, quantiles, _ in batch])
-        for column, level in zip(quantiles.T, levels, strict=True):
-            frame[str(level)] = column
+        for values, level in zip(quantiles.T, levels, strict=True):
+            frame[str(level)] = values
         yield frame
+    skipping.finish(count)
 
 
 def _shown(series: Iterable[Series], progress: bool) -> Iterator[Series]:
@@ -145,8 +179,8 @@ def forecast(pipeline: BaseChronosPipeline, source: Any, *, horizon: int, **opti
         the series, not on its neighbours, the batch size or what other threads draw. Pipelines that know torch's
         global generators only, as chronos-forecasting's own do, have them seeded for each batch and then given back;
         such batches wait for those of other threads.
-    id_column, timestamp_column, target, freq, date_format, day_first, utc, decimal, thousands
-        As in `flowrank.series.read_series`.
+    id_column, timestamp_column, target, freq, wide, encoding, sheet, date_format, day_first, utc, decimal, thousands
+        As in `flowrank.series.read_series`, which says what the others that it takes are.
     corrections
         Which weaknesses of the models are worked around: missing values at the end, high levels, constants, outer
         quantiles, long horizons. None: all of `Corrections`.
@@ -156,13 +190,18 @@ def forecast(pipeline: BaseChronosPipeline, source: Any, *, horizon: int, **opti
         Whether to show a progress bar.
     predict_kwargs
         More arguments for ``predict_quantiles``, e.g. ``{"num_samples": 20}``.
+    skip_bad
+        Whether to leave out series that cannot be read or forecast: without a value, with gaps, out of order, not
+        finite … Otherwise the first of them raises its error.
+    skipped
+        A list that takes those that were left out, with their reasons. Without it, a `SkippedWarning` says how many.
 
     Returns
     -------
     pd.DataFrame
-        ``horizon`` rows a series, in the order of the source: id, time (or the step, from the series' length
-        on, where there are no times), ``target_name``, ``predictions`` (the pipeline's point forecast) and
-        one column a level, named by it.
+        ``horizon`` rows a series, in the order of the source: id, in the type that it came in; time (or the step, from
+        the series' length on, where there are no times), ``target_name``, ``predictions`` (the pipeline's point
+        forecast) and one column a level, named by it.
 
     Raises
     ------
@@ -175,4 +214,9 @@ def forecast(pipeline: BaseChronosPipeline, source: Any, *, horizon: int, **opti
     >>> pipeline = BaseChronosPipeline.from_pretrained("amazon/chronos-bolt-tiny")  # doctest: +SKIP
     >>> forecast(pipeline, "sales.csv", horizon=12, quantile_levels=(0.1, 0.5, 0.9))  # doctest: +SKIP
     """
-    return pd.concat(list(iter_forecasts(pipeline, source, horizon=horizon, **options)), ignore_index=True)
+    frames = list(iter_forecasts(pipeline, source, horizon=horizon, **options))
+    whole = pd.concat(frames, ignore_index=True)
+    ids = whole.columns[0]
+    if all(isinstance(frame[ids].dtype, pd.CategoricalDtype) for frame in frames):
+        whole[ids] = whole[ids].astype("category")  # of a file, each frame has the categories of its own rows
+    return whole

@@ -11,16 +11,19 @@ import pandas as pd
 from flowrank.errors import FlowrankError
 from flowrank.series.dates import as_timestamps
 from flowrank.series.frequency import anchored_frequency, normalize_frequency
+from flowrank.series.ids import Known, plain
 from flowrank.series.numbers import as_numbers
 from flowrank.series.tables import Columns
 from flowrank.series.timed import timed_series
-from flowrank.series.value import Series
+from flowrank.series.value import OnBad, Series
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def array_series(arrays: Iterable[Any], *, padded: bool, freq: str | None, argument: str) -> Iterator[Series]:
+def array_series(
+    arrays: Iterable[Any], *, padded: bool, freq: str | None, argument: str, on_bad: OnBad | None = None
+) -> Iterator[Series]:
     """Yield a series for each array, tensor or list of numbers, named by its position.
 
     Parameters
@@ -36,7 +39,13 @@ def array_series(arrays: Iterable[Any], *, padded: bool, freq: str | None, argum
     [[1.0]]
     """
     for index, values in enumerate(arrays):
-        target = as_numbers(values, argument=argument, where=f"position {{}} of series {index}".format)
+        try:
+            target = as_numbers(values, argument=argument, where=f"position {{}} of series {index}".format)
+        except FlowrankError as error:
+            if on_bad is None:
+                raise
+            on_bad(str(index), error)
+            continue
         if padded:
             observed = ~np.isnan(target)
             target = target[int(observed.argmax()) if observed.any() else len(target) :]
@@ -44,7 +53,12 @@ def array_series(arrays: Iterable[Any], *, padded: bool, freq: str | None, argum
 
 
 def record_series(
-    records: Iterable[Mapping[str, Any]], columns: Columns, *, freq: str | None, argument: str
+    records: Iterable[Mapping[str, Any]],
+    columns: Columns,
+    *,
+    freq: str | None,
+    argument: str,
+    on_bad: OnBad | None = None,
 ) -> Iterator[Series]:
     """Yield a series for each dictionary of GluonTS (``target``, ``start``, ``item_id``) or of a like form.
 
@@ -57,6 +71,7 @@ def record_series(
     >>> next(record_series(records, Columns(), freq=None, argument="series")).freq
     'MS'
     """
+    known = Known(argument)
     for index, record in enumerate(records):
         if not isinstance(record, Mapping):
             raise FlowrankError(
@@ -65,14 +80,19 @@ def record_series(
                 found=f"{type(record).__name__} at {index}",
             )
         name = record.get(columns.id_column) if columns.id_column is not None else None
-        yield _series(
-            str(index) if name is None else str(name),
-            record,
-            columns,
-            freq=freq,
-            argument=argument,
-            index=index,
-        )
+        if name is None:
+            name = str(index)
+        else:
+            name = plain(name)
+            known.add(name, f"record {index}")
+        try:
+            series = _series(name, record, columns, freq=freq, argument=argument, index=index)
+        except FlowrankError as error:
+            if on_bad is None:
+                raise
+            on_bad(name, error)
+        else:
+            yield series
 
 
 def row_series(
@@ -82,6 +102,7 @@ def row_series(
     *,
     freq: str | None,
     argument: str,
+    on_bad: OnBad | None = None,
 ) -> Iterator[Series]:
     """Yield a series for each row of tables whose target column holds lists.
 
@@ -99,30 +120,37 @@ def row_series(
     names = Columns(columns.id_column, None, columns.target).needed
     optional = [columns.timestamp_column or "start", "start", "freq"]
     names += [name for name in dict.fromkeys(optional) if name in schema.names and name not in names]
-    seen: set[str] = set()
+    known = Known(argument)
     index = 0
     for table in tables(names):
         for cells in zip(*(_cells(table.column(name)) for name in names), strict=True):
             record = dict(zip(names, cells, strict=True))
-            name = str(index)
+            name: Any = str(index)
             if columns.id_column is not None:
                 if record[columns.id_column] is None:
                     raise FlowrankError(
                         argument,
                         expected=f"an id in each row of {columns.id_column!r}",
                         found=f"none in row {index}",
+                        todo="write one, or leave the row out",
                     )
-                name = str(record[columns.id_column])
-                if name in seen:
+                name = record[columns.id_column]
+                if not known.add(name, f"row {index}"):
                     raise FlowrankError(
                         argument,
                         expected="each id once in a table with one row a series",
                         found=f"{name!r} again in row {index}",
                         todo="give each series its own id",
                     )
-                seen.add(name)
-            yield _series(name, record, columns, freq=freq, argument=argument, index=index)
             index += 1
+            try:
+                series = _series(name, record, columns, freq=freq, argument=argument, index=index - 1)
+            except FlowrankError as error:
+                if on_bad is None:
+                    raise
+                on_bad(name, error)
+            else:
+                yield series
     if index == 0:
         raise FlowrankError(argument, expected="a table with rows", found="no rows")
 
@@ -148,7 +176,7 @@ def _list(values: Any) -> Any:
 
 
 def _series(
-    name: str, record: Mapping[str, Any], columns: Columns, *, freq: str | None, argument: str, index: int
+    name: Any, record: Mapping[str, Any], columns: Columns, *, freq: str | None, argument: str, index: int
 ) -> Series:
     def where(position: int) -> str:
         return f"position {position} of series {name!r} (record {index})"
@@ -186,7 +214,7 @@ def _series(
     return _started(name, target, record.get("start"), freq if freq is not None else record.get("freq"), argument)
 
 
-def _started(name: str, target: np.ndarray, start: Any, freq: str | None, argument: str) -> Series:
+def _started(name: Any, target: np.ndarray, start: Any, freq: str | None, argument: str) -> Series:
     if isinstance(start, pd.Period):
         freq = start.freqstr if freq is None else freq
         start = start.start_time

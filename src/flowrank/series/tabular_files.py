@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from flowrank.errors import FlowrankError
+from flowrank.series.opening import encoding_of, head_of, opened, undecodable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,7 +20,7 @@ _PARQUET_SUFFIXES = (".parquet", ".pq")
 _ROWS = 128  # rows of a table with one row a series that are in memory together
 
 
-def is_parquet(path: str | Path, *, argument: str = "series") -> bool:
+def is_parquet(path: str | Path, *, argument: str = "series", encoding: str | None = None) -> bool:
     """Tell a Parquet file from a text file; refuse all else.
 
     Raises
@@ -48,26 +50,23 @@ def is_parquet(path: str | Path, *, argument: str = "series") -> bool:
         raise FlowrankError(argument, expected="a file with rows", found=f"{str(path)!r}, which is empty")
     if head.startswith(b"PAR1"):
         return True
-    compressed = head.startswith(b"\x1f\x8b") and path.suffix == ".gz"
-    if path.suffix.lower() in _PARQUET_SUFFIXES or (not compressed and not _is_text(head)):
-        kind = "a Parquet file" if path.suffix.lower() in _PARQUET_SUFFIXES else "a CSV text file"
+    if path.suffix.lower() in _PARQUET_SUFFIXES:
         raise FlowrankError(
             argument,
-            expected=kind,
+            expected="a Parquet file",
             found=f"{str(path)!r}, which begins with {head[:8]!r}",
-            todo="pass a CSV file, or a Parquet file",
+            todo="pass a Parquet file, or rename it if it is a CSV file",
         )
+    text = head_of(path, argument, 4096)
+    if text.startswith(b"PAR1") or not text:
+        raise FlowrankError(
+            argument,
+            expected="a CSV file with rows in the compressed file",
+            found=f"{str(path)!r}, which holds " + ("a Parquet file" if text else "nothing"),
+            todo="unpack it" if text else "check that it is complete",
+        )
+    encoding_of(text, path, encoding, argument)
     return False
-
-
-def _is_text(head: bytes) -> bool:
-    if b"\0" in head:
-        return False
-    try:
-        head.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return error.start > len(head) - 4  # a character that the end of the sample cuts
-    return True
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class ParquetFile:
     def pieces(self, names: list[str]) -> Iterator[pd.DataFrame]:
         """Yield the columns ``names`` as data frames."""
         for table in self.tables(names, rows=65536):
-            yield table.select(names).to_pandas()
+            yield table.select(names).to_pandas(ignore_metadata=True)
 
     def _damaged(self, error: Exception) -> FlowrankError:
         return FlowrankError(
@@ -134,6 +133,7 @@ class CsvFile:
 
     path: str
     argument: str = "series"
+    encoding: str | None = None
 
     def names(self) -> list[str]:
         """Return the names of the columns."""
@@ -148,7 +148,7 @@ class CsvFile:
             try:
                 for batch in reader:
                     yield pa.Table.from_batches([batch]).select(names).to_pandas()
-            except pa.ArrowException as error:
+            except _faults() as error:
                 raise self._damaged(error) from error
 
     def _open(self, names: list[str] | None):
@@ -157,29 +157,44 @@ class CsvFile:
 
         try:
             types = dict.fromkeys(names or (), pa.string())
+            encoding, delimiter = self._form()
             return csv.open_csv(
-                pa.input_stream(self.path, compression="detect"),
-                read_options=csv.ReadOptions(block_size=4 << 20),
-                parse_options=csv.ParseOptions(delimiter=self.delimiter()),
+                pa.PythonFile(opened(self.path, self.argument), mode="r"),
+                read_options=csv.ReadOptions(block_size=4 << 20, encoding=encoding),
+                parse_options=csv.ParseOptions(delimiter=delimiter),
                 convert_options=csv.ConvertOptions(
                     column_types=types, include_columns=names, strings_can_be_null=True, null_values=[""]
                 ),
             )
-        except (pa.ArrowException, OSError) as error:
+        except _faults() as error:
             raise self._damaged(error) from error
 
     def delimiter(self) -> str:
         """Return what separates the cells of the header."""
-        import pyarrow as pa
+        return self._form()[1]
 
-        with pa.input_stream(self.path, compression="detect") as stream:
-            header = stream.read(65536).split(b"\n", 1)[0].decode("utf-8", errors="replace")
-        return max(",;\t|", key=header.count)
+    def _form(self) -> tuple[str, str]:
+        """Return the encoding and the delimiter, as the beginning shows them."""
+        head = head_of(self.path, self.argument)
+        encoding = encoding_of(head, self.path, self.encoding, self.argument)
+        header = head.decode(encoding, errors="replace").split("\n", 1)[0]
+        return "utf-8" if encoding == "utf-8-sig" else encoding, max(",;\t|", key=header.count)
 
     def _damaged(self, error: Exception) -> FlowrankError:
+        if "UTF8" in str(error) or isinstance(error, UnicodeDecodeError):
+            other = undecodable(self.path, self.encoding or "utf-8", self.argument)
+            if other is not None:
+                return other
         return FlowrankError(
             self.argument,
             expected="a CSV file with a header line and equally many cells in each line",
             found=f"{self.path!r}, which cannot be read ({error})",
             todo="correct the file",
         )
+
+
+def _faults() -> tuple[type[Exception], ...]:
+    """What reading a damaged text file may raise."""
+    import pyarrow as pa
+
+    return pa.ArrowException, OSError, EOFError, UnicodeError, zlib.error

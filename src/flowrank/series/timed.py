@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from flowrank.series.value import Series
 
 
 def timed_series(
-    item_id: str,
+    item_id: Any,
     times: pd.DatetimeIndex,
     target: np.ndarray,
     *,
@@ -89,7 +90,7 @@ def _inferred(times: pd.DatetimeIndex, usual_freq: Callable[[], str | None]) -> 
     return infer_frequency(times)
 
 
-def _refuse_disorder(item_id: str, times: pd.DatetimeIndex, *, argument: str, where: Callable[[int], str]) -> None:
+def _refuse_disorder(item_id: Any, times: pd.DatetimeIndex, *, argument: str, where: Callable[[int], str]) -> None:
     values = times.asi8
     steps = values[1:] - values[:-1]
     if (steps > 0).all():

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from flowrank.errors import FlowrankError
+
+OnBad = Callable[[Any, FlowrankError], None]
+"""Called with the id and the error of a series that is left out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,7 +22,7 @@ class Series:
     Parameters
     ----------
     item_id
-        Name of the series.
+        Name of the series, in the type that it has in its source: a text, a whole number, a date …
     target
         Values in order of time, shape ``(time,)``, float64; NaN is a missing value.
     start
@@ -31,7 +38,7 @@ class Series:
     ('A', 3)
     """
 
-    item_id: str
+    item_id: Any
     target: np.ndarray
     start: pd.Timestamp | None = None
     freq: str | None = None
