@@ -38,8 +38,27 @@ class Columns:
     freq: Annotated[
         str | None,
         typer.Option(
-            help="Frequency as pandas writes it, e.g. h or D; needed if time stamps have gaps or do not show it."
+            help="Frequency as pandas writes it, e.g. h or D; needed if time stamps have gaps or do not show it. "
+            "Also MS-15 (the 15th of each month), MS-1-11-21 (dekads), 'C:Mon Tue Wed Thu Fri Sat'."
         ),
+    ] = None
+    date_format: Annotated[
+        str | None, typer.Option(help="Format of text dates as strptime takes it, e.g. %d.%m.%Y; default: found out.")
+    ] = None
+    day_first: Annotated[
+        bool | None,
+        typer.Option(
+            "--day-first/--month-first",
+            help="Whether 05/03/2024 is 5 March or May 3rd; default: found out from the whole column, or refused.",
+            show_default=False,
+        ),
+    ] = None
+    utc: Annotated[
+        bool, typer.Option("--utc", help="Turn times into UTC; for columns of several UTC offsets, refused otherwise.")
+    ] = False
+    decimal: Annotated[str | None, typer.Option(help="Decimal mark of numbers, as , in 1,5; default: a point.")] = None
+    thousands: Annotated[
+        str | None, typer.Option(help="Mark that parts thousands, as . in 1.000; default: there is none.")
     ] = None
     wide: Annotated[
         bool, typer.Option("--wide", help="Each column is a series, but for that of the times; its name is the id.")
@@ -52,8 +71,14 @@ class Columns:
     def settings(self) -> dict[str, Any]:
         """Give the library's arguments for them."""
         named = {"id_column": self.id_column or None, "timestamp_column": self.timestamp_column or None}
+        written = {"date_format": self.date_format, "decimal": self.decimal, "thousands": self.thousands}
+        told: dict[str, Any] = {name: value for name, value in written.items() if value is not None}
+        if self.day_first is not None:
+            told["day_first"] = self.day_first
+        if self.utc:
+            told["utc"] = True
         named |= {"target": self.target, "freq": self.freq}
-        return {**named, "wide": self.wide, "encoding": self.encoding, "sheet": self.sheet}
+        return {**named, "wide": self.wide, "encoding": self.encoding, "sheet": self.sheet, **told}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from flowrank.forecasting import DEFAULT_LEVELS, Corrections, Request, Skipped, 
 from flowrank.forecasting.skipping import Skipping
 from flowrank.progress import progress_bar
 from flowrank.series import Series, read_series
+from flowrank.series.calendars import MonthDays
 
 if TYPE_CHECKING:
     from chronos import BaseChronosPipeline
@@ -287,10 +288,17 @@ def season_length(freq: str | None) -> int:
     --------
     >>> [season_length(freq) for freq in ("h", "15min", "MS", "QS-JAN", "W-MON", "D", None)]
     [24, 96, 12, 4, 1, 1, 1]
+    >>> [season_length(freq) for freq in ("MS-15", "MS-1-11-21", "3MS-15", "C:Mon Tue Wed Thu Fri Sat")]
+    [12, 36, 4, 6]
     """
     from gluonts.time_feature import get_seasonality
 
-    return 1 if freq is None else get_seasonality(freq)
+    if freq is None:
+        return 1
+    calendar = MonthDays.parsed(freq)
+    if calendar is not None:
+        return max(1, 12 * len(calendar.days) // calendar.months)
+    return len(freq.split()) if freq.startswith("C:") else get_seasonality(freq)
 
 
 def seasonal_error(history: np.ndarray, seasonality: int) -> float:

@@ -186,7 +186,7 @@ def forecast(pipeline: BaseChronosPipeline, source: Any, *, horizon: int, **opti
         the series, not on its neighbours, the batch size or what other threads draw. Pipelines that know torch's
         global generators only, as chronos-forecasting's own do, have them seeded for each batch and then given back;
         such batches wait for those of other threads.
-    id_column, timestamp_column, target, freq, wide, encoding, sheet
+    id_column, timestamp_column, target, freq, wide, encoding, sheet, date_format, day_first, utc, decimal, thousands
         As in `flowrank.series.read_series`, which says what the others that it takes are.
     corrections
         Which weaknesses of the models are worked around: missing values at the end, high levels, constants, outer

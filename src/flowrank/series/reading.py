@@ -15,6 +15,7 @@ from flowrank.series.excel import is_excel, read_excel
 from flowrank.series.foreign import ArrowTables, arrow_tables, foreign_table, of_lists, one_column, with_index
 from flowrank.series.frequency import normalize_frequency
 from flowrank.series.ids import IdType
+from flowrank.series.layout import Layout
 from flowrank.series.records import array_series, record_series, row_series
 from flowrank.series.tables import Columns, LongTable
 from flowrank.series.tabular_files import CsvFile, ParquetFile, is_parquet
@@ -74,6 +75,11 @@ def read_series(
     wide: bool = False,
     encoding: str | None = None,
     sheet: str | None = None,
+    date_format: str | None = None,
+    day_first: bool | None = None,
+    utc: bool = False,
+    decimal: str | None = None,
+    thousands: str | None = None,
     on_bad: OnBad | None = None,
     argument: str = "series",
 ) -> SeriesSource:
@@ -103,6 +109,14 @@ def read_series(
         Encoding of a CSV file. None: UTF-8, or what its byte order mark says.
     sheet
         Name of the sheet of an Excel file; needed if several hold something.
+    date_format
+        Format of text dates, as of ``datetime.strptime``, e.g. ``"%d.%m.%Y"``.
+    day_first
+        Whether 05/03/2024 is 5 March. By default found out from the whole column; where both would do, refused.
+    utc
+        Whether times are turned into UTC, for columns of several UTC offsets, which are refused otherwise.
+    decimal, thousands
+        The marks in numbers that are texts, as in 1.234,5. By default a point, and none.
     on_bad
         Called with the id and the error of each series that cannot be used; it is left out. None: the error is
         raised.
@@ -134,10 +148,16 @@ def read_series(
         normalize_frequency(freq)
     source = _again_and_again(source, argument)
     given = {"id_column": id_column, "timestamp_column": timestamp_column, "target": target, "freq": freq}
-    given |= {"wide": wide, "encoding": encoding, "sheet": sheet, "argument": argument}
-    found = _opened(
-        source, _Wanted(Columns(id_column, timestamp_column, target), freq, wide, encoding, sheet, on_bad, argument)
-    )
+    written: dict[str, Any] = {
+        "date_format": date_format,
+        "day_first": day_first,
+        "utc": utc,
+        "decimal": decimal,
+        "thousands": thousands,
+    }
+    given |= {"wide": wide, "encoding": encoding, "sheet": sheet, "argument": argument, **written}
+    columns = Columns(id_column, timestamp_column, target, Layout.of(**written))
+    found = _opened(source, _Wanted(columns, freq, wide, encoding, sheet, on_bad, argument))
     if on_bad is None:
         found._again = partial(read_series, source, **given)
     return found
@@ -218,7 +238,8 @@ def _file(path: Path, wanted: _Wanted) -> SeriesSource:
     if wanted.wide:
         return _wide(load_of(csv.pieces, names), names, wanted)
     wanted.columns.check(names, argument=argument)
-    return _long(csv.pieces, wanted)
+    layout = replace(wanted.columns.layout, semicolons=csv.delimiter() == ";")
+    return _long(csv.pieces, replace(wanted, columns=replace(wanted.columns, layout=layout)))
 
 
 def _arrow(table: ArrowTables | ParquetFile, wanted: _Wanted) -> SeriesSource:

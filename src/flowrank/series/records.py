@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 
 from flowrank.errors import FlowrankError
+from flowrank.series.dates import as_timestamps
 from flowrank.series.frequency import anchored_frequency, normalize_frequency
 from flowrank.series.ids import Known, plain
+from flowrank.series.numbers import as_numbers
 from flowrank.series.tables import Columns
-from flowrank.series.timed import as_timestamps, timed_series
-from flowrank.series.value import OnBad, Series, as_numbers
+from flowrank.series.timed import timed_series
+from flowrank.series.value import OnBad, Series
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -176,7 +178,15 @@ def _cells(column: pa.ChunkedArray) -> Iterator[Any]:
             if not isinstance(scalar, pa.ListScalar):  # the large and the fixed ones are its subclasses
                 yield scalar.as_py()
             else:
-                yield np.zeros(0) if scalar.values is None else scalar.values.to_numpy(zero_copy_only=False)
+                yield np.zeros(0) if scalar.values is None else _list(scalar.values)
+
+
+def _list(values: Any) -> Any:
+    """An Arrow list as an array, or as a column of pandas where times have a zone."""
+    import pyarrow as pa
+
+    zoned = pa.types.is_timestamp(values.type) and values.type.tz is not None
+    return pd.Series(values.to_pandas()) if zoned else values.to_numpy(zero_copy_only=False)
 
 
 def _series(
@@ -192,7 +202,14 @@ def _series(
             found=f"keys {sorted(map(str, record))} in record {index}",
             todo="name yours with target=",
         )
-    target = as_numbers(record[columns.target], argument=argument, where=where, name=columns.target)
+    target = as_numbers(
+        record[columns.target],
+        argument=argument,
+        where=where,
+        name=columns.target,
+        decimal=columns.layout.decimal,
+        thousands=columns.layout.thousands,
+    )
     times = None if columns.timestamp_column is None else record.get(columns.timestamp_column)
     if times is not None and np.ndim(times) == 1:
         if len(times) != len(target):
@@ -203,7 +220,9 @@ def _series(
             )
         if len(times) == 0:
             return Series(name, target)
-        stamps = as_timestamps(times, argument=argument, where=where, name=str(columns.timestamp_column))
+        stamps = as_timestamps(
+            times, argument=argument, where=where, name=str(columns.timestamp_column), reading=columns.layout.dates
+        )
         own = freq if freq is not None else record.get("freq")
         return timed_series(name, stamps, target, freq=own, usual_freq=lambda: None, argument=argument, where=where)
     return _started(name, target, record.get("start"), freq if freq is not None else record.get("freq"), argument)

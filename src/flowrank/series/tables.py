@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -11,10 +11,13 @@ import numpy as np
 import pandas as pd
 
 from flowrank.errors import FlowrankError
+from flowrank.series.dates import OrderOfDates, as_timestamps, needs_order
 from flowrank.series.frequency import infer_frequency, normalize_frequency
 from flowrank.series.ids import Known, plain
-from flowrank.series.timed import as_timestamps, text_time_format, timed_series
-from flowrank.series.value import OnBad, Series, as_numbers
+from flowrank.series.layout import Layout
+from flowrank.series.numbers import MarksOfNumbers, as_numbers
+from flowrank.series.timed import timed_series
+from flowrank.series.value import OnBad, Series
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Columns:
     """Which columns of a table hold the ids, the times and the values.
 
     ``id_column`` None makes the table one series; ``timestamp_column`` None means rows in order of time.
+    ``layout`` says how texts are read.
 
     Examples
     --------
@@ -32,6 +36,7 @@ class Columns:
     id_column: Any = "item_id"
     timestamp_column: Any = "timestamp"
     target: Any = "target"
+    layout: Layout = field(default_factory=Layout)
 
     @property
     def needed(self) -> list[Any]:
@@ -106,7 +111,7 @@ class LongTable:
     pieces
         Called with the names of columns; gives the table from its beginning, as data frames.
     columns
-        What the columns mean.
+        What the columns mean, and how their texts are read; what that leaves open is found out from the whole table.
     freq
         The frequency, or None to infer it for each series.
     argument
@@ -141,6 +146,7 @@ class LongTable:
         self._argument = argument
         self._on_bad = on_bad
         self._numbered = numbered
+        self._layout = columns.layout
         self._interleaved: bool | None = None
         self._usual: tuple[str | None] | None = None
 
@@ -183,6 +189,7 @@ class LongTable:
     def _all_runs(self) -> Iterator[_Run]:
         if self._interleaved is None:
             self._interleaved = self._is_interleaved()
+            self._layout = self._surveyed()
         if self._interleaved:
             whole = pd.concat(list(self._pieces(self._columns.needed)), ignore_index=True)
             codes, _ = pd.factorize(whole[self._columns.id_column])
@@ -213,6 +220,34 @@ class LongTable:
             )
         return False
 
+    def _surveyed(self) -> Layout:
+        """How dates and numbers are written, with what the whole table says where the arguments do not."""
+        columns, layout = self._columns, self._layout
+        order = None
+        if columns.timestamp_column is not None and layout.dates.day_first is None and layout.dates.date_format is None:
+            order = OrderOfDates(self._argument, columns.timestamp_column)
+        marks = None
+        if layout.semicolons and layout.decimal is None and layout.thousands is None:
+            marks = MarksOfNumbers(self._argument, columns.target)
+        wanted = [columns.timestamp_column] if order is not None else []
+        wanted += [columns.target] if marks is not None else []
+        first_row = 0
+        for piece in self._pieces(wanted) if wanted else ():
+            where = _row_after(first_row)
+            if order is not None and len(piece):
+                if first_row == 0 and not needs_order(piece[columns.timestamp_column].iloc[0]):
+                    order = None  # dates of another kind: what is found further on is refused there
+                else:
+                    order.add(piece[columns.timestamp_column], where)
+            if marks is not None:
+                marks.add(piece[columns.target], where)
+            if order is None and marks is None:
+                break
+            first_row += len(piece)
+        if marks is not None:
+            marks.check()
+        return layout if order is None else replace(layout, dates=order.decided(layout.dates))
+
     def _ids(self, piece: pd.DataFrame, first_row: int) -> pd.Series:
         ids = piece[self._columns.id_column]
         missing = ids.isna().to_numpy()
@@ -239,7 +274,7 @@ class LongTable:
     def _runs(self, pieces: Iterator[pd.DataFrame], rows: np.ndarray | None = None) -> Iterator[_Run]:
         """Yield the runs of equal ids, joined where a run goes on in the next piece."""
         open_runs: list[_Run] = []
-        first_row, text_format, zone = 0, None, None
+        first_row, zone = 0, None
         for piece in pieces:
             if len(piece) == 0:
                 continue
@@ -250,12 +285,10 @@ class LongTable:
                 starts, names = np.zeros(1, dtype=np.int64), ["0"]
             else:
                 starts, names = self._runs_of(self._ids(piece, first_row), first_row)
-            if first_row == 0 and self._columns.timestamp_column is not None:
-                text_format = text_time_format(piece[self._columns.timestamp_column].iloc[0])
             where = partial(_where, numbers, starts, names)
             ends = [*starts[1:], len(piece)]
             try:
-                target, times = self._values(piece, where, text_format)
+                target, times = self._values(piece, where)
                 found = [
                     _Run(name, numbers[start:end], None if times is None else times[start:end], target[start:end])
                     for name, start, end in zip(names, starts, ends, strict=True)
@@ -264,7 +297,7 @@ class LongTable:
                 if self._on_bad is None:
                     raise
                 found = [
-                    self._run_alone(name, piece.iloc[start:end], numbers[start:end], text_format)
+                    self._run_alone(name, piece.iloc[start:end], numbers[start:end])
                     for name, start, end in zip(names, starts, ends, strict=True)
                 ]
             for run in found:
@@ -283,11 +316,14 @@ class LongTable:
         if open_runs:
             yield _joined(open_runs)
 
-    def _values(
-        self, piece: pd.DataFrame, where: Callable[[int], str], text_format: str | None
-    ) -> tuple[np.ndarray, pd.DatetimeIndex | None]:
+    def _values(self, piece: pd.DataFrame, where: Callable[[int], str]) -> tuple[np.ndarray, pd.DatetimeIndex | None]:
         target = as_numbers(
-            piece[self._columns.target], argument=self._argument, where=where, name=self._columns.target
+            piece[self._columns.target],
+            argument=self._argument,
+            where=where,
+            name=self._columns.target,
+            decimal=self._layout.decimal,
+            thousands=self._layout.thousands,
         )
         if self._columns.timestamp_column is None:
             return target, None
@@ -296,15 +332,16 @@ class LongTable:
             argument=self._argument,
             where=where,
             name=self._columns.timestamp_column,
-            text_format=text_format,
+            reading=self._layout.dates,
+            whole=False,
         )
         return target, times
 
-    def _run_alone(self, name: Any, piece: pd.DataFrame, rows: np.ndarray, text_format: str | None) -> _Run:
+    def _run_alone(self, name: Any, piece: pd.DataFrame, rows: np.ndarray) -> _Run:
         """Return a run of a piece in which something cannot be read; with its error, if that is in this run."""
         where = partial(_where, rows, np.zeros(1, dtype=np.int64), [name])
         try:
-            target, times = self._values(piece, where, text_format)
+            target, times = self._values(piece, where)
         except FlowrankError as error:
             return _Run(name, rows, None, np.full(len(rows), np.nan), error)
         return _Run(name, rows, times, target)
@@ -315,6 +352,10 @@ class LongTable:
             expected=f"time stamps of one time zone ({zone})",
             found=f"{None if run.times is None else run.times.tz} at {run.where(0)}",
         )
+
+
+def _row_after(first: int) -> Callable[[int], str]:
+    return lambda position: f"row {first + position}"
 
 
 def _where(rows: np.ndarray, starts: np.ndarray, names: list[Any], position: int) -> str:

@@ -169,6 +169,10 @@ class CsvFile:
         except _faults() as error:
             raise self._damaged(error) from error
 
+    def delimiter(self) -> str:
+        """Return what separates the cells of the header."""
+        return self._form()[1]
+
     def _form(self) -> tuple[str, str]:
         """Return the encoding and the delimiter, as the beginning shows them."""
         head = head_of(self.path, self.argument)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -109,7 +108,8 @@ def _inferred(times: pd.DatetimeIndex, usual_freq: Callable[[], str | None]) -> 
 
 
 def _refuse_disorder(item_id: Any, times: pd.DatetimeIndex, *, argument: str, where: Callable[[int], str]) -> None:
-    steps = np.diff(times.asi8)
+    values = times.asi8
+    steps = values[1:] - values[:-1]
     if (steps > 0).all():
         return
     repeated = np.asarray(times.duplicated())
@@ -128,88 +128,3 @@ def _refuse_disorder(item_id: Any, times: pd.DatetimeIndex, *, argument: str, wh
         found=f"{times[position]} at {where(position)}, after {times[position - 1]}",
         todo="sort the rows by time",
     )
-
-
-def as_timestamps(
-    column: Any, *, argument: str, where: Callable[[int], str], name: str, text_format: str | None = None
-) -> pd.DatetimeIndex:
-    """Turn a column of dates, times or texts into time stamps of nanoseconds, shape ``(rows,)``.
-
-    Raises
-    ------
-    FlowrankError
-        If one is missing, or is not a time that pandas can read, or lies outside the years 1678 to 2261.
-
-    Examples
-    --------
-    >>> texts = ["2020-01-01", "2020-01-01 12:00"]
-    >>> as_timestamps(texts, argument="series", where="row {}".format, name="t")[1]
-    Timestamp('2020-01-01 12:00:00')
-    """
-    column = pd.Series(column)
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype)
-    if pd.api.types.is_numeric_dtype(column.dtype):
-        raise FlowrankError(
-            argument,
-            expected=f"dates or times in {name!r}",
-            found=f"{column.dtype} values at {where(0)}",
-            todo="convert them (pandas.to_datetime), or pass timestamp_column=None for rows in order of time",
-        )
-    if isinstance(column.dtype, pd.PeriodDtype):
-        column = column.dt.start_time
-    try:
-        times = pd.DatetimeIndex(_parsed(column, text_format)).as_unit("ns")
-    except (ValueError, TypeError, OverflowError):
-        times = None
-    if times is None or times.hasnans:
-        position = _first_unreadable(column, text_format)
-        value = column.iloc[position]
-        raise FlowrankError(
-            argument,
-            expected=f"dates or times of one format and time zone in {name!r}",
-            found=f"{value!r} at {where(position)}",
-            todo="write them as e.g. 2024-01-31 or 2024-01-31 23:00:00",
-        )
-    return times
-
-
-def text_time_format(value: object) -> str | None:
-    """Return the format that the first time stamp of a text column has, for all others to have.
-
-    Examples
-    --------
-    >>> text_time_format("2020-01-31T10:00"), text_time_format("31/01/2020")
-    ('ISO8601', '%d/%m/%Y')
-    """
-    if not isinstance(value, str):
-        return None
-    try:
-        pd.to_datetime(value, format="ISO8601")
-    except (ValueError, OverflowError):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # 31/01/2020 can only be read with the day first
-            return pd.tseries.api.guess_datetime_format(value)
-    return "ISO8601"
-
-
-def _parsed(column: pd.Series, text_format: str | None) -> pd.Series:
-    if pd.api.types.is_datetime64_any_dtype(column.dtype):
-        return column
-    if text_format is None and len(column):
-        text_format = text_time_format(column.iloc[0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # texts without a common format are read one by one
-        return pd.to_datetime(column, format=text_format)
-
-
-def _first_unreadable(column: pd.Series, text_format: str | None) -> int:
-    if text_format is None and len(column):
-        text_format = text_time_format(column.iloc[0])
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            bad = pd.to_datetime(column, format=text_format, errors="coerce").isna().to_numpy()
-    except (ValueError, TypeError, OverflowError):
-        bad = np.zeros(len(column), dtype=bool)
-    return int(bad.argmax()) if len(bad) else 0
