@@ -68,6 +68,17 @@ def _offset(freq: str) -> Any:
     return offset
 
 
+def lies_on(freq: str, time: pd.Timestamp) -> bool:
+    """Tell whether a time is one of those of a frequency.
+
+    Examples
+    --------
+    >>> lies_on("MS", pd.Timestamp("2024-05-01")), lies_on("MS", pd.Timestamp("2024-05-02"))
+    (True, False)
+    """
+    return bool(_offset(freq).is_on_offset(time))
+
+
 @lru_cache(maxsize=65536)
 def anchored_frequency(freq: str, start: pd.Timestamp) -> str:
     """Return the frequency of the same step on which ``start`` lies.

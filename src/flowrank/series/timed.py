@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from flowrank.errors import FlowrankError
-from flowrank.series.frequency import anchored_frequency, grid_positions, infer_frequency, normalize_frequency
+from flowrank.series.frequency import anchored_frequency, grid_positions, infer_frequency, lies_on, normalize_frequency
 from flowrank.series.value import Series
 
 
@@ -97,7 +97,7 @@ def _inferred(times: pd.DatetimeIndex, usual_freq: Callable[[], str | None]) -> 
     if usual is None:
         return infer_frequency(times)
     usual = anchored_frequency(usual, times[0])
-    if not pd.tseries.frequencies.to_offset(usual).is_on_offset(times[0]):
+    if not lies_on(usual, times[0]):
         return infer_frequency(times)
     if len(times) == 1:
         return usual
