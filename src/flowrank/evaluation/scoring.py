@@ -122,9 +122,9 @@ def evaluate(
                         batch_size=batch_size,
                         seed=seed,
                         corrections=corrections,
+                        skipping=skipping,
                     )
                 )
-                skipping.finish(rows[-1]["series"], argument)
                 advance(1)
     return pd.DataFrame(rows, columns=["dataset", "model", "MASE", "WQL", "suite", "series", "seconds"])
 
@@ -182,6 +182,7 @@ def _score(
     batch_size: int,
     seed: int,
     corrections: Corrections | None,
+    skipping: Skipping,
 ) -> dict[str, Any]:
     from gluonts.ev.metrics import MASE, MeanWeightedSumQuantileLoss
 
@@ -210,6 +211,7 @@ def _score(
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             for metric in metrics.values():
                 metric.update(data)
+    skipping.finish(count, f"data set {backtest.dataset!r}")
     with np.errstate(divide="ignore", invalid="ignore"):
         scores = {key: _number(metric.get()) for key, metric in metrics.items()}
     return {

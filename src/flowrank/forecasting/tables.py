@@ -146,8 +146,15 @@ def _frames(
         quantiles = np.concatenate([quantiles for _, quantiles, _ in batch])
         for values, level in zip(quantiles.T, levels, strict=True):
             frame[str(level)] = values
+        frame.attrs["time_of_day"] = any(_within_days(request.key) for request in requests)
         yield frame
     skipping.finish(count)
+
+
+def _within_days(times: pd.Index) -> bool:
+    """Tell whether steps are shorter than a day: a midnight among them is a time of day."""
+    step = getattr(times, "freq", None)
+    return isinstance(step, pd.tseries.offsets.Tick) and step.nanos < 86_400 * 10**9
 
 
 def _shown(series: Iterable[Series], progress: bool) -> Iterator[Series]:
@@ -216,6 +223,7 @@ def forecast(pipeline: BaseChronosPipeline, source: Any, *, horizon: int, **opti
     """
     frames = list(iter_forecasts(pipeline, source, horizon=horizon, **options))
     whole = pd.concat(frames, ignore_index=True)
+    whole.attrs.clear()
     ids = whole.columns[0]
     if all(isinstance(frame[ids].dtype, pd.CategoricalDtype) for frame in frames):
         whole[ids] = whole[ids].astype("category")  # of a file, each frame has the categories of its own rows

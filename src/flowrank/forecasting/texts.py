@@ -19,14 +19,16 @@ _ZERO = "0000-00-00 00:00:00.000000000"
 def write_csv(frames: Iterator[pd.DataFrame], path: Path) -> None:
     """Write frames, whose second column holds times or steps, one after the other.
 
-    Times are dates alone if every time of the file is a midnight without a zone; otherwise all have the time of day, as
-    finely as any of them needs. If that shows late, what is written already is written again.
+    Times are dates alone if all are midnights without a zone, of steps of a day or more; otherwise all have the time of
+    day, as finely as any of them needs. If that shows late, what is written already is written again.
     """
     unit: str | None = None
     for number, frame in enumerate(frames):
         name = frame.columns[1]
         if not pd.api.types.is_integer_dtype(frame[name].dtype):
             needed = unit_of(frame[name])
+            if needed == "D" and frame.attrs.get("time_of_day"):
+                needed = "s"
             if unit is not None and _UNITS.index(needed) > _UNITS.index(unit):
                 _rewrite(path, unit, needed)
                 unit = needed

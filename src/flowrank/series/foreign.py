@@ -81,7 +81,7 @@ def foreign_table(source: Any, argument: str) -> pd.DataFrame | ArrowTables | No
     FlowrankError
         If it has columns but is of a library that cannot be read, so that no table is taken for a list of columns.
     """
-    if isinstance(source, pd.DataFrame):
+    if isinstance(source, (pd.DataFrame, ArrowTables)):
         return source
     if isinstance(source, np.ndarray) and source.dtype.names is not None:
         return pd.DataFrame.from_records(source)

@@ -135,4 +135,4 @@ class IdType:
 
     def column(self, ids: Iterable[Any]) -> pd.Series:
         """Return ids as a column of this type, or, where they are not all of it, of what they are."""
-        return id_column(ids, None if getattr(self.pandas, "kind", "") == "O" else self.pandas)
+        return id_column(ids, None if self.pandas == np.dtype(object) else self.pandas)

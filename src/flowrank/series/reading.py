@@ -146,8 +146,7 @@ def read_series(
         return source.leaving_out(on_bad)
     if freq is not None:
         normalize_frequency(freq)
-    if isinstance(source, Iterator) and not hasattr(source, "__arrow_c_stream__"):
-        source = list(source)
+    source = _again_and_again(source, argument)
     given = {"id_column": id_column, "timestamp_column": timestamp_column, "target": target, "freq": freq}
     written: dict[str, Any] = {
         "date_format": date_format,
@@ -162,6 +161,16 @@ def read_series(
     if on_bad is None:
         found._again = partial(read_series, source, **given)
     return found
+
+
+def _again_and_again(source: Any, argument: str) -> Any:
+    """Return a table, or an iterator, as something that can be read more than once; anything else as it is."""
+    if isinstance(source, (str, Path, pd.Series)) or type(source).__module__.split(".")[0] in ("datasets", "fev"):
+        return source
+    table = foreign_table(source, argument)
+    if table is not None:
+        return table
+    return list(source) if isinstance(source, Iterator) else source
 
 
 @dataclass(frozen=True)
@@ -194,11 +203,10 @@ def _opened(source: Any, wanted: _Wanted) -> SeriesSource:
     if isinstance(source, pd.Series):
         frame, columns = one_column(source, columns)
         return _frame(frame, replace(wanted, columns=columns))
-    table = foreign_table(source, argument)
-    if isinstance(table, ArrowTables):
-        return _arrow(table, wanted)
-    if table is not None:
-        return _frame(table, wanted)
+    if isinstance(source, ArrowTables):
+        return _arrow(source, wanted)
+    if isinstance(source, pd.DataFrame):
+        return _frame(source, wanted)
     if package in ("pyarrow", "polars") and hasattr(source, "to_numpy"):  # a column
         source = source.to_numpy() if package == "polars" else source.to_pandas().to_numpy()
     if isinstance(source, Mapping) and columns.target in source:

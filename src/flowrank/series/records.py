@@ -39,17 +39,31 @@ def array_series(
     [[1.0]]
     """
     for index, values in enumerate(arrays):
+        name: Any = str(index)
+        where = f"position {{}} of series {index}".format
         try:
-            target = as_numbers(values, argument=argument, where=f"position {{}} of series {index}".format)
+            target = as_numbers(values, argument=argument, where=where)
+            if isinstance(values, pd.Series) and isinstance(values.index, (pd.DatetimeIndex, pd.PeriodIndex)):
+                name = name if values.name is None else plain(values.name)
+                yield _with_times(name, values.index, target, freq=freq, argument=argument, where=where)
+                continue
         except FlowrankError as error:
             if on_bad is None:
                 raise
-            on_bad(str(index), error)
+            on_bad(name, error)
             continue
         if padded:
             observed = ~np.isnan(target)
             target = target[int(observed.argmax()) if observed.any() else len(target) :]
-        yield Series(str(index), target, None, None if freq is None else normalize_frequency(freq))
+        yield Series(name, target, None, None if freq is None else normalize_frequency(freq))
+
+
+def _with_times(name: Any, index: pd.Index, target: np.ndarray, *, freq: str | None, **told: Any) -> Series:
+    """Return the series of values whose pandas index holds their times."""
+    if len(index) == 0:
+        return Series(name, target)
+    times = as_timestamps(index, name="the index", **told)
+    return timed_series(name, times, target, freq=freq, usual_freq=lambda: None, **told)
 
 
 def record_series(

@@ -71,7 +71,7 @@ class Columns:
     def _remedy(self, found: list[Any], missing: list[Any]) -> str:
         numbers = [name for name in missing if isinstance(name, str) and any(str(one) == name for one in found)]
         if numbers:
-            return f"; {numbers[0]!r} is a text, the name of the column a {_kind(found, numbers[0])}: pass that"
+            return f"; {numbers[0]!r} is a text, but the column's name is of type {_kind(found, numbers[0])}: pass that"
         if self.target in missing and self.id_column in missing:
             return "; if each column is a series, pass wide=True (--wide)"
         return ""

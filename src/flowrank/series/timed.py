@@ -52,6 +52,13 @@ def timed_series(
     _refuse_disorder(item_id, times, argument=argument, where=where)
     if freq is None:
         inferred = _inferred(times, usual_freq)
+        if inferred is _Unclear:
+            raise FlowrankError(
+                argument,
+                expected=f"series {item_id!r} of two values in the calendar of the other series ({usual_freq()!r})",
+                found=f"{times[0]} and {times[1]} ({where(1)}), which may be neighbours or leave a gap",
+                todo='pass the frequency (freq="h", --freq h); gaps then become missing values',
+            )
         if inferred is None and len(times) > 1:
             steps = np.diff(times.asi8)
             widest = int(steps.argmax())
@@ -80,14 +87,24 @@ def timed_series(
     return Series(item_id, target, times[0], anchored)
 
 
-def _inferred(times: pd.DatetimeIndex, usual_freq: Callable[[], str | None]) -> str | None:
-    if len(times) <= 2:
-        usual = usual_freq()
-        if usual is not None:
-            usual = anchored_frequency(usual, times[0])
-            if len(times) == 1 or list(grid_positions(times, usual)) == [0, 1]:
-                return usual
-    return infer_frequency(times)
+class _Unclear:
+    """In place of a frequency: two values that may be neighbours or leave a gap."""
+
+
+def _inferred(times: pd.DatetimeIndex, usual_freq: Callable[[], str | None]) -> Any:
+    """Return the frequency; of one or two values, that of the other series where their times fit it."""
+    usual = usual_freq() if len(times) <= 2 else None
+    if usual is None:
+        return infer_frequency(times)
+    usual = anchored_frequency(usual, times[0])
+    if not pd.tseries.frequencies.to_offset(usual).is_on_offset(times[0]):
+        return infer_frequency(times)
+    if len(times) == 1:
+        return usual
+    second = grid_positions(times, usual)[1]
+    if second == 1:
+        return usual
+    return _Unclear if second > 1 else infer_frequency(times)
 
 
 def _refuse_disorder(item_id: Any, times: pd.DatetimeIndex, *, argument: str, where: Callable[[int], str]) -> None:
