@@ -226,14 +226,15 @@ def grid_positions(times: pd.DatetimeIndex, freq: str) -> np.ndarray:
         positions = np.where(distance % offset.nanos == 0, distance // offset.nanos, -1)
         _refuse_large_grid(int(distance[-1] // offset.nanos), times, freq)
         return positions
-    days = (times[-1] - times[0]).days
-    _refuse_large_grid(days, times, freq)
-    grid = _grid(times[0], times[-1], freq)
-    if len(grid) == len(times) and (grid.asi8 == times.asi8).all():
-        return np.arange(len(times))
+    values = times.asi8
+    _refuse_large_grid(int(values[-1] - values[0]) // _DAY, times, freq)
+    first, last = times[0], times[-1]
+    grid = _grid(first, last, freq)
+    if len(grid) == len(values) and (grid.asi8 == values).all():
+        return np.arange(len(values))
     positions = grid.get_indexer(times)
     if times.tz is not None and (positions < 0).any():  # an hour that the clock shows twice, the other time
-        other = _grid(times[0], times[-1], freq, True).get_indexer(times)
+        other = _grid(first, last, freq, True).get_indexer(times)
         positions = np.where(positions < 0, other, positions)
     return positions
 
