@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from flowrank.errors import FlowrankError
 from flowrank.series import Series, SeriesSource, read_series
+from flowrank.series.columns import Columns
 from flowrank.series.frequency import (
     anchored_frequency,
     future_timestamps,
@@ -26,7 +27,7 @@ from flowrank.series.frequency import (
     normalize_frequency,
 )
 from flowrank.series.numbers import as_numbers
-from flowrank.series.tables import Columns, LongTable
+from flowrank.series.tables import LongTable
 
 
 def long_frame(**lengths: int) -> pd.DataFrame:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,93 +11,15 @@ import numpy as np
 import pandas as pd
 
 from flowrank.errors import FlowrankError
+from flowrank.series.columns import Columns
 from flowrank.series.dates import OrderOfDates, as_timestamps, needs_order
 from flowrank.series.frequency import infer_frequency, normalize_frequency
 from flowrank.series.ids import Known, plain
 from flowrank.series.layout import Layout
 from flowrank.series.numbers import MarksOfNumbers, as_numbers
+from flowrank.series.runs import Run, joined, where_in
 from flowrank.series.timed import timed_series
 from flowrank.series.value import OnBad, Series
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which columns of a table hold the ids, the times and the values.
-
-    ``id_column`` None makes the table one series; ``timestamp_column`` None means rows in order of time.
-    ``layout`` says how texts are read.
-
-    Examples
-    --------
-    >>> Columns("item_id", None, "target").needed
-    ['item_id', 'target']
-    """
-
-    id_column: Any = "item_id"
-    timestamp_column: Any = "timestamp"
-    target: Any = "target"
-    layout: Layout = field(default_factory=Layout)
-
-    @property
-    def needed(self) -> list[Any]:
-        """The names that a table must have."""
-        return [name for name in (self.id_column, self.timestamp_column, self.target) if name is not None]
-
-    def check(self, found: Sequence[Any], *, argument: str) -> None:
-        """Refuse a table whose columns, ``found``, lack one that is needed or have it twice."""
-        found = list(found)
-        twice = [name for name in self.needed if self.needed.count(name) > 1]
-        if twice:
-            raise FlowrankError(
-                argument,
-                expected="a column of its own for the ids, the times and the values",
-                found=f"{twice[0]!r} for {len(twice)} of them",
-                todo="correct id_column=, timestamp_column=, target= (None: there is no such column)",
-            )
-        missing = [name for name in self.needed if name not in found]
-        repeated = [name for name in self.needed if found.count(name) > 1]
-        if not missing and not repeated:
-            return
-        faults = [f"missing: {', '.join(map(repr, missing))}"] if missing else []
-        faults += [f"repeated: {', '.join(map(repr, repeated))}"] if repeated else []
-        raise FlowrankError(
-            argument,
-            expected=f"one column each named {', '.join(map(repr, self.needed))}",
-            found=f"columns: {_listed(found) or 'none'} ({'; '.join(faults)})",
-            todo="name yours with id_column=, timestamp_column=, target= (None: there is no such column)"
-            + self._remedy(found, missing),
-        )
-
-    def _remedy(self, found: list[Any], missing: list[Any]) -> str:
-        numbers = [name for name in missing if isinstance(name, str) and any(str(one) == name for one in found)]
-        if numbers:
-            return f"; {numbers[0]!r} is a text, but the column's name is of type {_kind(found, numbers[0])}: pass that"
-        if self.target in missing and self.id_column in missing:
-            return "; if each column is a series, pass wide=True (--wide)"
-        return ""
-
-
-def _listed(names: list[Any], most: int = 20) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more
-
-
-def _kind(found: list[Any], name: str) -> str:
-    return next(type(plain(one)).__name__ for one in found if str(one) == name)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """Consecutive rows of one series; ``rows`` are their numbers in the source, counted from 0."""
-
-    item_id: Any
-    rows: np.ndarray
-    times: pd.DatetimeIndex | None
-    target: np.ndarray
-    error: FlowrankError | None = None
-
-    def where(self, position: int) -> str:
-        return f"row {self.rows[position]} (series {self.item_id!r})"
 
 
 class LongTable:
@@ -161,7 +83,7 @@ class LongTable:
             else:
                 yield series
 
-    def _series(self, run: _Run) -> Series:
+    def _series(self, run: Run) -> Series:
         if run.error is not None:
             raise run.error
         if run.times is None:
@@ -186,7 +108,7 @@ class LongTable:
             self._usual = (next((freq for freq in found if freq is not None), None),)
         return self._usual[0]
 
-    def _all_runs(self) -> Iterator[_Run]:
+    def _all_runs(self) -> Iterator[Run]:
         if self._interleaved is None:
             self._interleaved = self._is_interleaved()
             self._layout = self._surveyed()
@@ -233,7 +155,7 @@ class LongTable:
         wanted += [columns.target] if marks is not None else []
         first_row = 0
         for piece in self._pieces(wanted) if wanted else ():
-            where = _row_after(first_row)
+            where = _row_after(int(piece.index[0]) if self._numbered and len(piece) else first_row)
             if order is not None and len(piece):
                 if first_row == 0 and not needs_order(piece[columns.timestamp_column].iloc[0]):
                     order = None  # dates of another kind: what is found further on is refused there
@@ -271,9 +193,9 @@ class LongTable:
         starts = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]])) if len(codes) else np.zeros(0, int)
         return starts, [plain(uniques[code]) for code in codes[starts]]
 
-    def _runs(self, pieces: Iterator[pd.DataFrame], rows: np.ndarray | None = None) -> Iterator[_Run]:
+    def _runs(self, pieces: Iterator[pd.DataFrame], rows: np.ndarray | None = None) -> Iterator[Run]:
         """Yield the runs of equal ids, joined where a run goes on in the next piece."""
-        open_runs: list[_Run] = []
+        open_runs: list[Run] = []
         first_row, zone = 0, None
         for piece in pieces:
             if len(piece) == 0:
@@ -285,12 +207,12 @@ class LongTable:
                 starts, names = np.zeros(1, dtype=np.int64), ["0"]
             else:
                 starts, names = self._runs_of(self._ids(piece, first_row), first_row)
-            where = partial(_where, numbers, starts, names)
+            where = partial(where_in, numbers, starts, names)
             ends = [*starts[1:], len(piece)]
             try:
                 target, times = self._values(piece, where)
                 found = [
-                    _Run(name, numbers[start:end], None if times is None else times[start:end], target[start:end])
+                    Run(name, numbers[start:end], None if times is None else times[start:end], target[start:end])
                     for name, start, end in zip(names, starts, ends, strict=True)
                 ]
             except FlowrankError:
@@ -309,12 +231,12 @@ class LongTable:
                 elif run.times is not None:
                     zone = str(run.times.tz)
                 if open_runs and open_runs[0].item_id != run.item_id:
-                    yield _joined(open_runs)
+                    yield joined(open_runs)
                     open_runs = []
                 open_runs.append(run)
             first_row += len(piece)
         if open_runs:
-            yield _joined(open_runs)
+            yield joined(open_runs)
 
     def _values(self, piece: pd.DataFrame, where: Callable[[int], str]) -> tuple[np.ndarray, pd.DatetimeIndex | None]:
         target = as_numbers(
@@ -337,16 +259,16 @@ class LongTable:
         )
         return target, times
 
-    def _run_alone(self, name: Any, piece: pd.DataFrame, rows: np.ndarray) -> _Run:
+    def _run_alone(self, name: Any, piece: pd.DataFrame, rows: np.ndarray) -> Run:
         """Return a run of a piece in which something cannot be read; with its error, if that is in this run."""
-        where = partial(_where, rows, np.zeros(1, dtype=np.int64), [name])
+        where = partial(where_in, rows, np.zeros(1, dtype=np.int64), [name])
         try:
             target, times = self._values(piece, where)
         except FlowrankError as error:
-            return _Run(name, rows, None, np.full(len(rows), np.nan), error)
-        return _Run(name, rows, times, target)
+            return Run(name, rows, None, np.full(len(rows), np.nan), error)
+        return Run(name, rows, times, target)
 
-    def _other_zone(self, run: _Run, zone: str | None) -> FlowrankError:
+    def _other_zone(self, run: Run, zone: str | None) -> FlowrankError:
         return FlowrankError(
             self._argument,
             expected=f"time stamps of one time zone ({zone})",
@@ -356,24 +278,3 @@ class LongTable:
 
 def _row_after(first: int) -> Callable[[int], str]:
     return lambda position: f"row {first + position}"
-
-
-def _where(rows: np.ndarray, starts: np.ndarray, names: list[Any], position: int) -> str:
-    return f"row {rows[position]} (series {names[int(np.searchsorted(starts, position, side='right')) - 1]!r})"
-
-
-def _joined(runs: list[_Run]) -> _Run:
-    if len(runs) == 1:
-        return runs[0]
-    error = next((run.error for run in runs if run.error is not None), None)
-    times = None
-    if runs[0].times is not None and error is None:
-        others = [run.times for run in runs[1:] if run.times is not None]
-        times = pd.DatetimeIndex(runs[0].times.append(others))
-    return _Run(
-        runs[0].item_id,
-        np.concatenate([run.rows for run in runs]),
-        times,
-        np.concatenate([run.target for run in runs]),
-        error,
-    )
