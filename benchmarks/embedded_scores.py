@@ -43,7 +43,8 @@ def main() -> None:
     naive = scored("seasonal-naive")
     published = pd.read_csv(arguments.published).query("dataset in @datasets").set_index(["model", "dataset"])[METRICS]
     relative = {
-        name: published.loc[name].loc[naive.index] / published.loc["seasonal-naive"].loc[naive.index] for name in PUBLISHED
+        name: published.loc[name].loc[naive.index] / published.loc["seasonal-naive"].loc[naive.index]
+        for name in PUBLISHED
     }
     for name in arguments.models:
         pipeline = flowrank.load(name)

@@ -360,7 +360,7 @@ def test_dates_written_in_a_format_are_read_or_refused_never_misread(start, form
 
 
 def _told(form):
-    from flowrank.series.dates import DateReading
+    from flowrank.series.date_order import DateReading
 
     return DateReading(date_format=form)
 

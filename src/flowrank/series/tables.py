@@ -12,7 +12,8 @@ import pandas as pd
 
 from flowrank.errors import FlowrankError
 from flowrank.series.columns import Columns
-from flowrank.series.dates import OrderOfDates, as_timestamps, needs_order
+from flowrank.series.date_order import OrderOfDates, needs_order
+from flowrank.series.dates import as_timestamps
 from flowrank.series.frequency import infer_frequency, normalize_frequency
 from flowrank.series.ids import Known, plain
 from flowrank.series.layout import Layout
