@@ -1,35 +1,31 @@
-"""Dates and times of a column, read one way for the whole column or refused."""
+"""Columns of dates and times, read as time stamps."""
 
 from __future__ import annotations
 
+import datetime
 import re
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from flowrank.errors import FlowrankError
+from flowrank.series.date_texts import OFFSET, ORDERS, in_formats, is_iso, orders_of, parse
 
-_FIRST, _LAST = 1678, 2261  # whole years that nanoseconds reach
-_PARTS = r"^\s*(\d{1,4})([./ -])(\d{1,2})\2(\d{2,4})(?:[T ,]+(.*?))?\s*$"
-_TIME_ALONE = re.compile(r"^\s*T?\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*([ap]\.?m\.?)?\s*$", re.IGNORECASE)
-_OFFSET = r"(?<=[\d ])(Z|[+-]\d{2}(?::?\d{2})?)\s*$"
-_ISO = re.compile(r"^\s*\d{4}-\d{2}(-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?)?)?\s*$")  # without a UTC offset
-_SURE = re.compile(r"^\s*\d{4}(?!\d)|(?=.*(?<!\d)\d{4}(?!\d)).*[A-Za-z]{3}")  # year first, or a year and a month's name
-_ISO_WEEK = re.compile(r"^\s*(\d{4})-?W(\d{2})\s*$")
-_ORDERS = {"DMY": (2, 1, 0), "MDY": (2, 0, 1), "YMD": (0, 1, 2)}  # where year, month and day stand
-_NAMES = {"DMY": "day-month-year", "MDY": "month-day-year", "YMD": "year-month-day"}
-_REMEDY = "pass --day-first or --month-first (day_first=True or False), or --date-format"
-_NUMBERS = {  # integers that are no dates by themselves
-    "days of a spreadsheet": (range(20_000, 80_000), "unit='D', origin='1899-12-30'"),
-    "seconds since 1970": (range(10**8, 10**10), "unit='s'"),
-    "milliseconds since 1970": (range(10**11, 10**13), "unit='ms'"),
-    "microseconds since 1970": (range(10**14, 10**16), "unit='us'"),
-    "nanoseconds since 1970": (range(10**17, 10**19), "unit='ns'"),
+Where = Callable[[int], str]
+_SPAN = "the years 1678 to 2261"
+_MISSING = frozenset({"", "na", "n/a", "nan", "nat", "null", "none", "<na>"})
+_IN_ORDER = "pass timestamp_column=None (--timestamp-column '') for rows in order of time"
+_NUMBERS = {  # numbers that are no dates by themselves
+    "days of a spreadsheet": (20_000, 80_000, "unit='D', origin='1899-12-30'"),
+    "seconds since 1970": (10**8, 10**10, "unit='s'"),
+    "milliseconds since 1970": (10**11, 10**13, "unit='ms'"),
+    "microseconds since 1970": (10**14, 10**16, "unit='us'"),
+    "nanoseconds since 1970": (10**17, 10**19, "unit='ns'"),
 }
+_EXAMPLE = "write them as e.g. 2024-01-31 or 2024-01-31 23:00:00"
 
 
 @dataclass(frozen=True)
@@ -56,130 +52,323 @@ class DateReading:
     utc: bool = False
 
 
-class OrderOfDates:
-    """Finds out, over all pieces of a column, in which order day, month and year stand.
+class TimeReader:
+    """Reads a column of times that may come in pieces.
 
-    Parameters
-    ----------
-    argument, name
-        Of the source and its column, for errors.
-
-    Examples
-    --------
-    >>> order = OrderOfDates("series", "day")
-    >>> order.add(pd.Series(["05/03/2024", "13/03/2024"]), "row {}".format)
-    >>> order.decided(DateReading()).day_first
-    True
-    """
-
-    def __init__(self, argument: str, name: str) -> None:
-        self._argument, self._name = argument, name
-        self._possible = set(_ORDERS)
-        self._differs = False
-        self._any = False
-        self._first = ""
-
-    def add(self, column: pd.Series, where: Callable[[int], str]) -> None:
-        """Take more of the column into account."""
-        parts = _parts(column)
-        if parts is None:
-            return
-        known = parts[0].notna().to_numpy()
-        if not known.any():
-            return
-        if not self._any:
-            self._any = True
-            position = int(known.argmax())
-            self._first = f"{column.iloc[position]!r} at {where(position)}"
-        numbers = np.stack([parts[i][known].astype(np.int64).to_numpy() for i in (0, 2, 3)])
-        long = np.stack([parts[i][known].str.len().to_numpy(dtype=np.int64) for i in (0, 2, 3)]) > 2
-        failures = {}
-        for order in self._possible:
-            year, month, day = _ORDERS[order]
-            fits = (numbers[month] >= 1) & (numbers[month] <= 12) & (numbers[day] >= 1) & (numbers[day] <= 31)
-            fits &= ~long[month] & ~long[day] & ~(long.any(axis=0) & ~long[year])
-            if not fits.all():
-                failures[order] = int((~fits).argmax())
-        if len(failures) == len(self._possible):
-            position = int(np.flatnonzero(known)[max(failures.values())])
-            raise self._mixed(column.iloc[position], where(position))
-        self._possible -= set(failures)
-        self._differs = self._differs or bool((numbers[0] != numbers[1]).any())
-
-    def _mixed(self, value: Any, where: str) -> FlowrankError:
-        return FlowrankError(
-            self._argument,
-            expected=f"dates of one order of day, month and year in {self._name!r}",
-            found=f"{value!r} at {where}, unlike those before it",
-            todo="correct it; the order is the same for the whole column",
-        )
-
-    def decided(self, reading: DateReading) -> DateReading:
-        """Return the reading with the order that the column has.
-
-        Raises
-        ------
-        FlowrankError
-            If the dates can be read in two ways.
-        """
-        if not self._any or reading.day_first is not None:
-            return reading
-        orders = self._possible - {"YMD"} if len(self._possible) > 1 and not self._two_digits_only() else self._possible
-        if len(orders) == 1:
-            return replace(reading, day_first={"DMY": True, "MDY": False, "YMD": None}[next(iter(orders))])
-        if orders == {"DMY", "MDY"} and not self._differs:
-            return replace(reading, day_first=True)  # 01/01 and 02/02 are the same either way
-        both = " or ".join(name for one, name in _NAMES.items() if one in orders)
-        raise FlowrankError(
-            self._argument,
-            expected=f"dates in {self._name!r} that can be read in one way",
-            found=f"{self._first}, which can be {both}, as all others",
-            todo=_REMEDY,
-        )
-
-    def _two_digits_only(self) -> bool:
-        return "YMD" in self._possible
-
-
-def needs_order(value: Any) -> bool:
-    """Whether a text is a date of three numbers of which the year is not the first.
-
-    Examples
-    --------
-    >>> needs_order("05/03/2024"), needs_order("2024-03-05"), needs_order("5 March 2024")
-    (True, False, False)
-    """
-    if not isinstance(value, str):
-        return False
-    found = re.match(_PARTS, value)
-    return found is not None and len(found.group(1)) <= 2
-
-
-def as_timestamps(
-    column: Any,
-    *,
-    argument: str,
-    where: Callable[[int], str],
-    name: str,
-    reading: DateReading | None = None,
-    whole: bool = True,
-) -> pd.DatetimeIndex:
-    """Turn a column of dates, times or texts into time stamps of nanoseconds, shape ``(rows,)``.
-
-    Integers from 1678 to 2261 are years, of six digits months (202401) and of eight days (20240131).
+    The order of day and month is that which the whole column shows: `note` every piece, `settle`, then `read` them
+    again. A column of one piece, or in another notation, needs no first pass.
 
     Parameters
     ----------
     reading
-        What is known of the texts; None: nothing.
-    whole
-        Whether the column is all there is, so that the order of day and month may be found out from it.
+        What is known of the texts.
+    argument, name
+        Name of the argument that errors are about, and of the column.
+
+    Examples
+    --------
+    >>> reader = TimeReader(DateReading(), argument="series", name="day")
+    >>> pieces = [pd.Series(["01/02/2024"]), pd.Series(["31/12/2024"])]
+    >>> [reader.note(piece, "row {}".format) for piece in pieces]
+    [False, True]
+    >>> reader.settle()
+    >>> reader.read(pieces[0], "row {}".format)[0]
+    Timestamp('2024-02-01 00:00:00')
+    """
+
+    def __init__(self, reading: DateReading, *, argument: str, name: Any) -> None:
+        self._form = reading
+        self._argument = argument
+        self._name = name
+        self._orders: list[str] | None = None
+        self._iso = False
+        self._evidence = ""  # the text that leaves one order
+        self._both = ""  # a text that reads differently in the orders left
+
+    def note(self, column: Any, where: Where) -> bool:
+        """Take note of a piece of the column; whether no more is needed to know how it reads."""
+        texts = _texts(_plain(column))
+        if texts is None or self._form.date_format is not None:
+            return True
+        codes, unique = pd.factorize(_stripped(texts))
+        if len(unique) == 0:
+            return False
+        unique = pd.Index(unique, dtype=object)
+        if self._orders is None:
+            self._begin(unique)
+        if self._iso or len(self._orders or ()) == 1:
+            return True
+
+        def place(position: int) -> str:
+            return f"{unique[position]!r} at {where(int((codes == position).argmax()))}"
+
+        orders = self._orders or []
+        found = {order: in_formats(unique, order, iso=False) for order in orders}
+        fits = np.stack([~np.isnat(times) for times in found.values()])
+        readable = fits.any(axis=0)  # others are refused where they are read
+        for position in np.flatnonzero(readable & ~fits.all(axis=0)):
+            left = [order for order in orders if not np.isnat(found[order][position])]
+            if left and left != orders:  # else it says nothing, or contradicts an earlier one
+                orders, self._evidence = left, place(position)
+            if len(orders) == 1:
+                break
+        self._orders = orders
+        if len(orders) > 1 and not self._both:
+            differs = np.any([found[orders[0]] != found[other] for other in orders[1:]], axis=0) & readable
+            if differs.any():
+                position = int(differs.argmax())
+                dates = " or ".join(dict.fromkeys(str(found[order][position])[:10] for order in orders))
+                self._both = f"{place(position)}, which can be {_named(orders)} ({dates}), as all others"
+        return len(orders) == 1
+
+    def _begin(self, unique: pd.Index) -> None:
+        first = next((text for text in unique if not is_iso(text) and not text.isdigit()), None)
+        self._iso = unique[0].isdigit() or is_iso(unique[0])
+        if self._iso:
+            self._orders = [""]
+            return
+        self._orders = orders_of(first or "")
+        if self._form.day_first is not None and "dmy" in self._orders:
+            self._orders = ["dmy" if self._form.day_first else "mdy"]
+
+    def settle(self) -> None:
+        """Check that the column can be read in one way.
+
+        Raises
+        ------
+        FlowrankError
+            If day and month, or year and day, can be exchanged in every one of its dates.
+        """
+        orders = self._orders or []
+        if len(orders) <= 1 or not self._both:
+            return
+        remedy = "pass --date-format (date_format=)"
+        if "dmy" in orders:
+            remedy = "pass --day-first or --month-first (day_first=True or False), or --date-format (date_format=)"
+        example = {"my": "%b-%y", "ymd": "%y-%m-%d"}.get(orders[-1] if "my" not in orders else "my", "%d/%m/%Y")
+        raise FlowrankError(
+            self._argument,
+            expected=f"dates in {self._name!r} that can be read in one way",
+            found=self._both,
+            todo=f'{remedy}, e.g. "{example}"',
+        )
+
+    def read(self, column: Any, where: Where) -> pd.DatetimeIndex:
+        """Return a piece of the column as time stamps of nanoseconds, shape ``(rows,)``.
+
+        Raises
+        ------
+        FlowrankError
+            If one is missing, or is not a time that can be read, has another offset from UTC than the first, or lies
+            outside the years 1678 to 2261.
+        """
+        column = _plain(column)
+        if len(column) == 0:
+            return pd.DatetimeIndex([], dtype="datetime64[ns]")
+        dtype = column.dtype
+        if pd.api.types.is_datetime64_any_dtype(dtype):
+            return self._checked(pd.DatetimeIndex(column), column, where)
+        if isinstance(dtype, pd.PeriodDtype):
+            try:
+                return self._checked(pd.DatetimeIndex(column.dt.start_time), column, where)
+            except (ValueError, OverflowError):
+                raise self._outside(column, [value.year for value in column], where) from None
+        if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype):
+            if self._form.date_format is not None and pd.api.types.is_integer_dtype(dtype):
+                return self._text(column.astype("Int64").astype("string").astype(object), where)
+            return self._numbers(column, where)
+        kind = pd.api.types.infer_dtype(column, skipna=True)
+        texts = _texts(column, kind)
+        if texts is not None:
+            return self._text(texts, where)
+        if kind in ("integer", "floating", "mixed-integer-float", "decimal"):
+            return self._numbers(column.astype(object), where)
+        if kind in ("datetime", "date", "datetime64"):
+            return self._objects(column, where)
+        if kind == "period":
+            return self.read(pd.Series(pd.PeriodIndex(column)), where)
+        if all(isinstance(value, datetime.date) for value in column):
+            return self._objects(column, where)
+        position = _odd_one(column)
+        hints = {"time": "times of a day without a date", "timedelta": "durations", "timedelta64": "durations"}
+        todo = f"add the date, or {_IN_ORDER}"
+        raise FlowrankError(
+            self._argument,
+            expected=f"dates or times of one kind in {self._name!r}",
+            found=f"{column.iloc[position]!r} ({type(column.iloc[position]).__name__}) at {where(position)}"
+            + (f": {hints[kind]}" if kind in hints else ""),
+            todo=todo if kind in hints else _EXAMPLE,
+        )
+
+    def _checked(self, times: pd.DatetimeIndex, column: pd.Series, where: Where) -> pd.DatetimeIndex:
+        if times.hasnans:
+            position = int(np.asarray(times.isna()).argmax())
+            raise self._unreadable(f"{column.iloc[position]!r} at {where(position)}", missing=True)
+        if times.unit != "ns":
+            years = np.asarray(times.year)
+            if (years < 1678).any() or (years > 2261).any():
+                raise self._outside(column, years, where)
+            times = times.as_unit("ns")
+        return self._in_utc(times)
+
+    def _in_utc(self, times: pd.DatetimeIndex) -> pd.DatetimeIndex:
+        if not self._form.utc:
+            return times
+        return times.tz_localize("UTC") if times.tz is None else times.tz_convert("UTC")
+
+    def _objects(self, column: pd.Series, where: Where) -> pd.DatetimeIndex:
+        missing = column.isna().to_numpy()
+        if missing.any():
+            position = int(missing.argmax())
+            raise self._unreadable(f"{column.iloc[position]!r} at {where(position)}", missing=True)
+        years = [pd.Timestamp(one).year if isinstance(one, np.datetime64) else one.year for one in column]
+        if min(years) < 1678 or max(years) > 2261:
+            raise self._outside(column, years, where)
+        zones = [str(getattr(value, "tzinfo", None)) for value in column]
+        odd = next((position for position, zone in enumerate(zones) if zone != zones[0]), None)
+        if odd is not None and (not self._form.utc or "None" in zones):
+            raise self._mixed_offsets(f"{column.iloc[odd]!s} at {where(odd)}", f"{column.iloc[0]!s}")
+        return self._in_utc(pd.DatetimeIndex(pd.to_datetime(column, utc=odd is not None)).as_unit("ns"))
+
+    def _numbers(self, column: pd.Series, where: Where) -> pd.DatetimeIndex:
+        """Whole numbers such as 2024, 202401 or 20240131; counters and serial numbers are refused."""
+        values = column.to_numpy(dtype=np.float64, na_value=np.nan)  # texts of digits as well
+        if np.isnan(values).any():
+            position = int(np.isnan(values).argmax())
+            raise self._unreadable(f"{column.iloc[position]!r} at {where(position)}", missing=True)
+        whole = bool((values == np.floor(values)).all()) and float(np.abs(values).max()) < 1e15
+        digits = len(str(int(abs(values[0])))) if whole else 0
+        text_format = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}.get(digits)
+        bad = 0
+        if text_format is not None:
+            texts = pd.Index([f"{value:.0f}" for value in values], dtype=object)
+            times = parse(texts, text_format)
+            fits = ~np.isnat(times) & np.array([len(text) == digits for text in texts])
+            if digits == 4:
+                fits &= values < 3000
+            if fits.all():
+                return self._in_utc(pd.DatetimeIndex(times))
+            bad = int((~fits).argmax())
+            if digits == 4 and 1000 <= values[bad] < 3000:
+                raise self._outside(column, values.astype(int), where)
+        hint = "convert them (pandas.to_datetime), or " + _IN_ORDER
+        if digits in (6, 8):
+            hint = 'pass their format (date_format=, --date-format), e.g. "%d%m%Y"'
+        for kind, (least, most, unit) in _NUMBERS.items():
+            if least <= values[bad] < most and text_format is None:
+                hint = f"if they are {kind}, convert them: pandas.to_datetime(…, {unit})"
+                break
+        raise FlowrankError(
+            self._argument,
+            expected=f"dates or times in {self._name!r}",
+            found=f"the number {column.iloc[bad]} at {where(bad)}",
+            todo=hint,
+        )
+
+    def _text(self, texts: pd.Series, where: Where) -> pd.DatetimeIndex:
+        codes, unique = pd.factorize(_stripped(texts))
+        unique = pd.Index(unique, dtype=object)
+
+        def place(position: int) -> str:
+            return f"{unique[position]!r} at {where(int((codes == position).argmax()))}"
+
+        missing = codes < 0
+        if missing.any():
+            position = int(missing.argmax())
+            raise self._unreadable(f"{texts.iloc[position]!r} at {where(position)}", missing=True)
+        if unique[0].isdigit() and self._form.date_format is None:
+            return self._digits(texts, unique, codes, where)
+        zoned = self._form.date_format is None or "%z" in self._form.date_format
+        offsets, odd = _offsets(unique) if zoned else (None, -1)
+        if odd >= 0 and (not self._form.utc or None in (offsets[odd], offsets[0])):
+            raise self._mixed_offsets(place(odd), repr(unique[0]))
+        if offsets is not None:
+            unique = pd.Index(pd.Series(unique).str.replace(r"\s?(UTC|GMT)$", "Z", regex=True), dtype=object)
+        if self._form.date_format is not None:
+            times = parse(unique, self._form.date_format)
+        else:
+            if self._orders is None:
+                self.note(texts, where)
+                self.settle()
+            times = in_formats(unique, (self._orders or [""])[0], iso=self._iso)
+        if np.isnat(times).any():
+            bad = int(np.isnat(times).argmax())
+            raise self._unreadable(place(bad), text=unique[bad])
+        found = pd.DatetimeIndex(times)
+        if (offsets is not None or "%z" in (self._form.date_format or "")) and not self._form.utc:
+            found = found.tz_localize("UTC")
+            found = found.tz_convert(pd.Timestamp(f"2020-01-01T00:00{offsets[0]}").tz) if offsets else found
+        return self._in_utc(found[codes])
+
+    def _digits(self, texts: pd.Series, unique: pd.Index, codes: np.ndarray, where: Where) -> pd.DatetimeIndex:
+        for position, text in enumerate(unique):
+            if not text.isdigit():
+                first = int((codes == position).argmax())
+                raise self._unreadable(f"{text!r} at {where(first)}")
+        return self._numbers(texts.astype(object), where)
+
+    def _mixed_offsets(self, found: str, first: str) -> FlowrankError:
+        return FlowrankError(
+            self._argument,
+            expected=f"times of one time zone in {self._name!r}, as the first, {first}",
+            found=found,
+            todo="pass utc=True (--utc) to read them all as UTC; each then needs its offset",
+        )
+
+    def _outside(self, column: pd.Series, years: Any, where: Where) -> FlowrankError:
+        years = np.asarray(years)
+        position = int(((years < 1678) | (years > 2261)).argmax())
+        return self._unreadable(f"{column.iloc[position]!s} at {where(position)}", outside=True)
+
+    def _unreadable(
+        self, found: str, *, missing: bool = False, outside: bool = False, text: str | None = None
+    ) -> FlowrankError:
+        todo = _EXAMPLE
+        year = re.search(r"(?<!\d)\d{4}(?!\d)", text or "")
+        if outside or (year is not None and not 1678 <= int(year[0]) <= 2261):
+            found += f", which lies outside {_SPAN}"
+            todo = "correct it, or leave the row out"
+        elif missing:
+            found += ", a missing time"
+            todo = "write its time, or leave the row out"
+        elif text is not None and re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?(\.\d+)?(\s?[ap]m)?", text, re.IGNORECASE):
+            found += ", a time of a day without a date"
+            todo = f"add the date, or {_IN_ORDER}"
+        elif text is not None and re.fullmatch(r"[2-7]\d{4}\.\d+", text):
+            found += ", like a serial number of Excel"
+            todo = "write dates"
+        elif self._form.date_format is not None:
+            return FlowrankError(
+                self._argument,
+                expected=f"dates of the format {self._form.date_format!r} in {self._name!r}",
+                found=found,
+                todo="correct it, or the format (date_format=, --date-format)",
+            )
+        else:
+            todo += ", or pass their format (date_format=, --date-format)"
+        order = ORDERS.get((self._orders or [""])[0], "")
+        shown = f" (each {order}, as {self._evidence} shows)" if self._evidence else ""
+        return FlowrankError(
+            self._argument,
+            expected=f"dates or times of one format in {self._name!r}{shown}",
+            found=found + (", unlike those before it" if shown else ""),
+            todo=todo,
+        )
+
+
+def _named(orders: list[str]) -> str:
+    return " or ".join(ORDERS[order] for order in orders)
+
+
+def as_timestamps(
+    column: Any, *, argument: str, where: Where, name: Any, reading: DateReading | None = None
+) -> pd.DatetimeIndex:
+    """Turn a whole column of dates, times or texts into time stamps of nanoseconds, shape ``(rows,)``.
 
     Raises
     ------
     FlowrankError
-        If one is missing, cannot be read, can be read in two ways, has another UTC offset than the first, or lies
-        outside the years 1678 to 2261.
+        As `TimeReader`.
 
     Examples
     --------
@@ -187,248 +376,57 @@ def as_timestamps(
     >>> as_timestamps(texts, argument="series", where="row {}".format, name="t")[1]
     Timestamp('2020-01-01 12:00:00')
     """
-    reading = DateReading() if reading is None else reading
-    given = pd.Series(column)
-    column = given
+    return TimeReader(reading or DateReading(), argument=argument, name=name).read(column, where)
+
+
+def _plain(column: Any) -> pd.Series:
+    column = pd.Series(column)
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(column.cat.categories.dtype)
-    if isinstance(column.dtype, pd.PeriodDtype):
-        column = column.dt.start_time
+    if isinstance(column.dtype, pd.ArrowDtype):
+        import pyarrow as pa
 
-    def refuse(position: int, expected: str, found: str, todo: str) -> FlowrankError:
-        return FlowrankError(argument, expected=expected, found=f"{found} at {where(position)}", todo=todo)
-
-    if _is_whole_numbers(column):
-        column = _from_integers(column, refuse, name)
-    elif pd.api.types.is_numeric_dtype(column.dtype):
-        raise refuse(
-            0,
-            f"dates or times in {name!r}",
-            f"{column.dtype} values",
-            "convert them (pandas.to_datetime), or pass timestamp_column=None for rows in order of time",
-        )
-    if pd.api.types.is_datetime64_any_dtype(column.dtype) or isinstance(column.dtype, pd.ArrowDtype):
-        times = column
-    else:
-        times = _from_texts(column, reading, refuse, argument, name, where, whole)
-    return _in_nanoseconds(times, given, reading, refuse, name)
+        column = pa.array(column).to_pandas()
+    return column
 
 
-def _is_whole_numbers(column: pd.Series) -> bool:
-    if pd.api.types.is_integer_dtype(column.dtype):
-        return True
-    if column.dtype != object or not len(column):
-        return False
-    return all(isinstance(value, (int, np.integer)) and not isinstance(value, bool) for value in column)
+def _texts(column: pd.Series, kind: str | None = None) -> pd.Series | None:
+    """The column if it holds texts, else None."""
+    if pd.api.types.is_object_dtype(column.dtype):
+        kind = kind or pd.api.types.infer_dtype(column, skipna=True)
+        return column if kind == "string" else None
+    return column if pd.api.types.is_string_dtype(column.dtype) else None
 
 
-def _from_integers(column: pd.Series, refuse: Any, name: str) -> pd.Series:
-    """Years, months (202401) and days (20240131); all else is refused with what it may be."""
-    missing = column.isna().to_numpy()
-    numbers = column.fillna(0).to_numpy(dtype=np.int64)
-    known = numbers[~missing]
-    texts = pd.Series(numbers).astype(str).where(~missing, None)
-    if len(known) and ((known >= _FIRST) & (known <= _LAST)).all():
-        return texts.map(lambda text: None if text is None else f"{text}-01-01", na_action="ignore")
-    if (
-        len(known)
-        and ((known // 100 >= _FIRST) & (known // 100 <= _LAST) & (known % 100 >= 1) & (known % 100 <= 12)).all()
-    ):
-        return texts.map(lambda text: f"{text[:4]}-{text[4:]}-01", na_action="ignore")
-    if len(known) and ((known // 10_000 >= _FIRST) & (known // 10_000 <= _LAST)).all():
-        return texts.map(lambda text: f"{text[:4]}-{text[4:6]}-{text[6:]}", na_action="ignore")
-    first = int(known[0]) if len(known) else 0
-    todo = "convert them (pandas.to_datetime), or pass timestamp_column=None for rows in order of time"
-    for kind, (numbers_of_kind, unit) in _NUMBERS.items():
-        if len(known) and known.min() >= numbers_of_kind.start and known.max() < numbers_of_kind.stop:
-            todo = f"if they are {kind}, convert them: pandas.to_datetime(…, {unit})"
-            break
-    raise refuse(0, f"dates or times in {name!r}", f"the number {first}", todo)
+def _stripped(texts: pd.Series) -> pd.Series:
+    """Texts without spaces around them; missing where they are words for that."""
+    known = pd.unique(texts)
+    odd = [one for one in known if isinstance(one, str) and (one != one.strip() or one.lower() in _MISSING)]
+    if not odd:
+        return texts.astype(object)
+    stripped = texts.astype(object).str.strip()
+    return stripped.where(~stripped.str.lower().isin(_MISSING), None)
 
 
-def _from_texts(
-    column: pd.Series,
-    reading: DateReading,
-    refuse: Any,
-    argument: str,
-    name: str,
-    where: Callable[[int], str],
-    whole: bool,
-) -> pd.Series:
-    """Time stamps of texts and of Python's own dates; NaT where one cannot be read."""
-    if reading.date_format is None and len(column) and _is_plain_iso(column.iloc[0]):
-        try:  # nearly always, and fast
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return pd.Series(pd.to_datetime(column, format="ISO8601", utc=reading.utc))
-        except (ValueError, TypeError, OverflowError):
-            pass
-    for position, value in enumerate(column):
-        if isinstance(value, str) and _TIME_ALONE.match(value):
-            raise refuse(
-                position,
-                f"dates, or dates and times, in {name!r}",
-                f"{value!r}, a time without a date,",
-                "add the date, or pass timestamp_column=None for rows in order of time",
-            )
-        if value is not None and value == value:
-            break
-    texts = column.map(lambda value: isinstance(value, str)).to_numpy(dtype=bool)
-    if reading.date_format is not None and texts.any():
-        return _quietly(column, format=reading.date_format, utc=reading.utc)
-    if not texts.any():
-        return _of_one_zone(column, reading, refuse, name)
-    digits = column.map(lambda value: isinstance(value, str) and value.strip().isdigit()).to_numpy(dtype=bool)
-    if digits[texts].all():
-        numbers = column.map(lambda value: int(value) if isinstance(value, str) else None).astype("Int64")
-        return _quietly(_from_integers(numbers, refuse, name), format="ISO8601", utc=reading.utc)
-    _refuse_other_offsets(column, texts, reading, refuse, name)
-    found = _quietly(column, format="ISO8601", utc=reading.utc)
-    if found.notna().to_numpy()[~column.isna().to_numpy()].all() and not column.map(needs_order).any():
-        return found
-    parts = _parts(column)
-    if parts is not None and parts[0].notna().to_numpy()[texts].any():
-        if reading.day_first is None and whole:
-            order = OrderOfDates(argument, name)
-            order.add(column, where)
-            reading = order.decided(reading)
-        return _from_parts(column, parts, reading)
-    weeks = column.map(lambda text: _ISO_WEEK.match(text) if isinstance(text, str) else None)
-    if weeks.notna().to_numpy()[texts].all():
-        monday = weeks.map(lambda found: f"{found.group(1)}-W{found.group(2)}-1", na_action="ignore")
-        return _quietly(monday, format="%G-W%V-%u")
-    first = column[texts].iloc[0]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        guessed = pd.tseries.api.guess_datetime_format(first)
-    if guessed is not None and ("%Y" in guessed or "%y" in guessed):
-        found = _quietly(column, format=guessed, utc=reading.utc)
-        if found.notna().sum() == column.notna().sum():
-            return found
-    # Of a text without a year, today's would be taken; of numbers alone, an order of day and month.
-    complete = column.map(lambda value: not isinstance(value, str) or _SURE.search(value) is not None).astype(bool)
-    return _quietly(column.where(complete, "?"), format="mixed", utc=reading.utc)
+def _offsets(texts: pd.Index) -> tuple[list[str | None] | None, int]:
+    """The offsets from UTC of texts, None if they have none, and the position of the first unlike that of the first."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    has = pc.match_substring_regex(pa.array(texts, type=pa.string()), OFFSET).to_numpy(zero_copy_only=False)
+    if not has.any():
+        return None, -1
+    found: list[str | None] = [None] * len(texts)
+    for position in np.flatnonzero(has):
+        match = re.search(OFFSET, texts[position])
+        assert match is not None
+        sign = match[1]
+        bare = sign.replace(":", "")
+        found[position] = "+00:00" if sign in ("Z", "UTC", "GMT") else f"{bare[:3]}:{bare[3:] or '00'}"
+    return found, next((position for position, one in enumerate(found) if one != found[0]), -1)
 
 
-def _is_plain_iso(value: Any) -> bool:
-    return isinstance(value, str) and _ISO.match(value) is not None
-
-
-def _parts(column: pd.Series) -> pd.DataFrame | None:
-    """Three numbers with separators (columns 0, 2, 3), and the time after them (4); None if there are no texts."""
-    if column.dtype != object and not pd.api.types.is_string_dtype(column.dtype):
-        return None
-    texts = column.where(column.map(lambda value: isinstance(value, str)).astype(bool), None).astype(object)
-    if texts.isna().all():
-        return None
-    return texts.astype("string").str.extract(_PARTS)
-
-
-def _from_parts(column: pd.Series, parts: pd.DataFrame, reading: DateReading) -> pd.Series:
-    """Time stamps of dates that are three numbers, in the order that is known; NaT for all others."""
-    long_first = parts[0].str.len() == 4
-    order = _ORDERS["DMY" if reading.day_first else "MDY" if reading.day_first is not None else "YMD"]
-    numbers = [parts[i] for i in (0, 2, 3)]
-    year, month, day = (numbers[i] for i in order)
-    year, month, day = (
-        year.where(~long_first, parts[0]),
-        month.where(~long_first, parts[2]),
-        day.where(~long_first, parts[3]),
-    )
-    short = year.str.len() == 2
-    century = ("20" + year).where(pd.to_numeric(year, errors="coerce") < 69, "19" + year)  # as strptime's %y
-    date = year.where(~short, century) + "-" + month.str.zfill(2) + "-" + day.str.zfill(2)
-    times = parts[4].fillna("").str.strip()
-    whole = date.where(times == "", date + " " + times).astype(object)
-    whole = whole.where(whole.notna(), column.where(column.isna(), "?"))
-    found = _quietly(whole, format="ISO8601", utc=reading.utc)
-    return found if found.notna().sum() == whole.notna().sum() else _quietly(whole, format="mixed", utc=reading.utc)
-
-
-def _refuse_other_offsets(column: pd.Series, texts: np.ndarray, reading: DateReading, refuse: Any, name: str) -> None:
-    if reading.utc:
-        return
-    timed = column[texts].astype(str).str.contains(":", regex=False)
-    offsets = column[texts].astype(str).str.extract(_OFFSET)[0].where(timed).fillna("").replace({"Z": "+00:00"})
-    offsets = offsets.str.replace(":", "", regex=False)
-    if offsets.nunique() <= 1:
-        return
-    position = int((offsets != offsets.iloc[0]).to_numpy().argmax())
-    place = int(np.flatnonzero(texts)[position])
-    raise refuse(
-        place,
-        f"times of one UTC offset in {name!r} (the first has {offsets.iloc[0] or 'none'})",
-        repr(column.iloc[place]),
-        "pass --utc (utc=True) to read them as UTC, or write local times without an offset",
-    )
-
-
-def _of_one_zone(column: pd.Series, reading: DateReading, refuse: Any, name: str) -> pd.Series:
-    """Time stamps of Python's dates and times."""
-    if not reading.utc:
-        zones = [str(getattr(value, "tzinfo", None)) for value in column]
-        for position, zone in enumerate(zones):
-            if zone != zones[0] and not pd.isna(column.iloc[position]) and not pd.isna(column.iloc[0]):
-                raise refuse(
-                    position,
-                    f"times of one time zone in {name!r} (the first has {zones[0]})",
-                    repr(column.iloc[position]),
-                    "pass --utc (utc=True) to read them as UTC",
-                )
-    return _quietly(column, utc=reading.utc)
-
-
-def _quietly(column: pd.Series, **options: Any) -> pd.Series:
-    """``pandas.to_datetime`` with NaT for what cannot be read."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return pd.Series(pd.to_datetime(column, errors="coerce", **options))
-        except (ValueError, TypeError, OverflowError):
-            return pd.Series(pd.NaT, index=column.index, dtype="datetime64[ns]")
-
-
-def _in_nanoseconds(
-    times: pd.Series, given: pd.Series, reading: DateReading, refuse: Any, name: str
-) -> pd.DatetimeIndex:
-    try:
-        index = pd.DatetimeIndex(times)
-    except (ValueError, TypeError, OverflowError):
-        index = pd.DatetimeIndex(_quietly(given))
-    years = np.asarray(index.year)
-    outside = np.flatnonzero(~index.isna() & ((years < _FIRST) | (years > _LAST)))
-    if not len(outside):
-        outside = np.array([i for i in np.flatnonzero(index.isna()) if _is_far(given.iloc[i])], dtype=int)
-    if len(outside):
-        position = int(outside[0])
-        raise refuse(
-            position,
-            f"dates of the years {_FIRST} to {_LAST} in {name!r}",
-            f"{_plain(given.iloc[position])}, which lies outside the years {_FIRST} to {_LAST},",
-            "correct it, or leave the row out",
-        )
-    if index.hasnans:
-        position = int(index.isna().argmax())
-        raise refuse(
-            position,
-            f"dates or times of one format and time zone in {name!r}",
-            _plain(given.iloc[position]),
-            "write them as e.g. 2024-01-31 or 2024-01-31 23:00:00, or pass --date-format",
-        )
-    index = index.as_unit("ns")
-    if reading.utc:
-        index = index.tz_localize("UTC") if index.tz is None else index.tz_convert("UTC")
-    return index
-
-
-def _plain(value: Any) -> str:
-    return repr(str(value)) if isinstance(value, (pd.Timestamp, np.datetime64)) else repr(value)
-
-
-def _is_far(value: Any) -> bool:
-    """Whether a value that could not be read is a date of a year that nanoseconds do not reach."""
-    if isinstance(value, str):
-        years = [int(year) for year in re.findall(r"(?<!\d)\d{4}(?!\d)", value)]
-        return bool(years) and not any(_FIRST <= year <= _LAST for year in years) and years[0] > 0
-    year = getattr(value, "year", None)
-    return isinstance(year, int) and not _FIRST <= year <= _LAST
+def _odd_one(column: pd.Series) -> int:
+    """The first value that is of another kind than the first value."""
+    kinds = [type(value) for value in column]
+    return next((position for position, kind in enumerate(kinds) if kind is not kinds[0]), 0)

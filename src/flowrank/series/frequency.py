@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from flowrank.errors import FlowrankError
-from flowrank.series.calendars import MonthDays, week_in, week_name, week_of
+from flowrank.series.calendars import Listed, MonthDays, week_in, week_name, week_of
 
 _LARGEST_GRID = 100_000_000
 _DAY = 86_400 * 10**9
@@ -22,11 +22,11 @@ _WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 
 
-@lru_cache(maxsize=1024)
-def normalize_frequency(freq: str) -> str:
-    """Return the pandas 2.2+ name of a frequency, from that name, an older one or a period's.
+def normalize_frequency(freq: Any) -> str:
+    """Return the pandas 2.2+ name of a frequency, from that name, an older one, a period's, or an offset of pandas.
 
-    Calendars that pandas has no name for are those of `flowrank.series.calendars`: ``"MS-15"``, ``"C:Mon Sat"``.
+    Calendars that pandas has no name for are those of `flowrank.series.calendars`: ``"MS-15"``, ``"C:Mon Sat"``, and
+    lists of times.
 
     Raises
     ------
@@ -37,18 +37,63 @@ def normalize_frequency(freq: str) -> str:
     --------
     >>> [normalize_frequency(freq) for freq in ("H", "M", "Q-DEC", "15T", "A", "W-SUN")]
     ['h', 'ME', 'QE-DEC', '15min', 'YE-DEC', 'W-SUN']
+    >>> normalize_frequency(pd.offsets.CustomBusinessDay(holidays=["2024-12-25"]))
+    'C:Mon Tue Wed Thu Fri;2024-12-25'
     """
+    if isinstance(freq, str):
+        return _normalized(freq)
+    if isinstance(freq, pd.tseries.offsets.BaseOffset):
+        return _name_of(freq)
+    if isinstance(freq, (pd.DatetimeIndex, pd.Series, np.ndarray, list, tuple)):
+        return Listed.of(freq).name
+    raise _unknown(freq)
+
+
+@lru_cache(maxsize=1024)
+def _normalized(freq: str) -> str:
     offset = _offset(freq)
-    if isinstance(offset, MonthDays):
+    if isinstance(offset, MonthDays | Listed):
         return offset.name
     if isinstance(offset, pd.tseries.offsets.CustomBusinessDay):
         return week_name(offset)
     return offset.freqstr
 
 
+def _name_of(offset: pd.tseries.offsets.BaseOffset) -> str:
+    """The name of an offset of pandas that stands for all of it."""
+    if type(offset) is pd.tseries.offsets.DateOffset:
+        parts = dict(offset.kwds)
+        months = offset.n * (12 * parts.pop("years", 0) + parts.pop("months", 0))
+        clock = {"weeks", "days", "hours", "minutes", "seconds", "microseconds", "nanoseconds"}
+        if months > 0 and not parts:
+            return MonthDays(months, (0,)).name
+        if months == 0 and parts and set(parts) <= clock:
+            return _normalized(pd.tseries.frequencies.to_offset(offset.n * pd.Timedelta(**parts)).freqstr)
+        raise _unknown(offset)
+    if type(offset) is pd.tseries.offsets.CustomBusinessDay and offset.n == 1 and not offset.offset:
+        return week_name(offset)
+    try:
+        same = pd.tseries.frequencies.to_offset(offset.freqstr) == offset
+    except ValueError:
+        same = False
+    if not same:
+        raise _unknown(offset)
+    return _normalized(offset.freqstr)
+
+
+def _unknown(freq: Any) -> FlowrankError:
+    return FlowrankError(
+        "freq",
+        expected="a pandas frequency",
+        found=repr(freq)[:200],
+        todo='pass e.g. "h", "D", "W-SUN", "MS", "QE", "MS-15" (the 15th of each month), "MS-1-11-21" (dekads), '
+        '"C:Mon Tue Wed Thu Fri Sat", or a list of times that holds the past and the future',
+    )
+
+
 @lru_cache(maxsize=1024)
 def _offset(freq: str) -> Any:
-    calendar = (MonthDays.parsed(freq) or week_of(freq)) if isinstance(freq, str) else None
+    calendar = MonthDays.parsed(freq) or week_of(freq) or Listed.parsed(freq)
     if calendar is not None:
         return calendar
     try:
@@ -58,13 +103,7 @@ def _offset(freq: str) -> Any:
     except (ValueError, TypeError):
         offset = None
     if offset is None or offset.n <= 0:
-        raise FlowrankError(
-            "freq",
-            expected="a pandas frequency",
-            found=repr(freq),
-            todo='pass e.g. "h", "D", "W-SUN", "MS", "QE", "MS-15" (the 15th of each month), "MS-1-11-21" (dekads), '
-            '"C:Mon Tue Wed Thu Fri Sat"',
-        )
+        raise _unknown(freq)
     return offset
 
 
@@ -86,8 +125,10 @@ def anchored_frequency(freq: str, start: pd.Timestamp) -> str:
     '3MS-15'
     """
     offset = _offset(freq)
-    if isinstance(offset, MonthDays | pd.tseries.offsets.CustomBusinessDay) or offset.is_on_offset(start):
-        return normalize_frequency(freq)
+    if isinstance(offset, MonthDays):
+        return offset.anchored(start).name
+    if isinstance(offset, Listed | pd.tseries.offsets.CustomBusinessDay) or offset.is_on_offset(start):
+        return _normalized(freq)
     multiple = "" if offset.n == 1 else str(offset.n)
     kind = offset.name.split("-")[0]
     if kind == "W":
@@ -107,6 +148,18 @@ def anchored_frequency(freq: str, start: pd.Timestamp) -> str:
     return offset.freqstr
 
 
+def lies_on(time: pd.Timestamp, freq: str) -> bool:
+    """Whether a time lies on a calendar.
+
+    Examples
+    --------
+    >>> lies_on(pd.Timestamp("2024-01-15"), "MS-15"), lies_on(pd.Timestamp("2024-01-14"), "B")
+    (True, False)
+    """
+    offset = _offset(freq)
+    return bool(offset.holds(time) if isinstance(offset, MonthDays | Listed) else offset.is_on_offset(time))
+
+
 @lru_cache(maxsize=4096)
 def _uniform_frequency(step: int, weekday: int) -> str | None:
     first = pd.Timestamp("2001-01-01") + pd.Timedelta(days=weekday)
@@ -116,7 +169,7 @@ def _uniform_frequency(step: int, weekday: int) -> str | None:
 def infer_frequency(times: pd.DatetimeIndex) -> str | None:
     """Return the frequency of increasing time stamps, shape ``(time,)``, or None if they are irregular.
 
-    Two time stamps are taken for whole months if both are a month's first or last day, else for a fixed step.
+    Two time stamps are taken for whole months if both are the same day of a month or its last, else for a fixed step.
 
     Examples
     --------
@@ -179,14 +232,18 @@ def _in_hours(step: int) -> str:
 
 
 def _frequency_of_two(first: pd.Timestamp, second: pd.Timestamp) -> str:
+    wall = first.tz_localize(None), second.tz_localize(None)
+    apart = wall[1] - wall[0]
     months = 12 * (second.year - first.year) + second.month - first.month
-    if months > 0:
+    if months > 0 and apart % pd.Timedelta(days=1) == pd.Timedelta(0):
         multiple = "" if months == 1 else str(months)
-        if first.day == second.day == 1:
-            return f"{multiple}MS"
         if first.is_month_end and second.is_month_end:
             return f"{multiple}ME"
-    return pd.tseries.frequencies.to_offset(second - first).freqstr
+        if first.day == second.day:
+            return f"{multiple}MS" + ("" if first.day == 1 else f"-{first.day}")
+    if first.tz is not None and apart % pd.Timedelta(days=1) != pd.Timedelta(0):
+        return _in_hours((second - first).value)
+    return pd.tseries.frequencies.to_offset(apart).freqstr
 
 
 def grid_positions(times: pd.DatetimeIndex, freq: str) -> np.ndarray:
@@ -230,7 +287,7 @@ def grid_positions(times: pd.DatetimeIndex, freq: str) -> np.ndarray:
 
 def _is_clock(offset: Any, zone: tzinfo | None) -> bool:
     """Whether steps have a fixed length: not days in a zone, some of which have 23 or 25 hours."""
-    if isinstance(offset, MonthDays) or not isinstance(offset, pd.tseries.offsets.Tick):
+    if not isinstance(offset, pd.tseries.offsets.Tick):
         return isinstance(offset, pd.tseries.offsets.Day) and zone is None
     return zone is None or offset.name != "D"
 
@@ -239,9 +296,8 @@ def _is_clock(offset: Any, zone: tzinfo | None) -> bool:
 def _grid(first: pd.Timestamp, last: pd.Timestamp, freq: str, other: bool = False) -> pd.DatetimeIndex:
     """All times of a calendar from ``first``, which lies on it, to ``last``."""
     offset, wall = _offset(freq), (first.tz_localize(None), last.tz_localize(None))
-    if isinstance(offset, MonthDays):
-        months = 12 * (last.year - first.year) + last.month - first.month
-        grid = offset.range(wall[0], len(offset.days) * (months // offset.months + 1))
+    if isinstance(offset, MonthDays | Listed):
+        grid = offset.between(*wall)
     else:
         grid = pd.date_range(*wall, freq=offset)
     return _zoned(grid, first, other)
@@ -281,13 +337,15 @@ def future_timestamps(start: pd.Timestamp, length: int, freq: str, horizon: int)
                 first = start.as_unit(unit) + length * offset
                 return pd.date_range(first, periods=horizon, freq=offset, unit=unit)
             wall = start.tz_localize(None).as_unit(unit)
-            if isinstance(offset, MonthDays):
+            if isinstance(offset, MonthDays | Listed):
                 future = offset.range(wall, length + horizon, unit)[length:]
             else:
                 future = pd.date_range(
                     offset.rollforward(wall) + length * offset, periods=horizon, freq=offset, unit=unit
                 )
             return _zoned(future, start)
+        except FlowrankError:
+            raise
         except (OverflowError, ValueError):  # pandas' OutOfBoundsDatetime is a ValueError
             continue
     raise FlowrankError(

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from flowrank.errors import FlowrankError
-from flowrank.series.dates import OrderOfDates, as_timestamps, needs_order
+from flowrank.series.dates import TimeReader
 from flowrank.series.frequency import infer_frequency, normalize_frequency
 from flowrank.series.ids import Known, plain
 from flowrank.series.layout import Layout
@@ -147,6 +147,7 @@ class LongTable:
         self._on_bad = on_bad
         self._numbered = numbered
         self._layout = columns.layout
+        self._times = TimeReader(columns.layout.dates, argument=argument, name=columns.timestamp_column)
         self._interleaved: bool | None = None
         self._usual: tuple[str | None] | None = None
 
@@ -189,7 +190,7 @@ class LongTable:
     def _all_runs(self) -> Iterator[_Run]:
         if self._interleaved is None:
             self._interleaved = self._is_interleaved()
-            self._layout = self._surveyed()
+            self._survey()
         if self._interleaved:
             whole = pd.concat(list(self._pieces(self._columns.needed)), ignore_index=True)
             codes, _ = pd.factorize(whole[self._columns.id_column])
@@ -220,33 +221,28 @@ class LongTable:
             )
         return False
 
-    def _surveyed(self) -> Layout:
-        """How dates and numbers are written, with what the whole table says where the arguments do not."""
+    def _survey(self) -> None:
+        """Find out how dates and numbers are written, from as much of the table as that takes."""
         columns, layout = self._columns, self._layout
-        order = None
-        if columns.timestamp_column is not None and layout.dates.day_first is None and layout.dates.date_format is None:
-            order = OrderOfDates(self._argument, columns.timestamp_column)
         marks = None
         if layout.semicolons and layout.decimal is None and layout.thousands is None:
             marks = MarksOfNumbers(self._argument, columns.target)
-        wanted = [columns.timestamp_column] if order is not None else []
+        dated = columns.timestamp_column is not None
+        wanted = [columns.timestamp_column] if dated else []
         wanted += [columns.target] if marks is not None else []
         first_row = 0
         for piece in self._pieces(wanted) if wanted else ():
             where = _row_after(first_row)
-            if order is not None and len(piece):
-                if first_row == 0 and not needs_order(piece[columns.timestamp_column].iloc[0]):
-                    order = None  # dates of another kind: what is found further on is refused there
-                else:
-                    order.add(piece[columns.timestamp_column], where)
+            if dated and len(piece):
+                dated = not self._times.note(piece[columns.timestamp_column], where)
             if marks is not None:
                 marks.add(piece[columns.target], where)
-            if order is None and marks is None:
+            if not dated and marks is None:
                 break
             first_row += len(piece)
         if marks is not None:
             marks.check()
-        return layout if order is None else replace(layout, dates=order.decided(layout.dates))
+        self._times.settle()
 
     def _ids(self, piece: pd.DataFrame, first_row: int) -> pd.Series:
         ids = piece[self._columns.id_column]
@@ -327,14 +323,7 @@ class LongTable:
         )
         if self._columns.timestamp_column is None:
             return target, None
-        times = as_timestamps(
-            piece[self._columns.timestamp_column],
-            argument=self._argument,
-            where=where,
-            name=self._columns.timestamp_column,
-            reading=self._layout.dates,
-            whole=False,
-        )
+        times = self._times.read(piece[self._columns.timestamp_column], where)
         return target, times
 
     def _run_alone(self, name: Any, piece: pd.DataFrame, rows: np.ndarray) -> _Run:
