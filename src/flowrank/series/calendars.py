@@ -1,4 +1,4 @@
-"""Calendars that pandas has no name for: certain days of the month, certain days of the week."""
+"""Calendars that pandas has no name for: certain days of the month, and times told one by one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ import pandas as pd
 from flowrank.errors import FlowrankError
 
 _MONTH_DAYS = re.compile(r"^(\d*)MS-(\d{1,2}(?:-\d{1,2}){0,5})$")
-_DAY = "(?:mon|tue|wed|thu|fri|sat|sun)"
-_WEEK = re.compile(rf"^C:\s*({_DAY}(?:[ ,]+{_DAY})*)\s*(?:;([-\d, ]*))?$", re.IGNORECASE)
 _LISTED = "times:"
-_DAYS = 86_400 * 10**9
-WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 @dataclass(frozen=True)
@@ -185,105 +181,3 @@ class Listed:
                 todo="add later times, or forecast fewer steps",
             )
         return self.times[first : first + count].as_unit(unit)
-
-
-def week_of(text: str) -> pd.tseries.offsets.CustomBusinessDay | None:
-    """Read a calendar of certain weekdays less holidays, ``"C:Mon Tue Wed Thu Fri;2024-12-25"``; None: it is none.
-
-    Examples
-    --------
-    >>> pd.Timestamp("2024-03-02") + week_of("C:Mon Tue Wed Thu Fri Sat;2024-03-04")  # a Saturday
-    Timestamp('2024-03-05 00:00:00')
-    """
-    found = _WEEK.match(text)
-    if found is None:
-        return None
-    days = {day.capitalize() for day in re.split(r"[ ,]+", found.group(1))}
-    try:
-        holidays = [np.datetime64(day.strip(), "D") for day in (found.group(2) or "").split(",") if day.strip()]
-    except ValueError:
-        return None
-    return pd.tseries.offsets.CustomBusinessDay(
-        weekmask=" ".join(day for day in WEEKDAYS if day in days), holidays=holidays
-    )
-
-
-def week_name(offset: pd.tseries.offsets.CustomBusinessDay) -> str:
-    """Return the name of such a calendar.
-
-    Examples
-    --------
-    >>> week_name(week_of("C:sat,mon;2024-03-04"))
-    'C:Mon Sat;2024-03-04'
-    """
-    calendar = offset.calendar
-    days = " ".join(day for day, works in zip(WEEKDAYS, calendar.weekmask, strict=True) if works)
-    return f"C:{days}" + (f";{','.join(map(str, calendar.holidays))}" if len(calendar.holidays) else "")
-
-
-def shown(freq: str) -> str:
-    """Return the name of a calendar for errors, cut where it lists many times.
-
-    Examples
-    --------
-    >>> shown("D"), len(shown("times:" + "2024-12-24," * 100))
-    ("'D'", 63)
-    """
-    return repr(freq if len(freq) <= 60 else freq[:60] + "…")[:63]
-
-
-def remedy_for(times: pd.DatetimeIndex) -> str:
-    """Say which frequency irregular times may have.
-
-    Examples
-    --------
-    >>> remedy_for(pd.DatetimeIndex(["2024-01-15", "2024-02-15", "2024-04-15"]))
-    'pass the frequency, here perhaps freq="MS-15" (--freq MS-15)'
-    """
-    wall = times.tz_localize(None)
-    days = np.asarray(wall.day)
-    weekdays = sorted(set(np.asarray(wall.weekday).tolist()))
-    steps = np.diff(times.asi8)
-    daily = (
-        bool((wall.normalize() == wall).all()) or len(set(np.asarray(wall.hour) * 60 + np.asarray(wall.minute))) == 1
-    )
-    more = ""
-    if daily and steps.min() >= _DAYS and len(set(days.tolist())) <= 4 and steps.max() >= 9 * _DAYS:
-        known = [31 if end else day for day, end in zip(days.tolist(), wall.is_month_end, strict=True)]
-        guess = "MS-" + "-".join(map(str, sorted(set(known if len(set(known)) < len(set(days)) else days.tolist()))))
-        guess = {"MS-1": "MS", "MS-31": "ME"}.get(guess, guess)
-    elif daily and int(np.median(steps)) == _DAYS and 4 <= len(weekdays) <= 6 and len(times) > 2 * len(weekdays):
-        guess = "B" if weekdays == [0, 1, 2, 3, 4] else "C:" + " ".join(WEEKDAYS[one] for one in weekdays)
-        more = (
-            "; without the holidays of an exchange: pandas' CustomBusinessDay(holidays=[…]), or a list of its "
-            "sessions to come as well, as freq"
-        )
-    elif daily and int(np.median(steps)) % _DAYS == 0 and steps.min() >= _DAYS:
-        usual = int(np.median(steps)) // _DAYS
-        guess = {1: "D", 7: f"W-{WEEKDAYS[int(wall[0].weekday())].upper()}"}.get(usual, f"{usual}D")
-    else:
-        usual = int(np.median(steps))
-        guess = pd.tseries.frequencies.to_offset(pd.Timedelta(usual)).freqstr
-    flag = f"'{guess}'" if " " in guess else guess
-    return f'pass the frequency, here perhaps freq="{guess}" (--freq {flag}){more}'
-
-
-def week_in(times: pd.DatetimeIndex) -> str | None:
-    """Find the weekdays on which times without a zone follow each other without a gap; None: none that is sure.
-
-    Examples
-    --------
-    >>> week_in(pd.DatetimeIndex([day for day in pd.date_range("2024-03-01", periods=21) if day.weekday() < 6]))
-    'C:Mon Tue Wed Thu Fri Sat'
-    """
-    steps = np.diff(times.asi8)
-    day = 86_400 * 10**9
-    weekdays = np.asarray(times.weekday)
-    known = sorted(set(weekdays.tolist()))
-    if (steps % day).any() or not 1 < len(known) < 7 or len(times) <= 2 * len(known):
-        return None
-    following = {one: (known[(i + 1) % len(known)] - one) % 7 for i, one in enumerate(known)}
-    expected = np.array([following[one] for one in weekdays[:-1].tolist()]) * day
-    if not (steps == expected).all():
-        return None
-    return "B" if known == [0, 1, 2, 3, 4] else "C:" + " ".join(WEEKDAYS[one] for one in known)

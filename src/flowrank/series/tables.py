@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,100 +11,23 @@ import numpy as np
 import pandas as pd
 
 from flowrank.errors import FlowrankError
+from flowrank.series.columns import Columns
 from flowrank.series.dates import TimeReader
-from flowrank.series.frequency import infer_frequency, normalize_frequency
+from flowrank.series.frequency import normalize_frequency
+from flowrank.series.grouping import Interleaved, Piece, Run
 from flowrank.series.ids import Known, plain
-from flowrank.series.layout import Layout
+from flowrank.series.inference import infer_frequency
 from flowrank.series.numbers import MarksOfNumbers, as_numbers
 from flowrank.series.timed import timed_series
 from flowrank.series.value import OnBad, Series
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which columns of a table hold the ids, the times and the values.
-
-    ``id_column`` None makes the table one series; ``timestamp_column`` None means rows in order of time.
-    ``layout`` says how texts are read.
-
-    Examples
-    --------
-    >>> Columns("item_id", None, "target").needed
-    ['item_id', 'target']
-    """
-
-    id_column: Any = "item_id"
-    timestamp_column: Any = "timestamp"
-    target: Any = "target"
-    layout: Layout = field(default_factory=Layout)
-
-    @property
-    def needed(self) -> list[Any]:
-        """The names that a table must have."""
-        return [name for name in (self.id_column, self.timestamp_column, self.target) if name is not None]
-
-    def check(self, found: Sequence[Any], *, argument: str) -> None:
-        """Refuse a table whose columns, ``found``, lack one that is needed or have it twice."""
-        found = list(found)
-        twice = [name for name in self.needed if self.needed.count(name) > 1]
-        if twice:
-            raise FlowrankError(
-                argument,
-                expected="a column of its own for the ids, the times and the values",
-                found=f"{twice[0]!r} for {len(twice)} of them",
-                todo="correct id_column=, timestamp_column=, target= (None: there is no such column)",
-            )
-        missing = [name for name in self.needed if name not in found]
-        repeated = [name for name in self.needed if found.count(name) > 1]
-        if not missing and not repeated:
-            return
-        faults = [f"missing: {', '.join(map(repr, missing))}"] if missing else []
-        faults += [f"repeated: {', '.join(map(repr, repeated))}"] if repeated else []
-        raise FlowrankError(
-            argument,
-            expected=f"one column each named {', '.join(map(repr, self.needed))}",
-            found=f"columns: {_listed(found) or 'none'} ({'; '.join(faults)})",
-            todo="name yours with id_column=, timestamp_column=, target= (None: there is no such column)"
-            + self._remedy(found, missing),
-        )
-
-    def _remedy(self, found: list[Any], missing: list[Any]) -> str:
-        numbers = [name for name in missing if isinstance(name, str) and any(str(one) == name for one in found)]
-        if numbers:
-            return f"; {numbers[0]!r} is a text, but the column's name is of type {_kind(found, numbers[0])}: pass that"
-        if self.target in missing and self.id_column in missing:
-            return "; if each column is a series, pass wide=True (--wide)"
-        return ""
-
-
-def _listed(names: list[Any], most: int = 20) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more
-
-
-def _kind(found: list[Any], name: str) -> str:
-    return next(type(plain(one)).__name__ for one in found if str(one) == name)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """Consecutive rows of one series; ``rows`` are their numbers in the source, counted from 0."""
-
-    item_id: Any
-    rows: np.ndarray
-    times: pd.DatetimeIndex | None
-    target: np.ndarray
-    error: FlowrankError | None = None
-
-    def where(self, position: int) -> str:
-        return f"row {self.rows[position]} (series {self.item_id!r})"
 
 
 class LongTable:
     """The series of a long table that comes in pieces.
 
     The rows of a series are held in memory, not those of the table, as long as they follow each other.
-    A first look through the ids finds out; tables with interleaved series are loaded and grouped.
+    A first pass over the ids finds out. Of a table whose series are interleaved, as in order of time, the time, the
+    value and the number of the series of every row are held (`Interleaved`): memory grows with its rows.
 
     Parameters
     ----------
@@ -150,6 +73,7 @@ class LongTable:
         self._times = TimeReader(columns.layout.dates, argument=argument, name=columns.timestamp_column)
         self._interleaved: bool | None = None
         self._usual: tuple[str | None] | None = None
+        self._held: Interleaved | None = None
 
     def __iter__(self) -> Iterator[Series]:
         for run in self._all_runs():
@@ -162,7 +86,7 @@ class LongTable:
             else:
                 yield series
 
-    def _series(self, run: _Run) -> Series:
+    def _series(self, run: Run) -> Series:
         if run.error is not None:
             raise run.error
         if run.times is None:
@@ -187,17 +111,63 @@ class LongTable:
             self._usual = (next((freq for freq in found if freq is not None), None),)
         return self._usual[0]
 
-    def _all_runs(self) -> Iterator[_Run]:
+    def _all_runs(self) -> Iterator[Run]:
         if self._interleaved is None:
             self._interleaved = self._is_interleaved()
             self._survey()
-        if self._interleaved:
-            whole = pd.concat(list(self._pieces(self._columns.needed)), ignore_index=True)
-            codes, _ = pd.factorize(whole[self._columns.id_column])
-            order = np.argsort(codes, kind="stable")
-            yield from self._runs(iter([whole.iloc[order]]), rows=order)
-        else:
+        if not self._interleaved:
             yield from self._runs(self._pieces(self._columns.needed))
+            return
+        held = self._held or Interleaved(self._read_pieces(), self._other_zone, numbered=self._numbered)
+        self._held = held  # for the usual frequency, which is asked for on the way
+        try:
+            yield from held
+        finally:
+            self._held = None
+
+    def _read_pieces(self) -> Iterator[Piece]:
+        """Yield the pieces of a table whose series are interleaved, read."""
+        first_row, known = 0, Known(self._argument)
+        for piece in self._pieces(self._columns.needed):
+            if len(piece) == 0:
+                continue
+            rows = piece.index.to_numpy() if self._numbered else np.arange(first_row, first_row + len(piece))
+            ids = self._ids(piece, first_row)
+            known.check(ids, rows)
+            starts, names = self._runs_of(ids, first_row)
+            errors: dict[Any, FlowrankError] = {}
+            try:
+                target, times = self._values(piece, partial(_where, rows, starts, names))
+            except FlowrankError:
+                if self._on_bad is None:
+                    raise
+                target, times, errors = self._read_apart(piece, ids, rows)
+            yield Piece(ids, rows, times, target, errors)
+            first_row += len(piece)
+
+    def _read_apart(self, piece: pd.DataFrame, ids: pd.Series, rows: np.ndarray) -> Any:
+        """Read the rows of each series in a piece by themselves, as some cannot be read."""
+        codes, uniques = pd.factorize(ids)
+        target, errors = np.full(len(piece), np.nan), {}
+        times, zone = np.zeros(len(piece), dtype=np.int64), None
+        for code, name in enumerate(map(plain, uniques)):
+            chosen = np.flatnonzero(codes == code)
+            run = self._run_alone(name, piece.iloc[chosen], rows[chosen])
+            if run.error is not None:
+                errors[name] = run.error
+                continue
+            target[chosen] = run.target
+            if run.times is not None:
+                zone = zone or (run.times.tz,)
+                times[chosen] = run.times.asi8
+                if str(run.times.tz) != str(zone[0]):
+                    errors[name] = self._other_zone(run, str(zone[0]))
+        if self._columns.timestamp_column is None:
+            return target, None, errors
+        index = pd.DatetimeIndex(times.view("datetime64[ns]"))
+        if zone is not None and zone[0] is not None:
+            index = index.tz_localize("UTC").tz_convert(zone[0])
+        return target, index, errors
 
     def _is_interleaved(self) -> bool:
         rows, last, seen, known = 0, None, set(), Known(self._argument)
@@ -267,16 +237,14 @@ class LongTable:
         starts = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]])) if len(codes) else np.zeros(0, int)
         return starts, [plain(uniques[code]) for code in codes[starts]]
 
-    def _runs(self, pieces: Iterator[pd.DataFrame], rows: np.ndarray | None = None) -> Iterator[_Run]:
+    def _runs(self, pieces: Iterator[pd.DataFrame]) -> Iterator[Run]:
         """Yield the runs of equal ids, joined where a run goes on in the next piece."""
-        open_runs: list[_Run] = []
+        open_runs: list[Run] = []
         first_row, zone = 0, None
         for piece in pieces:
             if len(piece) == 0:
                 continue
-            numbers = np.arange(first_row, first_row + len(piece)) if rows is None else rows
-            if self._numbered:
-                numbers = piece.index.to_numpy()
+            numbers = piece.index.to_numpy() if self._numbered else np.arange(first_row, first_row + len(piece))
             if self._columns.id_column is None:
                 starts, names = np.zeros(1, dtype=np.int64), ["0"]
             else:
@@ -286,7 +254,7 @@ class LongTable:
             try:
                 target, times = self._values(piece, where)
                 found = [
-                    _Run(name, numbers[start:end], None if times is None else times[start:end], target[start:end])
+                    Run(name, numbers[start:end], None if times is None else times[start:end], target[start:end])
                     for name, start, end in zip(names, starts, ends, strict=True)
                 ]
             except FlowrankError:
@@ -326,20 +294,21 @@ class LongTable:
         times = self._times.read(piece[self._columns.timestamp_column], where)
         return target, times
 
-    def _run_alone(self, name: Any, piece: pd.DataFrame, rows: np.ndarray) -> _Run:
+    def _run_alone(self, name: Any, piece: pd.DataFrame, rows: np.ndarray) -> Run:
         """Return a run of a piece in which something cannot be read; with its error, if that is in this run."""
         where = partial(_where, rows, np.zeros(1, dtype=np.int64), [name])
         try:
             target, times = self._values(piece, where)
         except FlowrankError as error:
-            return _Run(name, rows, None, np.full(len(rows), np.nan), error)
-        return _Run(name, rows, times, target)
+            return Run(name, rows, None, np.full(len(rows), np.nan), error)
+        return Run(name, rows, times, target)
 
-    def _other_zone(self, run: _Run, zone: str | None) -> FlowrankError:
+    def _other_zone(self, run: Run, zone: str | None) -> FlowrankError:
         return FlowrankError(
             self._argument,
             expected=f"time stamps of one time zone ({zone})",
             found=f"{None if run.times is None else run.times.tz} at {run.where(0)}",
+            todo="pass utc=True (--utc) to read them all as UTC; each then needs its offset",
         )
 
 
@@ -351,7 +320,7 @@ def _where(rows: np.ndarray, starts: np.ndarray, names: list[Any], position: int
     return f"row {rows[position]} (series {names[int(np.searchsorted(starts, position, side='right')) - 1]!r})"
 
 
-def _joined(runs: list[_Run]) -> _Run:
+def _joined(runs: list[Run]) -> Run:
     if len(runs) == 1:
         return runs[0]
     error = next((run.error for run in runs if run.error is not None), None)
@@ -359,7 +328,7 @@ def _joined(runs: list[_Run]) -> _Run:
     if runs[0].times is not None and error is None:
         others = [run.times for run in runs[1:] if run.times is not None]
         times = pd.DatetimeIndex(runs[0].times.append(others))
-    return _Run(
+    return Run(
         runs[0].item_id,
         np.concatenate([run.rows for run in runs]),
         times,

@@ -9,14 +9,10 @@ import numpy as np
 import pandas as pd
 
 from flowrank.errors import FlowrankError
-from flowrank.series.calendars import remedy_for, shown
-from flowrank.series.frequency import (
-    anchored_frequency,
-    grid_positions,
-    infer_frequency,
-    lies_on,
-    normalize_frequency,
-)
+from flowrank.series.frequency import anchored_frequency, lies_on, normalize_frequency
+from flowrank.series.grids import grid_positions
+from flowrank.series.inference import infer_frequency
+from flowrank.series.irregular import remedy_for, shown
 from flowrank.series.value import Series
 
 
