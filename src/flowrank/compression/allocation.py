@@ -15,6 +15,7 @@ from flowrank.compression.groups import Group, Kept
 from flowrank.compression.rules import Allocation, Budget, Epsilon, FlowOfRanks, Uniform
 from flowrank.errors import FlowrankError
 from flowrank.linalg import Spectrum
+from flowrank.solving import largest
 
 
 def beyond_fixed(allocation: Allocation, fixed: float, dense: float) -> Allocation:
@@ -105,12 +106,8 @@ def _price(groups: Sequence[Group], ranks: Sequence[int]) -> float:
 
 
 def _largest(ranks: Callable[[float], list[int]], end: float, groups: Sequence[Group], budget: float) -> list[int]:
-    """Ranks at the largest x in [0, end] whose price stays within the budget, by bisection; they grow with x."""
-    low, high = 1e-9, end
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _price(groups, ranks(middle)) <= budget else (low, middle)
-    return ranks(low)
+    """Ranks at the largest x in [0, end] whose price stays within the budget, which they grow with."""
+    return ranks(largest(lambda x: _price(groups, ranks(x)) <= budget, 1e-9, end))
 
 
 @allocate.register

@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from flowrank.stopwatch import seconds_taken
+
 if TYPE_CHECKING:
     import torch
 
@@ -75,15 +77,8 @@ def fastest_dtype(device: Any = "cpu") -> torch.dtype:
 
 
 def _fastest(call: Any, device: torch.device) -> float:
-    import torch
-
-    wait = (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
     call()
     best, until = math.inf, time.perf_counter() + _MEASURE_S
     while best == math.inf or time.perf_counter() < until:
-        wait()
-        start = time.perf_counter()
-        call()
-        wait()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, seconds_taken(call, device))
     return best

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from flowrank.errors import FlowrankError, check_count
+from flowrank.errors import FlowrankError, check_count, is_number
 
 STEPS = 700
 """Steps where neither steps nor minutes are given: three minutes of one core for flow-bolt."""
@@ -117,4 +117,4 @@ class Healing:
 
 
 def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    return is_number(value) and 0 < value < math.inf

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from flowrank.files import read_json_lines
 
 _STEP = 0.6
 _PRECISION = 1.12
@@ -56,10 +57,10 @@ def read_stages(path: Path) -> list[Stage]:
     []
     """
     stages: list[Stage] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in read_json_lines(path, broken="stop") if path.exists() else ():
         try:
-            stages.append(Stage(**json.loads(line)))
-        except (ValueError, TypeError):
+            stages.append(Stage(**line))
+        except TypeError:
             break
     return stages
 

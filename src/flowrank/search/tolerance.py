@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from flowrank.compression.rules import Unit
-from flowrank.errors import FlowrankError
+from flowrank.errors import FlowrankError, is_number
 
 Metric = Literal["WQL", "MASE"]
 
@@ -42,7 +42,7 @@ class Tolerance:
     def __post_init__(self) -> None:
         for name, low, high, example in (("max_loss", 0.0, 10.0, 0.01), ("confidence", 0.5, 1.0, 0.9)):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value < high:
+            if not is_number(value, low) or value >= high:
                 raise FlowrankError(
                     name, expected=f"a number in [{low:g}, {high:g})", found=repr(value), todo=f"pass e.g. {example}"
                 )
