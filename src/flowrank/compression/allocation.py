@@ -19,7 +19,7 @@ from flowrank.solving import largest
 
 
 def beyond_fixed(allocation: Allocation, fixed: float, dense: float) -> Allocation:
-    """The allocation of what a method can change, where it leaves ``fixed`` of ``dense`` parameters as they are.
+    """The allocation for the parameters that a method can change, where ``fixed`` of ``dense`` cannot be changed.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def allocate(allocation: Any, groups: Sequence[Group], dense_parameters: float) 
     allocation
         `Uniform`, `Epsilon`, `FlowOfRanks` or `Budget`.
     groups
-        What competes.
+        Groups of components, which compete for the budget.
     dense_parameters
         Attention parameters of the dense model, which ratios refer to.
 
@@ -142,7 +142,7 @@ def _(allocation: Budget, groups: Sequence[Group], dense_parameters: float) -> K
 
 
 def spend(budget: float, groups: Sequence[Group]) -> Kept:
-    """Components that are worth most within an absolute budget; what costs nothing is kept."""
+    """The most valuable components within an absolute budget; those that cost nothing are kept."""
     values = [group.value.clone() for group in groups]
     while True:
         kept = _most_valuable(groups, values, budget)

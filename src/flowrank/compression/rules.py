@@ -25,7 +25,7 @@ class _Share:
 class Uniform(_Share):
     """Every head (or matrix) keeps the same fraction, so that ``ratio`` of the attention parameters remains.
 
-    What the family's structure makes idle (queries and keys of a layer that attends to one key) is dropped first.
+    Components that have no effect (queries and keys of a layer that attends to one key) are removed first.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class FlowOfRanks:
 
 @dataclass(frozen=True)
 class Budget(_Share):
-    """One budget for the whole model: components are kept by measured loss per unit of it, wherever they are.
+    """One budget for the whole model: components of any layer are kept in order of measured loss per unit of cost.
 
     Parameters
     ----------

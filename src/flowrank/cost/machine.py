@@ -1,4 +1,4 @@
-"""What a machine does at best, measured in half a second."""
+"""Peak rates of a machine, measured in half a second."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LARGE = 1 << 24  # floats of a copy: more than a processor's cache
 
 @dataclass(frozen=True)
 class Machine:
-    """What a machine does at best, as measured.
+    """Measured peak rates of a machine.
 
     Attributes
     ----------
