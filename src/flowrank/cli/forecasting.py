@@ -37,7 +37,7 @@ def forecast(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Forecast every series of a file. Memory does not grow with their number if the rows of each stand together."""
+    """Forecast every series of a file. Memory does not grow with their number if the rows of each are contiguous."""
     from flowrank.forecasting import DEFAULT_LEVELS, Skipped, write_forecasts
 
     refuse_existing(output, overwrite=overwrite, argument="--output", kind="file")
