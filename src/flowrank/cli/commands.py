@@ -24,7 +24,7 @@ from flowrank.cli.quantizing import quantize
 
 
 class Commands(TyperGroup):
-    """Adds the options of `pretrain` only when it is called: they are a recipe's fields, and reading those needs torch."""
+    """Adds the options of `pretrain` only when it is called: they are a recipe's fields, and those need torch."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that the arguments name."""
