@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import math
 import multiprocessing
 import pickle
 import threading
 from concurrent.futures import ProcessPoolExecutor
+from numbers import Real
 
 import numpy as np
 import pytest
 
-from flowrank.errors import FlowrankError, check_count
+from flowrank.errors import FlowrankError, check_count, is_number
 
 PATIENCE = 120  # seconds; an error that never arrives would wait for ever
 
@@ -102,3 +104,17 @@ def test_an_error_in_a_worker_of_an_executor_arrives(start):
         with pytest.raises(FlowrankError, match=r"batch_size: .*found 2\.5"):
             waiting.result(PATIENCE)
         assert executor.submit(check_count, 3, "batch_size").result(PATIENCE) == 3  # and the pool still works
+
+
+@pytest.mark.parametrize("value", [True, False, None, "1", [1], 1j, math.nan, -0.1, 1.1, math.inf])
+def test_what_is_no_number_of_a_range(value):
+    assert not is_number(value, 0, 1)
+
+
+def test_what_is_a_number():
+    assert is_number(0, 0, 1)
+    assert is_number(1.0, 0, 1)
+    assert is_number(-math.inf)
+    assert is_number(np.float32(0.5), 0, 1, kinds=Real)  # which no int or float is
+    assert not is_number(np.float32(0.5), 0, 1)
+    assert not is_number(1.0, kinds=int)

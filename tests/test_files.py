@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from flowrank.errors import FlowrankError
-from flowrank.files import atomic_file, atomic_folder, refuse_existing
+from flowrank.files import atomic_file, atomic_folder, read_json_lines, refuse_existing
 
 INTERRUPTIONS = [KeyboardInterrupt(), SystemExit(143), OSError(28, "No space left on device"), ValueError("a bug")]
 
@@ -269,3 +269,31 @@ def test_refuse_existing_gives_the_path_back(tmp_path):
     assert refuse_existing(tmp_path / "c.csv", overwrite=True) == tmp_path / "c.csv"
     with pytest.raises(FlowrankError, match=r"^output: .*c\.csv"):
         refuse_existing(tmp_path / "c.csv", overwrite=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "skip", "stop"),
+    [
+        ('{"a": 1}\n{"a": 2}\n', 2, 2),
+        ('{"a": 1}\n\n{"a": 2}\n', 2, 2),
+        ('{"a": 1}\n{"a": 2}\n{"a', 2, 2),  # cut off
+        ('{"a": 1}\n{"a{"a": 2}\n{"a": 2}\n', 2, 1),  # cut off, then gone on with
+        ("", 0, 0),
+    ],
+)
+def test_lines_of_a_log(tmp_path, text, skip, stop):
+    path = tmp_path / "log.jsonl"
+    path.write_text(text)
+    expected = [{"a": 1}, {"a": 2}]
+    assert read_json_lines(path, broken="skip") == expected[:skip]
+    assert read_json_lines(path, broken="stop") == expected[:stop]
+
+
+def test_a_log_that_is_none_is_refused_where_a_cut_off_line_is_not(tmp_path):
+    path = tmp_path / "log.jsonl"
+    for text in ('{"a{"a": 2}\n{"a": 2}\n', "not a log"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="line 1"):
+            read_json_lines(path, broken="refuse")
+    path.write_text('{"a": 1}\n{"a')
+    assert read_json_lines(path, broken="refuse") == [{"a": 1}]

@@ -1,7 +1,8 @@
-"""The one error that flowrank raises on bad input, its warnings, and the check that every count goes through."""
+"""The one error that flowrank raises on bad input, its warnings, and what every number is checked by."""
 
 from __future__ import annotations
 
+import math
 import operator
 import pickle
 from typing import Any
@@ -81,6 +82,28 @@ class SkippedWarning(UserWarning):
     >>> warnings.simplefilter("ignore", SkippedWarning)  # they are known
     >>> warnings.simplefilter("default", SkippedWarning)
     """
+
+
+def is_number(
+    value: Any, least: float = -math.inf, most: float = math.inf, *, kinds: type | tuple[type, ...] = (int, float)
+) -> bool:
+    """Whether a value is a number from ``least`` to ``most``; true, false and NaN are none.
+
+    Parameters
+    ----------
+    value
+        Anything.
+    least, most
+        Both belong to the range.
+    kinds
+        Types that count as numbers.
+
+    Examples
+    --------
+    >>> is_number(0.5, 0, 1), is_number(2, 0, 1), is_number(True), is_number("1"), is_number(0.5, kinds=int)
+    (True, False, False, False, False)
+    """
+    return isinstance(value, kinds) and not isinstance(value, bool) and least <= value <= most  # type: ignore[operator]
 
 
 def check_count(value: Any, argument: str, least: int = 1) -> int:

@@ -1,4 +1,4 @@
-"""Outputs that are whole or absent: written under a temporary name, then renamed."""
+"""Outputs that are whole or absent: written under a temporary name, then renamed; and the logs of runs."""
 
 from __future__ import annotations
 
@@ -226,6 +226,38 @@ def atomic_files(
                 os.replace(written, folder / name)
             else:
                 (folder / name).unlink(missing_ok=True)
+
+
+def read_json_lines(path: Path, *, broken: Literal["skip", "stop", "refuse"]) -> list[Any]:
+    r"""Values of a log of one JSON value a line, whose last line may have been cut off.
+
+    Parameters
+    ----------
+    path
+        The log.
+    broken
+        What to do about a line that is no JSON: pass over it, end there, or raise a ``ValueError`` unless it is the
+        beginning of a last one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "log.jsonl"
+    >>> _ = path.write_text('{"step": 1}\n{"st')
+    >>> read_json_lines(path, broken="refuse")
+    [{'step': 1}]
+    """
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    found: list[Any] = []
+    for number, line in enumerate(lines):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            if broken == "refuse" and (number < len(lines) - 1 or not (found or line.startswith("{"))):
+                raise
+            if broken == "stop":
+                break
+    return found
 
 
 def refuse_other_run(

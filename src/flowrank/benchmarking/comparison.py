@@ -70,8 +70,8 @@ def benchmark(
 
     Notes
     -----
-    Cache bytes, operations and the floor come from the shapes of the layers, see `flowrank.cost.cost`; what the machine
-    does a second is measured on a large matrix product and a large copy. Peak memory is the highest sum of
+    Cache bytes, operations and the roofline come from the shapes of the layers, see `flowrank.cost.cost`; the rates of
+    the machine are measured on a large matrix product and a large copy. Peak memory is the highest sum of
     live allocations during one ``predict``, read from torch's own allocator (see :func:`peak_memory`), not
     from the process: it does not depend on what ran before.
 

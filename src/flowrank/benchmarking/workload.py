@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from flowrank.randomness import seeded
+from flowrank.stopwatch import seconds_taken
 
 if TYPE_CHECKING:
     import torch
@@ -21,17 +21,10 @@ def paired_seconds(
     calls: dict[str, Callable[[], object]], *, repeats: int, device: torch.device
 ) -> dict[str, list[float]]:
     """Return the seconds of each call, called in turns, after two rounds of warm-up."""
-    import torch
-
-    synchronise = (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
     seconds: dict[str, list[float]] = {key: [] for key in calls}
     for round_ in range(WARM_UP_ROUNDS + repeats):
         for key, call in calls.items():
-            synchronise()
-            start = time.perf_counter()
-            call()
-            synchronise()
-            elapsed = time.perf_counter() - start
+            elapsed = seconds_taken(call, device)
             if round_ >= WARM_UP_ROUNDS:
                 seconds[key].append(elapsed)
     return seconds

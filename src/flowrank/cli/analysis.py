@@ -1,4 +1,4 @@
-"""``flowrank analyze``: where a model's ranks are."""
+"""``flowrank analyze``: ranks of a model, layer by layer."""
 
 from __future__ import annotations
 

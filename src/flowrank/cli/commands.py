@@ -24,7 +24,7 @@ from flowrank.cli.quantizing import quantize
 
 
 class Commands(TyperGroup):
-    """Completes `pretrain` when it is called: its options are a recipe's fields, and those need torch."""
+    """Adds the options of `pretrain` only when it is called: they are a recipe's fields, and those need torch."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that the arguments name."""
@@ -51,7 +51,7 @@ def _top(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 def _pretrain_by_name() -> None:
-    """Stand for `pretrain` in the list of commands."""
+    """Placeholder for `pretrain` in the list of commands."""
 
 
 app.command(cls=Command)(grouped(models))

@@ -1,4 +1,4 @@
-"""``flowrank compress``: a smaller model, of a size or of an accuracy that was asked for."""
+"""``flowrank compress``: a smaller model, of a given size or accuracy."""
 
 from __future__ import annotations
 

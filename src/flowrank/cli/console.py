@@ -15,7 +15,7 @@ err = Console(stderr=True)
 
 
 def hush() -> None:
-    """Leave progress to our own bars: transformers shows one for every file it opens or writes."""
+    """Turn off the progress bars of transformers, which shows one for every file it opens or writes."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

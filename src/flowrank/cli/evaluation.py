@@ -77,7 +77,7 @@ def evaluate(
 
 
 def _write(scores: Any, skipped: list[Any] | None, output: Path, *, overwrite: bool) -> None:
-    """Write the scores and, unless that is None, the list of series left out, which goes if it is empty."""
+    """Write the scores, and the list of series left out unless it is None; an empty list removes an earlier file."""
     from flowrank.files import atomic_file
     from flowrank.forecasting.skipping import skipped_path, write_skipped
 

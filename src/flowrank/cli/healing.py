@@ -1,4 +1,4 @@
-"""``flowrank heal``: a short distillation that wins back what truncation lost."""
+"""``flowrank heal``: a short distillation that recovers accuracy lost by compression."""
 
 from __future__ import annotations
 

@@ -101,12 +101,12 @@ class Ranks:
 
 
 def method_of(size: Size, ranks: Ranks) -> Any:
-    """Make the library's method of the options.
+    """Return the library's method for the options.
 
     Raises
     ------
     FlowrankError
-        If an option means nothing to the method.
+        If an option has no effect with the method.
 
     Examples
     --------
@@ -145,7 +145,7 @@ def _allocation(size: Size, ranks: Ranks) -> Any:
 
 
 def refuse_given(wanted: str, option: str, given: Any, *defaults: Any) -> None:
-    """Refuse an option that means nothing without another one, unless it has its default.
+    """Refuse an option that has no effect without another one, unless it has its default.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Commands that end in something to look at: the report, the demo, a sheet of samples."""
+"""Commands that write pages or figures: the report, the demo, a sheet of samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program around the commands: exit status, signals, and errors in the words of the command line."""
+"""The program around the commands: exit status, signals, and errors that name options as the command line does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The flags of ``flowrank pretrain``: one for every field of a recipe, told in the words of its docstring."""
+"""The flags of ``flowrank pretrain``: one for every field of a recipe, described by the recipe's docstring."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def recipe_settings(given: Mapping[str, Any], before: Mapping[str, Any]) -> dict
 
 
 def described(documented: type) -> dict[str, str]:
-    """Say what each attribute or parameter of a class is, after its docstring.
+    """Descriptions of a class's attributes or parameters, from its docstring.
 
     An entry of several names has as many parts, with semicolons between; what stands before a colon holds for all.
 
@@ -128,7 +128,7 @@ def described(documented: type) -> dict[str, str]:
 
 
 def _parts(names: list[str], description: str) -> list[str]:
-    """Deal one description out to the names that share it."""
+    """Divide one description among the names that share it."""
     if len(names) == 1:
         return [description]
     scope, colon, rest = description.partition(": ") if re.match(r"\w+: ", description) else ("", "", description)
@@ -172,7 +172,7 @@ def _shown(one: Field[Any]) -> str:
 
 
 def _read(name: str, kind: Any, value: Any) -> Any:
-    """Turn a choice, the text of a list, or of shares, into values; leave numbers and names."""
+    """Turn choices and the texts of lists and shares into values; keep numbers and names."""
     kind = _without_none(kind)
     if isinstance(value, Enum):
         value = value.value
@@ -193,7 +193,7 @@ def _read(name: str, kind: Any, value: Any) -> Any:
 
 
 def _schedule(name: str | None, options: dict[str, Any], earlier: Any) -> dict[str, Any] | None:
-    """Make a schedule of its name and options; where none is named, or that of ``earlier``, start from ``earlier``."""
+    """Make a schedule from its name and options, starting from ``earlier`` if no other name is given."""
     before = schedule_from(earlier)
     kind = next((known for known, one in SCHEDULES.items() if one and isinstance(before, one)), None)
     chosen = name or kind or "none"

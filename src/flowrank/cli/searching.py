@@ -66,7 +66,7 @@ class Search:
     ] = None
 
     def refuse(self) -> None:
-        """Refuse what was given, as there is no search.
+        """Refuse options of the search where there is none.
 
         Raises
         ------
@@ -84,7 +84,7 @@ class Search:
             refuse_given("--max-loss", option, value, None)
 
     def settings(self) -> dict[str, Any]:
-        """Give the arguments of `flowrank.smallest` that were given."""
+        """Return the arguments of `flowrank.smallest` that were given."""
         given = {
             "steps": self.steps,
             "horizon": self.horizon,
@@ -95,7 +95,7 @@ class Search:
 
 
 def tolerated(size: Size, ranks: Ranks, search: Search) -> flowrank.Tolerance:
-    """Give the tolerance as it was typed.
+    """Return the tolerance that was typed.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def tolerated(size: Size, ranks: Ranks, search: Search) -> flowrank.Tolerance:
 
 
 def work_folder(given: Path | None, output: Path) -> Path:
-    """Where a search keeps what it has found: the given folder, else one next to the output.
+    """Folder for the log and models of a search: the given one, else one next to the output.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def work_folder(given: Path | None, output: Path) -> Path:
 
 
 def searched(parent: Any, tolerance: flowrank.Tolerance, work: Path, *, keep: bool, **settings: Any) -> Any:
-    """Search for the smallest model, and tell of every stage.
+    """Search for the smallest model, and print every stage.
 
     Parameters
     ----------

@@ -108,7 +108,7 @@ class Accuracy:
 
     @property
     def lost(self) -> bool:
-        """Whether so much is lost that the user has to know."""
+        """Whether the loss is large enough for a warning."""
         return self.wql_ratio is None or self.wql_ratio > 1 + MOST_LOST
 
     def record(self) -> dict[str, Any]:
@@ -154,7 +154,7 @@ class _Forecast:
 
 
 def _case(values: np.ndarray, horizon: int) -> _Case | None:
-    """Cut off the last ``horizon`` values, at most a third; None where there is nothing to learn or to score."""
+    """Cut off the last ``horizon`` values, at most a third; None where nothing can be forecast or scored."""
     ahead = min(horizon, len(values) // 3)
     history, future = values[: len(values) - ahead], values[len(values) - ahead :]
     observed = history[np.isfinite(history)]

@@ -15,10 +15,11 @@ from flowrank.compression.groups import Group, Kept
 from flowrank.compression.rules import Allocation, Budget, Epsilon, FlowOfRanks, Uniform
 from flowrank.errors import FlowrankError
 from flowrank.linalg import Spectrum
+from flowrank.solving import largest
 
 
 def beyond_fixed(allocation: Allocation, fixed: float, dense: float) -> Allocation:
-    """The allocation of what a method can change, where it leaves ``fixed`` of ``dense`` parameters as they are.
+    """The allocation for the parameters that a method can change, where ``fixed`` of ``dense`` cannot be changed.
 
     Raises
     ------
@@ -52,7 +53,7 @@ def allocate(allocation: Any, groups: Sequence[Group], dense_parameters: float) 
     allocation
         `Uniform`, `Epsilon`, `FlowOfRanks` or `Budget`.
     groups
-        What competes.
+        Groups of components, which compete for the budget.
     dense_parameters
         Attention parameters of the dense model, which ratios refer to.
 
@@ -105,12 +106,8 @@ def _price(groups: Sequence[Group], ranks: Sequence[int]) -> float:
 
 
 def _largest(ranks: Callable[[float], list[int]], end: float, groups: Sequence[Group], budget: float) -> list[int]:
-    """Ranks at the largest x in [0, end] whose price stays within the budget, by bisection; they grow with x."""
-    low, high = 1e-9, end
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _price(groups, ranks(middle)) <= budget else (low, middle)
-    return ranks(low)
+    """Ranks at the largest x in [0, end] whose price stays within the budget, which they grow with."""
+    return ranks(largest(lambda x: _price(groups, ranks(x)) <= budget, 1e-9, end))
 
 
 @allocate.register
@@ -145,7 +142,7 @@ def _(allocation: Budget, groups: Sequence[Group], dense_parameters: float) -> K
 
 
 def spend(budget: float, groups: Sequence[Group]) -> Kept:
-    """Components that are worth most within an absolute budget; what costs nothing is kept."""
+    """The most valuable components within an absolute budget; those that cost nothing are kept."""
     values = [group.value.clone() for group in groups]
     while True:
         kept = _most_valuable(groups, values, budget)

@@ -1,4 +1,4 @@
-"""The verb: `compress(pipeline, method)` makes the smaller model."""
+"""`compress(pipeline, method)` makes the smaller model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def compress(
     progress: bool = False,
     **columns: Any,
 ) -> Pipeline:
-    """Make a smaller model; the parent is left as it was.
+    """Make a smaller model; the parent does not change.
 
     Parameters
     ----------
@@ -62,8 +62,8 @@ def compress(
     Returns
     -------
     FlowrankPipeline
-        The child, with its recipe; ``save_pretrained`` writes it. What was not compressed shares memory with the
-        parent's.
+        The child, with its recipe; ``save_pretrained`` writes it. Tensors that were not compressed share memory with
+        the parent's.
 
     Warns
     -----
@@ -82,9 +82,9 @@ def compress(
 
     Notes
     -----
-    Moments of fewer tokens than a layer has directions are of low rank, and what lies outside is thrown away: a child
-    calibrated on 16 series can have seven times its parent's WQL. So there are at least 32 series (`WholeModel`: 64),
-    and so many that the layers of encoder and decoder each see
+    Second moments of fewer tokens than a layer has features are of low rank, and directions outside of their range are
+    removed: a child calibrated on 16 series can have seven times its parent's WQL. So there are at least 32 series
+    (`WholeModel`: 64), and enough of them for each layer of the encoder and of the decoder to read
 
     * for `JointHeads`, twice as many tokens as a head has features,
     * for `InputSVD`, as many as the model is wide,
@@ -135,7 +135,7 @@ def compress(
 
 
 def account(pipeline: Any, child: PreTrainedModel, calibration: Calibration, points: int, seed: int) -> dict[str, Any]:
-    """What a recipe says whatever the method: where a child comes from, and how large it is."""
+    """The part of a recipe that is the same for all methods: origin, sizes, calibration and versions."""
     parent = pipeline.inner_model
     return {
         "seed": seed,
@@ -163,7 +163,7 @@ def _refuse_compressed(parent: PreTrainedModel) -> None:
 
 
 def refuse_uneven(family: Family) -> None:
-    """Refuse attention that is not one matrix a projection with heads of one width: `WholeModel` could not go on."""
+    """Refuse what `WholeModel` cannot shrink: projections of two factors, or heads of unequal widths."""
     for site in family.sites:
         if not site.even:
             raise FlowrankError(
@@ -184,7 +184,7 @@ def shrunk(
 ) -> Pipeline:
     """Shrink in rounds of equal ratio, each measured on the model that the last one left.
 
-    ``price`` is what counts in the unit of the budget; None: seconds are measured now, the rest is computed.
+    ``price`` computes a model's cost in the budget's unit; None: latency is measured first, other units are computed.
     """
     unit = method.allocation.unit if isinstance(method.allocation, Budget) else "parameters"
     if price is None:

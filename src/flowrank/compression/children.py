@@ -1,4 +1,4 @@
-"""From a parent and a plan to a model of its own."""
+"""Builds the child model from its parent and a plan."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def pipeline_of(model: PreTrainedModel) -> Any:
 
 
 def parent_name(pipeline: Any) -> str:
-    """What the pipeline was loaded as."""
+    """Name or path that the pipeline was loaded from."""
     return str(getattr(pipeline, "name", None) or pipeline.inner_model.config._name_or_path or "in memory")
 
 
@@ -40,7 +40,7 @@ def child_of(parent: PreTrainedModel, plan: Plan) -> PreTrainedModel:
 
 
 def _as_saved(tensor: Tensor) -> Tensor:
-    """Give it the strides that it has when it is loaded.
+    """Give a tensor the strides that it has after it was saved and loaded.
 
     A single column counts as contiguous with any strides, but MKL sums by them in another order.
     """
@@ -48,7 +48,7 @@ def _as_saved(tensor: Tensor) -> Tensor:
 
 
 def assembled(config: PreTrainedConfig, state: dict[str, Tensor], parent: PreTrainedModel) -> PreTrainedModel:
-    """A model of a config, of these very tensors; all that is no weight is as in ``parent``."""
+    """A model of a config that holds these tensors, uncopied; all its other attributes are as in ``parent``."""
     with torch.device("meta"):
         child = family_of_config(config).model_class(config)(config)
     child.load_state_dict(state, assign=True)

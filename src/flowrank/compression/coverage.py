@@ -30,7 +30,7 @@ TOKENS_A_WIDTH = 2
 
 
 def tokens_needed(method: Any, family: Family) -> dict[str, int]:
-    """Tokens that the layers of the encoder and of the decoder have to see.
+    """Tokens that the layers of the encoder and of the decoder must read in calibration.
 
     `JointHeads` fits heads: twice as many as the widest has features. `InputSVD` fits matrices: as many as the model is
     wide. `WholeModel` fits heads and neurons: half as many as the widest layer has neurons too. `WeightSVD` fits
@@ -76,7 +76,7 @@ def covered(
     Parameters
     ----------
     method, family
-        What is fitted.
+        Method of compression, and view of the model.
     series, points, seed, **columns
         As of `Calibration.read`.
     count
@@ -119,7 +119,7 @@ def covered(
 
 
 def tokens_in(family: Family, contexts: Iterable[Tensor]) -> dict[str, int]:
-    """Tokens that the encoder and the decoder see of some series.
+    """Tokens of some series that the encoder and the decoder read.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""From a method and calibration series to groups of components, and from kept components to smaller layers."""
+"""Factorises attention layers by a method: groups of components, and smaller layers from those that are kept."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class HeadComponents:
         per_head: bool = False,
         without: frozenset[tuple[str, int]] = frozenset(),
     ) -> list[Group]:
-        """What competes: heads apart or the heads of a layer together, ``without`` some (site name, index)."""
+        """Groups of components, of each head or of all heads of a layer, ``without`` some heads (site name, index)."""
         groups = []
         for name, site in self.sites.items():
             heads = [head for head in range(site.heads) if (name, head) not in without]

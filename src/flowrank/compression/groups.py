@@ -31,9 +31,9 @@ class Group:
     value
         Shape (n,): what removing the component costs, in units of the model's loss, the same for all groups.
     cost
-        Parameters that a kept component takes, or whatever else the budget counts.
+        Cost of a kept component in the budget's unit: parameters, by default.
     dense_cost
-        The same of the dense matrix that is kept instead where factors would not be smaller; None if there is none.
+        Cost of the dense matrix, which is kept where factors would not be smaller; None if there is none.
     """
 
     site: Layer
@@ -52,13 +52,13 @@ class Group:
 
     @property
     def capacity(self) -> int:
-        """Smallest rank at which the group is kept whole."""
+        """Smallest rank at which the whole group is kept."""
         if self.dense_cost is None or self.cost <= 0:
             return self.size
         return min(self.size, math.ceil(self.dense_cost / self.cost))
 
     def price(self, rank: int) -> float:
-        """Parameters, or whatever else is counted, at that rank."""
+        """Cost at a rank, in the budget's unit."""
         if self.dense_cost is not None and rank >= self.capacity:
             return self.dense_cost
         return rank * self.cost
@@ -69,7 +69,7 @@ Kept = list[Tensor]
 
 
 def marginal_losses(losses: Float[Tensor, " ranks"]) -> Float[Tensor, " n"]:
-    """What each further component saves, from the loss at ranks 0 … n: slopes of the lower convex hull, descending.
+    """By how much each further component lowers the loss: slopes of the lower convex hull of the losses at ranks 0 … n.
 
     On the hull a greedy choice over all groups is optimal, and a component is never worth more than the one before.
 

@@ -1,4 +1,4 @@
-"""The verb `quantize`: weights of 8-bit integers for CPUs; and which number type is fastest on this machine."""
+"""`quantize` makes weights of 8-bit integers for CPUs; `fastest` finds the fastest number type of a machine."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _WORTH = 1.1  # how many times as fast another number type must be to be chosen
 
 
 def quantize(pipeline: Pipeline) -> Pipeline:
-    """Make the weights of the large linear layers 8-bit integers; the parent is left as it was.
+    """Make the weights of the large linear layers 8-bit integers; the parent does not change.
 
     For inference on CPUs. The file is about a quarter of an fp32 model's, and `fastest` measures whether the forecasts
-    are faster on this machine. Activations are quantised row by row as they come, so nothing is calibrated. Biases,
-    norms and embeddings stay as they are, and so does an output matrix that is the embedding too.
+    are faster on this machine. Activations are quantised row by row during a forecast, without calibration. Biases,
+    norms and embeddings do not change, nor does an output matrix that is tied to the embedding.
 
     Parameters
     ----------
@@ -36,8 +36,8 @@ def quantize(pipeline: Pipeline) -> Pipeline:
     Returns
     -------
     FlowrankPipeline
-        The model of integers, with its recipe; ``save_pretrained`` writes it. What stayed as it was shares memory with
-        the parent's.
+        The model of integers, with its recipe; ``save_pretrained`` writes it. Tensors that did not change share memory
+        with the parent's.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def quantize(pipeline: Pipeline) -> Pipeline:
 
 
 def fastest(pipeline: Pipeline, *, batch_size: int = 32, seconds: float = 3.0) -> Pipeline:
-    """The model in the number type that forecasts fastest here: as it is, in bfloat16, or of 8-bit integers.
+    """The model in the number type that is fastest on this machine: its present one, bfloat16, or 8-bit integers.
 
     Measured on this machine and this model, in turns. Another type than the model's own is chosen only where it takes
     at most 1 / 1.1 of the time.

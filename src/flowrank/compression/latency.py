@@ -27,7 +27,7 @@ class Amount:
     Attributes
     ----------
     layers, heads
-        Of which something is left.
+        Number of those that keep at least one component.
     flops
         Operations of a forecast.
     """
@@ -44,11 +44,11 @@ class Latency:
     Attributes
     ----------
     overhead
-        Seconds of what no layer does.
+        Seconds that are spent outside of layers.
     rates
-        Seconds of a layer, of a head and of an operation, by kind of layer.
+        Seconds of each layer, each head and each operation, by kind of layer.
     workload
-        What is forecast.
+        Number and length of the series, and steps ahead.
     """
 
     overhead: float
@@ -188,7 +188,7 @@ def _narrow(widths: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _fewer(shape: AttentionShape) -> AttentionShape:
-    """Every other head that is left."""
+    """Every second head of those that are left."""
     kept = [head for head, width in enumerate(shape.d_vo) if width][::2]
 
     def some(widths: tuple[int, ...]) -> tuple[int, ...]:

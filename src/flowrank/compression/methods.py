@@ -77,23 +77,25 @@ PARTS = ("heads", "neurons", "ends", "factors")
 class WholeModel(_Method):
     """Everything with parameters competes: head widths and heads as in `JointHeads`, neurons, ranks of other matrices.
 
-    Neurons of feed-forward layers and of Chronos-Bolt's patch blocks are removed in the order in which those left can
-    make up for them by least squares; matrices other than attention's become products of two where that is cheaper. A
-    layer of which nothing is left is gone. Works on what it made itself, too.
+    Neurons of feed-forward layers and of Chronos-Bolt's patch blocks are removed in the order in which the remaining
+    ones can reconstruct them by least squares (as in optimal brain surgeon); matrices other than attention's become
+    products of two factors where that is cheaper. A layer without heads or neurons is removed. A model made by
+    `WholeModel` can be compressed by it again.
 
     Parameters
     ----------
     allocation
         `Budget` or `Uniform`; their ratio is that of the whole model.
     rounds
-        Measured losses hold for small changes. So the model shrinks in so many steps of equal ratio and is measured
-        before each; feed-forward matrices become products in the last one.
+        Number of steps, of equal ratio, in which the model shrinks. It is measured anew before each, since measured
+        losses hold for small changes only; feed-forward matrices become products in the last step.
     parts
         What competes: "heads", "neurons", "ends" (ranks of the matrices where series enter and forecasts leave: patch
         blocks and vocabulary) and, by default not, "factors" (ranks of feed-forward matrices: a little smaller, but
-        one product more on the way).
+        with one more matrix product).
     refit
-        Whether, at the end, the output matrix of every layer in turn is fitted so that what comes out is the parent's.
+        Whether, at the end, every layer's output matrix is fitted so that the stream after the layer is the parent's
+        (layer-wise reconstruction).
     """
 
     allocation: Budget | Uniform
@@ -127,9 +129,9 @@ def describe(value: Any) -> dict[str, Any]:
 def passes(method: Any) -> int:
     """How often a method runs the model over the calibration series.
 
-    Never for the SVD of the weights under an allocation that needs nothing else; twice for `JointHeads` with a
-    `Budget`: for the bases, and to measure what each rank is worth; once a round for `WholeModel`, which fits on some
-    series and measures on the others; else once.
+    Not at all for `WeightSVD`, unless the allocation is measured; twice for `JointHeads` with a `Budget`: once for the
+    bases, once for the loss at each rank; once a round for `WholeModel`, which fits on some series and measures on the
+    others; otherwise once.
 
     Examples
     --------

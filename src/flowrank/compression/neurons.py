@@ -1,8 +1,9 @@
-"""Hidden neurons, and ranks of matrices other than attention's: which to keep, what each is worth, and the new weights.
+"""Hidden neurons and ranks of matrices other than attention's: their order, the loss without each, and the new weights.
 
-Neurons are removed from feed-forward layers and residual blocks in the order in which those left can make up for them
-by least squares; matrices are cut in the metric of their inputs and of the probe's gradient at their outputs. What
-either costs is measured on each series: the change of the weight, against the probe's gradient at the weight.
+Neurons are removed from feed-forward layers and residual blocks in the order in which the remaining ones can
+reconstruct them by least squares; matrices are truncated in the metric of their inputs and of the probe's gradient at
+their outputs. The loss of either is measured on each series: the change of the weight times the probe's gradient at
+the weight.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ VOCABULARY = "vocabulary"
 
 
 class Linear:
-    """One linear layer or embedding: its matrix (m, n) and what it saw.
+    """One linear layer or embedding: its matrix (m, n) and second moments of its inputs and gradients.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ class Linear:
 
     @property
     def bias(self) -> Tensor | None:
-        """What it adds, if anything."""
+        """The bias, if there is one."""
         layer = self.module.up if isinstance(self.module, FactoredLinear) else self.module
         return getattr(layer, "bias", None)
 
@@ -122,7 +123,7 @@ class Neurons:
         return torch.cat([neurons, torch.tensor(last, dtype=torch.long)])
 
     def observe(self, x: Tensor, gradient: Tensor) -> None:
-        """Add what each width costs the series of a batch."""
+        """Add the loss at each width, on the series of a batch."""
         order = self._with_constant(self.order).to(x.device)
         at_weight = self.out.gradients(x, gradient.detach())[:, order].flatten(1)
         whole = at_weight @ self._readout[order.cpu()].flatten().to(at_weight)
@@ -134,7 +135,7 @@ class Neurons:
             self._losses[0, width // self.block] += effect.square().sum().double().cpu()
 
     def group(self, count: int) -> Group:
-        """What competes, after so many series."""
+        """The group of neurons that compete, after so many series."""
         blocks = self.site.width // self.block
         losses = interpolated(self._losses / max(1, count), rank_grid(blocks))[0]
         value = marginal_losses(losses)
@@ -174,7 +175,7 @@ class Factors:
         self._losses = torch.zeros(self.size + 1, dtype=torch.float64)
 
     def observe(self, x: Tensor, gradient: Tensor) -> None:
-        """Add what each rank costs the series of a batch."""
+        """Add the loss at each rank, on the series of a batch."""
         at_weight = self.linear.gradients(x, gradient.detach())[:, : len(self.linear.weight)]
         a, b = (one.to(at_weight) for one in (self.a, self.b))
         parts = ((at_weight @ b.T) * a).sum(dim=1)

@@ -1,4 +1,4 @@
-"""A smaller model before it is made: what every method of compression gives."""
+"""The plan of a smaller model, which every method of compression makes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flowrank.nn.shapes import Shapes
 
 @dataclass(frozen=True)
 class Plan:
-    """What is kept where, and the new tensors.
+    """Sizes of the layers of a smaller model, and its new tensors.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class Plan:
     tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def with_tensors(self, tensors: dict[str, dict[str, Tensor]]) -> Plan:
-        """With further ones."""
+        """The plan with further tensors."""
         return Plan(self.shapes, {**self.tensors, **tensors})
 
 

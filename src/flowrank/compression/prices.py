@@ -1,4 +1,4 @@
-"""What a model costs in the unit of a budget, and what each component of it does."""
+"""The cost of a model, and of each of its components, in the unit of a budget."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Price = Callable[[PreTrainedConfig], float]
 
 
 def price_in(unit: Unit, model: PreTrainedModel) -> Price:
-    """How a model, and what it can become, are counted; seconds are measured, by `Latency`.
+    """A function from a config, of the model or of a smaller one, to its cost; for latency there is `Latency`.
 
     Parameters
     ----------
@@ -50,12 +50,12 @@ def _cache(config: PreTrainedConfig) -> float:
 
 @dataclass(frozen=True)
 class _Parameters:
-    """Parameters by a config, shared ones once.
+    """Parameters of a config; shared ones count once.
 
     Attributes
     ----------
     untied
-        Those that a model has on top of what its config says: weights that differ are not shared, whatever it says.
+        Parameters that the model has in addition: the config declares weights as shared, but they differ.
     """
 
     untied: int
@@ -84,7 +84,7 @@ def priced(groups: list[Group], price: Price, config_of: Callable[[dict[int, int
     price
         Of a config.
     config_of
-        The config in which some groups, by index, keep only so many components and the others all.
+        From ranks by index of a group to the config in which these groups are cut and all others are whole.
     """
     whole = price(config_of({}))
     result = []
@@ -106,19 +106,19 @@ def priced(groups: list[Group], price: Price, config_of: Callable[[dict[int, int
 
 
 def stands(group: Group) -> bool:
-    """Whether a layer is gone when such groups of it are: heads' or neurons', not ranks of the matrices around them."""
+    """Whether the layer is removed with its groups: with those of heads or neurons, not with ranks of matrices."""
     return group.part in ("QK", "VO", "neurons")
 
 
 def fixed_costs(
     groups: list[Group], price: Price, config_of: Callable[[dict[int, int]], PreTrainedConfig]
 ) -> dict[str, float]:
-    """What a layer costs, by name, however little of it is left: all that its components' costs do not say.
+    """Fixed cost of each layer, by name: its cost at any width, in addition to that of its components.
 
     Parameters
     ----------
     groups
-        As `priced` gave them; the rest as there.
+        As `priced` returned them; the other parameters are those of `priced`.
     """
     whole = price(config_of({}))
     mine: dict[str, list[int]] = {}
@@ -133,7 +133,7 @@ def fixed_costs(
 
 
 def refuse_below(least: float, goal: float, dense: float, unit: str) -> None:
-    """Refuse a budget that what cannot be removed exceeds already."""
+    """Refuse a budget that is less than the cost of the parts that cannot be removed."""
     if least > goal:
         raise FlowrankError(
             "ratio",

@@ -1,8 +1,8 @@
-"""Layer-wise reconstruction: in turn, the last matrix of each is fitted so that the stream after it is the parent's.
+"""Layer-wise reconstruction: each layer's output matrix is fitted so that the stream after it is the parent's.
 
-Truncation errors add up on the way through a model. Here every layer of the child reads what the layers before it,
-already reconstructed, really give, and its output matrix makes up by least squares for what it can. No gradients, no
-rates: one forward pass and one linear system a layer.
+Truncation errors add up from layer to layer. Layers are therefore fitted in order: each reads the output of the child's
+layers before it, already reconstructed, and its output matrix is the least-squares solution for the parent's stream. It
+takes no gradients and no learning rate: one forward pass and one linear system a layer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 class _Enough(Exception):
-    """What was looked for has been found."""
+    """Ends a forward pass once the needed activations are recorded."""
 
 
 @dataclass
@@ -35,7 +35,7 @@ class _Batch:
     Attributes
     ----------
     encoded
-        What the child's encoder, fitted by now, and the parent's make of them; None: the encoder is not done.
+        Outputs of the child's encoder, already fitted, and of the parent's; None: the encoder is still being fitted.
     """
 
     series: list[Tensor]
@@ -48,11 +48,12 @@ def reconstruct(child: Family, parent: Family, contexts: Sequence[Tensor], on_ba
     Parameters
     ----------
     child
-        View of the model, which nobody else runs; what is fitted no longer shares memory with the parent.
+        View of the model, which no other thread may run meanwhile; fitted tensors stop sharing memory with the
+        parent's.
     parent
-        View of the model whose stream is the aim (`Family.private`).
+        View of the parent (`Family.private`), whose stream is the target.
     contexts
-        Series; every third one chooses the ridge and is not fitted. What both encoders make of them is kept.
+        Series; every third one is held out to choose the ridge. Outputs of both encoders are kept in memory.
     on_batch
         Called with the number of series of each batch and layer.
     """
@@ -133,9 +134,9 @@ def _encoded(family: Family, series: list[Tensor]) -> Tensor:
 def _pass(
     family: Family, series: list[Tensor], name: str, ends: list[nn.Linear], encoded: Tensor | None
 ) -> tuple[Tensor, list[Tensor]]:
-    """Output of a module, and inputs of its last matrices; what comes after is not computed, nor what is known.
+    """Output of a module and inputs of its last matrices, without running later layers or an encoder that is known.
 
-    ``encoded``, on the CPU, is what the encoder gives.
+    ``encoded``: output of the encoder, on the CPU.
     """
     recorded: dict[Any, Any] = {}
 
@@ -158,12 +159,12 @@ def _pass(
 
 
 def _changed(old: Tensor, change: Tensor) -> nn.Parameter:
-    """A parameter of its own: a child shares those that compression left alone with its parent."""
+    """A new parameter with another value; the child's present one may be shared with its parent."""
     return nn.Parameter(old.detach() + change.to(old), requires_grad=old.requires_grad)
 
 
 def _best(gram: Tensor, cross: Tensor, held: Sums) -> Tensor:
-    """Change of the matrices, by the ridge that leaves least of the held-out residual; none where none helps."""
+    """Change of the matrices, with the ridge of the smallest held-out residual; zero where no ridge lowers it."""
     best, least = torch.zeros_like(cross), held[2]
     scale = float(gram.diagonal().mean())
     eye = torch.eye(len(gram), dtype=torch.float64)

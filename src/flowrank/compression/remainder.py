@@ -1,4 +1,4 @@
-"""All neurons and matrices of a model other than attention's: what competes, and the weights of what is kept."""
+"""Neurons and matrices of a model other than attention's: their groups, and the weights of those that are kept."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Remainder:
         return [linear_tap(linear.module, linear.moments.update) for linear in self._watched()]
 
     def loss_taps(self) -> list[Tap]:
-        """Taps of a second pass, which measures what each neuron and each rank is worth."""
+        """Taps of a second pass, which measures the loss without each neuron and each rank."""
         self.neurons = [Neurons(site, self.linears[site.name]) for site in self.sites]
         names = [site.name for site in self.sites if site.kind in self._kinds]
         names += [self.tokens.name] if self.tokens is not None else []
@@ -71,7 +71,7 @@ class Remainder:
         return taps + [linear_tap(one.linear.module, one.observe) for one in self.cut.values()]
 
     def count(self, series: int) -> None:
-        """Close the second pass: what competes is known."""
+        """End the second pass: make the groups."""
         self.groups = [one.group(series) for one in self.neurons]
         sites: dict[str, Mlp | Vocabulary] = {site.name: site for site in self.sites}
         for (where, name), one in self.cut.items():
@@ -105,7 +105,7 @@ class Remainder:
         return Shapes(mlp=shapes, vocabulary={} if rank is None else {_EMBEDDING: rank, _HEAD: rank})
 
     def _cut(self, site: Mlp, width: int, ranks: dict[tuple[str, str], int]) -> dict[str, int]:
-        """Inner ranks of the matrices of a layer that are products of two: those that are smaller so at its width."""
+        """Inner ranks of the matrices of a layer that become two factors, as these are smaller at the layer's width."""
         cut = {}
         for name, linear in self.linears[site.name].items():
             rank = self._rank(site.name, name, ranks)
@@ -162,7 +162,7 @@ class Remainder:
     def _refitted(
         self, neurons: Neurons, kept: Tensor, rows: Tensor, bias: Tensor | None, *, alone: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Rows of the kept neurons that make up for the others; the bias takes its part where rows are the outputs."""
+        """Rows of the kept neurons, refitted to reconstruct the removed ones, and the bias, refitted likewise."""
         gram = neurons.out.moments.inputs
         if alone or bias is None:
             inner = gram[: neurons.site.width, : neurons.site.width]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, get_args
 
-from flowrank.errors import FlowrankError
+from flowrank.errors import FlowrankError, is_number
 
 Unit = Literal["parameters", "flops", "cache", "latency"]
 """What a budget counts."""
@@ -25,7 +25,7 @@ class _Share:
 class Uniform(_Share):
     """Every head (or matrix) keeps the same fraction, so that ``ratio`` of the attention parameters remains.
 
-    What the family's structure makes idle (queries and keys of a layer that attends to one key) is dropped first.
+    Components that have no effect (queries and keys of a layer that attends to one key) are removed first.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Epsilon:
         _one_of(self, "epsilon", "ratio")
         if self.ratio is not None:
             check_ratio(self.ratio)
-        if self.epsilon is not None and not (_is_number(self.epsilon) and 0 <= self.epsilon < 1):
+        if self.epsilon is not None and not (is_number(self.epsilon, 0, kinds=Real) and self.epsilon < 1):
             raise FlowrankError("epsilon", expected="a number in [0, 1)", found=self.epsilon, todo="pass e.g. 0.05")
 
 
@@ -90,9 +90,9 @@ class FlowOfRanks:
         _one_of(self, "d0", "ratio")
         if self.ratio is not None:
             check_ratio(self.ratio)
-        if self.d0 is not None and not (_is_number(self.d0) and self.d0 > 0):
+        if self.d0 is not None and not (is_number(self.d0, kinds=Real) and self.d0 > 0):
             raise FlowrankError("d0", expected="a positive width", found=self.d0)
-        if not (_is_number(self.alpha) and math.isfinite(self.alpha)):
+        if not (is_number(self.alpha, kinds=Real) and math.isfinite(self.alpha)):
             raise FlowrankError("alpha", expected="a finite exponent", found=self.alpha)
         if self.rounding not in ("ceil", "power_of_two"):
             raise FlowrankError("rounding", expected="'ceil' or 'power_of_two'", found=repr(self.rounding))
@@ -107,7 +107,7 @@ class FlowOfRanks:
 
 @dataclass(frozen=True)
 class Budget(_Share):
-    """One budget for the whole model: components are kept by measured loss per unit of it, wherever they are.
+    """One budget for the whole model: components of any layer are kept in order of measured loss per unit of cost.
 
     Parameters
     ----------
@@ -132,17 +132,13 @@ Allocation = Uniform | Epsilon | FlowOfRanks | Budget
 
 def check_ratio(ratio: Any, argument: str = "ratio") -> None:
     """Refuse a ratio outside (0, 1]."""
-    if not _is_number(ratio) or not 0 < ratio <= 1:
+    if not is_number(ratio, 0, 1, kinds=Real) or ratio == 0:
         raise FlowrankError(
             argument,
             expected="the kept share of the attention parameters, a number in (0, 1]",
             found=repr(ratio),
             todo="pass e.g. 0.25 to keep a quarter",
         )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _one_of(allocation: Any, first: str, second: str) -> None:

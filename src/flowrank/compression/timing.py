@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 
 from flowrank.pipelines import Pipeline
+from flowrank.stopwatch import seconds_taken
 
 _LEAST_ROUNDS = 3
 
@@ -36,7 +38,5 @@ def seconds_of(
     while rounds < _LEAST_ROUNDS or time.perf_counter() < until:
         rounds += 1
         for name, pipeline in pipelines.items():
-            start = time.perf_counter()
-            pipeline.predict(series)
-            best[name] = min(best[name], time.perf_counter() - start)
+            best[name] = min(best[name], seconds_taken(partial(pipeline.predict, series)))
     return best

@@ -1,4 +1,4 @@
-"""One budget over a whole model: widths of heads, heads, neurons, factors of matrices, and so layers too."""
+"""One budget over a whole model: heads, their widths, neurons, factors of matrices, and thereby whole layers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class WholeFactorization:
     family, contexts, seed, on_batch
         As of `factorization_of`.
     parts
-        What competes, as of `WholeModel`; the rest stays as it is.
+        Parts that compete, as in `WholeModel`; all others do not change.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class WholeFactorization:
         self.rest.count(len(judging))
 
     def shrunk(self, goal: float, price: Price, *, unit: Unit, uniform: bool = False) -> Plan:
-        """The model that a budget leaves.
+        """Plan of the most useful model within a budget.
 
         Parameters
         ----------
@@ -67,12 +67,12 @@ class WholeFactorization:
         price
             Of a config, in ``unit``.
         uniform
-            Whether every group keeps the same share, whatever its worth.
+            Whether every group keeps the same share, regardless of its losses.
 
         Raises
         ------
         FlowrankError
-            If what cannot be removed costs more.
+            If the parts that cannot be removed cost more.
         """
         groups = self._groups()
         least = price(self._config(groups, [torch.arange(0)] * len(groups)))
@@ -117,7 +117,7 @@ class WholeFactorization:
         return groups, allocate(Uniform(min(1.0, budget / total)), groups, total)
 
     def _most_useful(self, groups: list[Group], budget: float, fixed: dict[str, float]) -> tuple[list[Group], Kept]:
-        """Spend a budget; heads and layers that are worth less than what else could be had go, then spend again."""
+        """Spend a budget; remove heads and layers worth less than their cost buys elsewhere; repeat until none is."""
         gone: frozenset[tuple[str, int]] = frozenset()
         dropped: set[str] = set()
         costs = {(one.site.name, one.part): one.cost / max(1, len(one.members)) for one in groups}
@@ -143,7 +143,7 @@ class WholeFactorization:
             ]
 
     def _not_worth_it(self, groups: list[Group], kept: Kept) -> frozenset[tuple[str, int]]:
-        """Heads (site name, index) whose loss for each unit they cost is below that of the last component kept."""
+        """Heads (site name, index) whose loss per unit of cost is below that of the last kept component."""
         margin = _margin(groups, kept)
         loss: dict[tuple[str, int], float] = {}
         cost: dict[tuple[str, int], float] = {}
@@ -157,7 +157,7 @@ class WholeFactorization:
         return frozenset(where for where in loss if cost[where] > 0 and loss[where] / cost[where] < margin)
 
     def _layer_not_worth_it(self, groups: list[Group], kept: Kept, fixed: dict[str, float]) -> str | None:
-        """The layer that is worth least for what it costs, if that is less than the last component kept."""
+        """The layer of the least loss per unit of cost, if that is less than the last kept component's."""
         loss, cost = dict[str, float](), dict[str, float]()
         left = {one.site.name for one, mine in zip(groups, kept, strict=True) if stands(one) and len(mine)}
         for one, mine in zip(groups, kept, strict=True):
@@ -193,7 +193,7 @@ class WholeFactorization:
 
 
 def _margin(groups: list[Group], kept: Kept) -> float:
-    """Loss that the last component kept saves for each unit it costs, of the group where that is least."""
+    """Loss per unit of cost of the least valuable component that is kept."""
     margins = [
         float(one.value[len(mine) - 1]) / one.cost
         for one, mine in zip(groups, kept, strict=True)
@@ -203,11 +203,11 @@ def _margin(groups: list[Group], kept: Kept) -> float:
 
 
 def _all_but(groups: list[Group], ranks: dict[int, int]) -> Kept:
-    """Everything, but of some groups, by index, only so many components."""
+    """All components, except in groups listed by index, which keep so many."""
     return [torch.arange(ranks.get(index, group.size)) for index, group in enumerate(groups)]
 
 
 def _paired(fresh: list[Group], before: list[Group]) -> list[tuple[Group, Group]]:
-    """Groups that are left, each with what it was."""
+    """Groups that remain, each with its earlier version."""
     old = {(one.site.name, one.part): one for one in before}
     return [(one, old[one.site.name, one.part]) for one in fresh]

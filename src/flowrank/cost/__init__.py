@@ -1,4 +1,4 @@
-"""Operations, bytes and the least time of a workload; what a machine does at best."""
+"""Operations, bytes and roofline time of a workload; peak rates of a machine."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""What a forecast costs before it is run: operations, bytes moved, cache, and the least time a machine needs for it.
+"""The cost of a forecast, computed without running it: operations, bytes moved, cache, and the roofline time.
 
-Everything follows from sizes and the workload. A multiplication and its addition are two operations. Bytes moved are
-those that no schedule of the same work avoids while nothing stays in a cache of the processor: each weight once a pass,
-keys and values once a query batch, each layer's input and output. A model family says what a forecast of it passes
-through (`flowrank.family.Family.passes`).
+Everything follows from sizes and the workload. A multiplication and its addition are two operations. Bytes moved are a
+minimum without reuse in the processor's caches: each weight once a pass, keys and values once a query batch, each
+layer's input and output. A model family counts the passes of its forecasts (`flowrank.family.Family.passes`).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _BALANCE = 15  # operations that take as long as a byte moved, in fp32: about 15
 
 @dataclass(frozen=True)
 class Workload:
-    """What is asked of a model.
+    """Number and length of the series, and what is forecast.
 
     Attributes
     ----------
@@ -104,7 +103,7 @@ class LayerSize:
     heads
         How many are computed.
     attended
-        Features while it attends: every head as its widest.
+        Features that attention computes with: every head as wide as the widest.
     """
 
     q: int
@@ -164,7 +163,7 @@ def encoder_pass(
 
 @dataclass(frozen=True)
 class Pass:
-    """One run of a model over a batch, as a family counts it: its stages, and what it holds meanwhile.
+    """One run of a model over a batch, as a family counts it: its stages and its caches.
 
     Attributes
     ----------

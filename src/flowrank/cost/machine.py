@@ -1,4 +1,4 @@
-"""What a machine does at best, measured in half a second."""
+"""Peak rates of a machine, measured in half a second."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from flowrank.stopwatch import seconds_taken
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +18,7 @@ _LARGE = 1 << 24  # floats of a copy: more than a processor's cache
 
 @dataclass(frozen=True)
 class Machine:
-    """What a machine does at best, as measured.
+    """Measured peak rates of a machine.
 
     Attributes
     ----------
@@ -75,15 +77,8 @@ def fastest_dtype(device: Any = "cpu") -> torch.dtype:
 
 
 def _fastest(call: Any, device: torch.device) -> float:
-    import torch
-
-    wait = (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
     call()
     best, until = math.inf, time.perf_counter() + _MEASURE_S
     while best == math.inf or time.perf_counter() < until:
-        wait()
-        start = time.perf_counter()
-        call()
-        wait()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, seconds_taken(call, device))
     return best

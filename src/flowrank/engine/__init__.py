@@ -1,1 +1,1 @@
-"""What exact fast engines are built of: packed tokens, chunks, products, attention, sampling. It names no family."""
+"""Building blocks of exact fast engines of any family: packed tokens, chunks, products, attention, sampling."""

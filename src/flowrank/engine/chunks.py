@@ -26,7 +26,7 @@ def even_chunks(costs: list[int], budget: int) -> Iterator[slice]:
     Parameters
     ----------
     costs
-        Bytes of each series. Padded to the dearest of its chunk, each costs as much as that one.
+        Bytes of each series. Within a chunk all are padded, so each takes as much as the largest.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""Cross-attention of the decoder: what is kept of the encoder's output, and how queries read it.
+"""Cross-attention of the decoder: caches of the encoder's output, and how queries read them.
 
-Keys and values are linear in the encoder's output, which all layers share. So a layer may keep its own keys and values,
-k + v features a token, or none: its queries are then taken to the encoder's space by W_K, and what they read there is
-taken back by W_V.
+Keys and values are linear in the encoder's output, which all layers share. So a layer may cache its keys and
+values, k + v features a token, or nothing: queries are then mapped to the encoder's space by W_K, and the result of
+attention there is mapped back by W_V.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ CROSS_CACHES = ("auto", "keys", "latent")
 
 
 class CrossCache(Protocol):
-    """What one layer reads from."""
+    """The cache that one layer reads."""
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """What it holds."""
+        """Tensors of the cache."""
 
     def read(self, query: Tensor) -> Tensor:
         """Map queries (B, h, S, d_qk) to what they read, (B, h, S, d_vo)."""
@@ -34,7 +34,7 @@ class CrossCache(Protocol):
 
 @dataclass(frozen=True)
 class Keys:
-    """Keys (B, h, d_qk, L) and values (B, h, L, d_vo) of a layer's own; mask (B, 1, 1, L) to add."""
+    """Keys (B, h, d_qk, L) and values (B, h, L, d_vo) of one layer; mask (B, 1, 1, L) to add."""
 
     tensors: tuple[Tensor, Tensor]
     mask: Tensor | None
@@ -84,7 +84,7 @@ def read_tokens(query: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Te
 def cross_caches(
     layers: list[Heads | None], encoded: Tensor, packed: Packed, paths: int, choice: str
 ) -> list[CrossCache | None]:
-    """What every layer keeps; None where no head is left.
+    """The cache of every layer; None where no head is left.
 
     Parameters
     ----------

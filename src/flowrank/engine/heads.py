@@ -1,7 +1,7 @@
-"""An attention layer's weights as the exact engines read them, and how rows and heads go through them.
+"""An attention layer's weights as exact engines read them, and products of rows and heads with them.
 
-Weights are the model's own tensors, but for heads of unequal widths, which are padded; activations are two-dimensional,
-one row a token, and residuals are added inside the matrix product.
+Weights are the model's tensors, uncopied, except for heads of unequal widths, which are padded; activations are
+two-dimensional, one row a token, and residuals are added inside the matrix product.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Heads:
         return self.count * (self.d_qk + self.d_vo)
 
     def to_source(self, query: Tensor) -> Tensor:
-        """Take queries (…, h, n, d_qk) to the space of what they attend to, (…, h, n, d), by W_K of each head."""
+        """Map queries (…, h, n, d_qk) by W_K of each head to the space of the tokens they attend to, (…, h, n, d)."""
         *before, last = (_dense(matrix) for matrix in self.key)
         query = query @ last.unflatten(0, (self.count, -1))
         for matrix in reversed(before):
@@ -97,7 +97,7 @@ class Heads:
         return query
 
     def from_source(self, read: Tensor) -> Tensor:
-        """Take what was read there, (…, h, n, d), back to values (…, h, n, d_vo), by W_V of each head."""
+        """Map averages of tokens, (…, h, n, d), by W_V of each head to values, (…, h, n, d_vo)."""
         *before, last = self.value
         read = project(read, tuple(before))
         return read @ _dense(last).unflatten(0, (self.count, -1)).transpose(1, 2)
@@ -166,7 +166,7 @@ def embedded(tokens: Tensor, layer: nn.Module) -> Tensor:
 
 
 def self_attention(x: Tensor, heads: Heads, packed: Packed, bias: Tensor) -> Tensor:
-    """What the heads read from tokens (n, d), series by series: (n, h · d_vo)."""
+    """Outputs of the heads on tokens (n, d), series by series: (n, h · d_vo)."""
     query, key, value = (project(x, matrices) for matrices in (heads.query, heads.key, heads.value))
     results = []
     for run in packed.runs:

@@ -38,8 +38,8 @@ class Run:
 class Packed:
     """Which tokens of a padded batch are kept, and where each series' tokens lie.
 
-    No query attends to a masked token, nor to its outputs in later layers: to leave it out changes nothing but the
-    positions, which are kept here for the relative bias.
+    No query attends to a masked token, nor to its outputs in later layers, so leaving it out changes positions only;
+    they are kept here for the relative bias.
 
     Attributes
     ----------

@@ -24,12 +24,12 @@ _PLAIN = (
 
 
 class Engine:
-    """What an exact engine of a model family has in common with others: what it can compute.
+    """Base of the exact engines of model families: checks which models an engine can compute.
 
     Attributes
     ----------
     computed
-        Kinds of modules whose work it does, apart from linear layers and embeddings, dense or smaller.
+        Classes of modules that it computes, apart from linear layers and embeddings, dense or smaller.
     with_biases
         Those of them whose linear layers may add a bias.
     """
@@ -44,8 +44,8 @@ class Engine:
     def knows(cls, model: Any) -> bool:
         """Whether it computes all that the model does.
 
-        It knows layers of plain matrices in one number type other than fp16 (in which T5 keeps a part in fp32) and on
-        one device, in eval mode and outside autocast, without hooks.
+        The model must be in eval mode, outside autocast and without hooks, on one device and in one number type other
+        than fp16 (in which T5 keeps some weights in fp32).
         """
         kinds: set[tuple[torch.device, torch.dtype]] = set()
         known = (*_PLAIN, *cls.computed)
@@ -72,8 +72,8 @@ class Inference(Generic[_Engine]):
     Parameters
     ----------
     engine_class
-        Of the model's family; None: it has none, and the stock code path is all there is. One is made for each
-        forecast, so it reads the weights as they are.
+        Engine of the model's family; None: there is none, and only the stock code path can be used. An instance is made
+        for each forecast, so it reads the current weights.
     """
 
     def __init__(self, engine_class: type[_Engine] | None) -> None:
@@ -112,13 +112,13 @@ class Inference(Generic[_Engine]):
         self._budget = check_budget(budget)
 
     def engine_for(self, model: PreTrainedModel) -> _Engine | None:
-        """An engine for the model as it is now; None where the stock code path is wanted, or the only one that can."""
+        """An engine for the current model; None where the stock code path is chosen, or is the only one possible."""
         if self._class is None or self._name == "stock" or not self._class.knows(model):
             return None
         return self._class(model)
 
     def path_for(self, model: PreTrainedModel) -> str:
-        """The code path that a forecast of the model takes now."""
+        """The code path that a forecast would take now."""
         exact = self._class is not None and self._name == "exact" and self._class.knows(model)
         return "exact" if exact else "stock"
 
@@ -149,13 +149,13 @@ def _below(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Module]]:
 
 
 def _has_bias(module: nn.Module) -> bool:
-    """Whether a linear layer, dense or of two factors, adds something."""
+    """Whether a linear layer, dense or of two factors, has a bias."""
     last = module._modules.get("up") if type(module) is FactoredLinear else module
     return isinstance(last, nn.Linear | Int8Linear) and last._parameters.get("bias") is not None
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Whether a module does what its class says: no hooks, no training, no forward of its own."""
+    """Whether a module computes what its class does: no hooks, eval mode, ``forward`` not replaced."""
     if module.training or "forward" in module.__dict__ or module._forward_hooks or module._forward_pre_hooks:
         return False
     return not (module._backward_hooks or module._backward_pre_hooks)

@@ -45,7 +45,7 @@ def extended(values: Tensor, levels: Sequence[float], wanted: Sequence[float]) -
 
 @lru_cache(maxsize=64)
 def _weights(levels: tuple[float, ...], wanted: tuple[float, ...]) -> Tensor:
-    """What each known level (rows) adds to each wanted one (columns)."""
+    """Weight of each known level (rows) in each wanted one (columns)."""
     known, asked = (torch.special.ndtri(torch.tensor(each, dtype=torch.float64)) for each in (levels, wanted))
     right = torch.searchsorted(known, asked).clamp(1, len(levels) - 1)
     share = (asked - known[right - 1]) / (known[right] - known[right - 1])
@@ -64,7 +64,7 @@ def _nodes() -> tuple[float, ...]:
 
 
 def mixture(values: Tensor, levels: Sequence[float]) -> Tensor:
-    """Quantiles of what follows an uncertain past, from the quantiles that follow each quantile of that past.
+    """Quantiles after an uncertain past, from the quantiles after each quantile of that past.
 
     Path and continuation each have all levels in (0, 1), not the known ones alone: both are extended to the same
     number of evenly spaced levels (`extended`), and the quantiles of all pairs are the mixture's. Pooling the known

@@ -1,4 +1,4 @@
-"""Drawing tokens as transformers defines it, from noise that belongs to a series and not to its batch."""
+"""Samples tokens as transformers does, with noise that depends on the series and not on its batch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _GROUPS_EACH = 8  # for each of the largest that are looked for: fewer are found
 
 @dataclass(frozen=True)
 class Sampling:
-    """What may be drawn from logits: temperature, then the k likeliest tokens, then the nucleus of mass top_p.
+    """Options of sampling from logits: temperature, then the k likeliest tokens, then the nucleus of mass top_p.
 
-    The distribution function runs over the tokens in their own order, which is that of the values they stand for. So
-    two models that forecast almost the same, by the same noise, draw almost the same values.
+    The distribution function runs over tokens in the order of the values that they represent. So two models with almost
+    equal forecasts draw almost equal values from the same noise.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Sampling:
         Raises
         ------
         FlowrankError
-            If a row holds NaN, or nothing that may be drawn.
+            If a row holds NaN, or no token that may be drawn.
         """
         scores, tokens = self.candidates(logits)
         if not torch.isfinite(scores.amax(dim=1)).all():
@@ -132,7 +132,7 @@ def _largest(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def series_keys(context: Tensor, seed: int, block: int) -> list[int]:
-    """A number for each series of a batch (series, time) that depends on its own values, a seed and a block alone.
+    """A number for each series of a batch (series, time) that depends only on its values, a seed and a block.
 
     Leading NaN do not count, so a series has the same key in any batch. Equal series have equal keys.
 
@@ -155,7 +155,7 @@ def series_keys(context: Tensor, seed: int, block: int) -> list[int]:
 
 
 def path_keys(keys: Sequence[int], paths: int) -> list[int]:
-    """A key for each path of each series, in the order of the series, for paths that go on alone.
+    """A key for each path of each series, in the order of the series, for paths that are continued separately.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Healing: a short distillation that wins back what truncation lost."""
+"""Healing: a short distillation that recovers accuracy lost by compression."""
 
 from flowrank.healing.options import Healing
 from flowrank.healing.trainer import heal

@@ -1,4 +1,4 @@
-"""Where a healing stands, on disk: whole at every moment, safetensors and JSON only."""
+"""Checkpoints of a healing: safetensors and JSON, of which a whole one is on disk at any moment."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _HARMLESS = {"save_steps"}
 
 @dataclass
 class State:
-    """Where a healing stands.
+    """Progress of a healing.
 
     Attributes
     ----------
     step
         Steps taken.
     seconds
-        Used up, over all runs.
+        Time used, over all runs.
     best, best_step
-        Least held-out loss, and the step that it was found at; 0: the child as it came.
+        Smallest held-out loss, and its step; 0: the child before healing.
     stale
-        Evaluations since.
+        Evaluations since the best one.
     ended
-        Why nothing is left to do; None while something is.
+        Why training has ended; None before that.
     history
         One entry an evaluation.
     """
@@ -54,9 +54,9 @@ class Folder:
     Parameters
     ----------
     path
-        Where; made if it is not there.
+        The folder; created if missing.
     run
-        What tells this healing from others.
+        Settings that tell one healing from another.
 
     Raises
     ------
@@ -92,7 +92,7 @@ class Folder:
 
     @torch.no_grad()
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[State, dict[str, Tensor] | None]:
-        """Bring model and optimiser to where the last checkpoint stands; give its state and best weights."""
+        """Load the last checkpoint into model and optimiser; return its state and the best weights."""
         if not (self.path / STATE).exists():
             self._write(LOG, "")
             return State(), None

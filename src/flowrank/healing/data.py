@@ -1,4 +1,4 @@
-"""What a child is healed on: synthetic series without end, or the user's own, and those held out."""
+"""Series that a child is healed on, synthetic or the user's, and those held out."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _HELD_OUT_BATCH = 64
 
 @dataclass(frozen=True)
 class HealingData:
-    """Batches to learn from, each a function of seed and step, and fixed ones to judge by.
+    """Training batches, each a function of seed and step, and fixed batches for evaluation.
 
     Attributes
     ----------
     training
         ``training.batch(step)``.
     held_out
-        Batches of series, or of ends of series, that training never sees.
+        Batches of series, or of ends of series, that are not trained on.
     about
-        Where they come from, for the recipe: ``source``, ``series`` and, of the user's, ``sha256``.
+        Origin of the series, for the recipe: ``source``, ``series`` and, for the user's, ``sha256``.
     """
 
     training: Windows
@@ -128,7 +128,7 @@ class MemoryStore(SeriesStore):
 
 
 def recipe_for(child: Pipeline, options: Healing) -> Recipe:
-    """Recipe of the batches and rates of a healing.
+    """Pretraining recipe whose batches and learning rates a healing uses.
 
     Raises
     ------
@@ -178,8 +178,8 @@ def _unusable(count: int) -> FlowrankError:
 def _usable(series: Any) -> Iterator[np.ndarray]:
     for one in series:
         values = np.asarray(one.target, dtype=np.float32)
-        seen = ~np.isnan(values)
-        values = values[int(seen.argmax()) :]
+        observed = ~np.isnan(values)
+        values = values[int(observed.argmax()) :]
         past = values[: -(len(values) // 3) or None]
-        if seen.any() and len(values) >= SHORTEST and len(np.unique(past[~np.isnan(past)])) > 2:
+        if observed.any() and len(values) >= SHORTEST and len(np.unique(past[~np.isnan(past)])) > 2:
             yield values

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from flowrank.errors import FlowrankError, check_count
+from flowrank.errors import FlowrankError, check_count, is_number
 
 STEPS = 700
 """Steps where neither steps nor minutes are given: three minutes of one core for flow-bolt."""
@@ -19,26 +19,27 @@ class Healing:
     Attributes
     ----------
     steps, minutes
-        Steps; minutes over all runs of a healing that was cut off. What comes first counts; neither given: 700 steps.
-        Rates fall to 0 over the share that is used up.
+        Steps; minutes over all runs of a healing that was cut off. Training ends at whichever is
+        reached first; default: 700 steps. Learning rates fall to 0 as the budget is used.
     batch
-        Series a step; None: 64 for a Bolt, 16 for a T5, whose every value is a token.
+        Series a step; None: 64 for a Bolt, 16 for a T5, in which each value is a token.
     distillation, truth
-        Weight of the distance to what the parent forecasts; of the loss of what came, which teaches a child what the
-        parent does not know: on the user's series that is fine tuning, on synthetic ones it costs accuracy on others.
+        Weights of the distance to the parent's forecasts, and of the loss against the values that followed. The latter
+        is fine-tuning on the user's series; on synthetic series it lowers accuracy on other series.
     lengths
         Context lengths; each batch has one of them. Those beyond the model's own context are left out.
     horizons
         Target lengths; each batch has one of them. None: the model's horizon, and for a T5 also 12 and 24 values, which
         make it attend to its context instead of at the target so far.
     optim
-        ``"adamw"``, or ``"muon"`` (torch.optim.Muon for the block matrices, AdamW for the rest): faster where much is
-        broken, but it moves weights in directions that the series say nothing about, and other series pay for that.
+        ``"adamw"``, or ``"muon"`` (torch.optim.Muon for the block matrices, AdamW for the rest): faster after a
+        large loss of accuracy, but it also moves weights in directions that the training series do not determine, which
+        lowers accuracy on other series.
     muon_learning_rate, learning_rate
         Peak rates of Muon and of AdamW; None: 0.0001 of AdamW alone, and with Muon 0.001 and 0.001 for a Bolt, 0.003
         and 0.005 for a T5.
     warmup, max_grad_norm
-        Steps in which rates rise; norm that gradients are clipped to.
+        Steps during which learning rates rise; norm to which gradients are clipped.
     eval_steps, eval_series, patience
         Steps between evaluations; series held out for them; evaluations without a better model after which healing
         ends.
@@ -47,12 +48,12 @@ class Healing:
     precision
         ``"float32"``, ``"bfloat16"`` (autocast), or ``"auto"``: bfloat16 where the device computes in it natively.
     seed
-        Of the series drawn.
+        Seed of the series drawn.
 
     Raises
     ------
     FlowrankError
-        If a value is not what it says here.
+        If a value is invalid.
 
     Examples
     --------
@@ -104,7 +105,7 @@ class Healing:
 
     @property
     def most_steps(self) -> int | None:
-        """Steps after which healing ends; None where only minutes count."""
+        """Steps after which healing ends; None where only minutes are limited."""
         return STEPS if self.steps is None and self.minutes is None else self.steps
 
     def to_dict(self) -> dict[str, Any]:
@@ -117,4 +118,4 @@ class Healing:
 
 
 def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    return is_number(value) and 0 < value < math.inf

@@ -1,4 +1,4 @@
-"""The verb: `heal(child, parent)` trains a compressed model to forecast as its parent does."""
+"""`heal(child, parent)` trains a compressed model to forecast as its parent does."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def heal(
     progress: bool = False,
     **columns: Any,
 ) -> Pipeline:
-    """Repair a smaller model: train all its weights to forecast as its parent does, and as the future came.
+    """Train all weights of a smaller model to forecast as its parent does, and, if asked, as the true values.
 
-    What is returned is never worse on the held-out series than the child: it is the best of the child itself and of
-    the models evaluated on the way.
+    The result is never worse on the held-out series than the child: it is the best of the child itself and all models
+    evaluated during training.
 
     Parameters
     ----------
@@ -56,8 +56,8 @@ def heal(
         Series to learn from, anything that `flowrank.series.read_series` reads, held in memory; their last horizon is
         held out (that of ``eval_series`` of them, evenly chosen). None for the built-in synthetic ones.
     folder
-        For checkpoints and ``log.jsonl``, one JSON line an evaluation. A second call with the same arguments goes on
-        from the last checkpoint, and gives the model that an undisturbed run gives.
+        For checkpoints and ``log.jsonl``, one JSON line an evaluation. A second call with the same arguments
+        continues from the last checkpoint and gives the same model as an uninterrupted run.
     device
         ``"auto"`` (a GPU if there is one), ``"cpu"`` or ``"cuda"``.
     progress
@@ -68,7 +68,7 @@ def heal(
     Returns
     -------
     FlowrankPipeline
-        A new model of the child's shape and dtype, on its device; ``recipe["healing"]`` says how it came about.
+        A new model of the child's shape and dtype, on its device; ``recipe["healing"]`` holds settings and history.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def heal(
 
 
 class _Trainer:
-    """A child in training: its weights in float32, where it stands, and the best that it was."""
+    """A child in training: its weights in float32, progress, and the best weights so far."""
 
     def __init__(
         self, child: Pipeline, parent: PreTrainedModel, options: Healing, data: HealingData, device: torch.device
@@ -121,12 +121,12 @@ class _Trainer:
         self.half = options.precision == "bfloat16" or (options.precision == "auto" and native_bfloat16(use_cpu))
 
     def resume(self) -> None:
-        """Go to where the folder's last checkpoint stands."""
+        """Continue from the folder's last checkpoint."""
         assert self.folder is not None
         self.state, self.best = self.folder.restore(self.model, self.optimizer)
 
     def run(self, advance: Callable[[int], None]) -> None:
-        """Train until the budget is used up, or nothing gets better."""
+        """Train until the budget is used, or evaluations stop improving."""
         options, state = self.options, self.state
         clock = Clock(options.most_steps, options.minutes, seconds=state.seconds)
         advance(state.step)
@@ -201,7 +201,7 @@ class _Trainer:
             self.folder.log(line)
 
     def healed(self, child: Pipeline, parent: Pipeline, digests: Mapping[str, str]) -> Pipeline:
-        """The best model, as a pipeline of its own."""
+        """The best model, as a new pipeline."""
         model = copy.deepcopy(child.inner_model).eval()
         with torch.no_grad():
             for name, one in model.named_parameters():
@@ -270,7 +270,7 @@ def _device(name: str) -> torch.device:
 
 
 def _teacher(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    """The parent where it is needed, without dropout."""
+    """The parent in eval mode, if the loss needs it."""
     if model.device.type == device.type and not model.training:
         return model
     moved: Any = copy.deepcopy(model)
@@ -282,7 +282,7 @@ def _moved(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tenso
 
 
 def _swapped(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Put weights in; give those that were there."""
+    """Load weights; return the earlier ones."""
     before = {}
     for name, one in model.named_parameters():
         before[name] = one.detach().clone()

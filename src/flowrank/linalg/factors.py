@@ -1,4 +1,4 @@
-"""Two factors of a matrix, and inputs left out of one: what is best for the inputs that were measured."""
+"""Factors of a matrix, and removal of its inputs, that are optimal for measured inputs."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def obs_order(
     fixed: int = 0,
     ridge: float = RIDGE,
 ) -> list[int]:
-    """Order in which to remove inputs of y = a W, cheapest first, when those left make up for each by least squares.
+    """Order in which to remove inputs of y = a W, cheapest first, when the others reconstruct each by least squares.
 
     With H = E[a aᵀ], removing input j costs ‖w_j‖² / [H⁻¹]_jj, w_j being its row of W, and the best update of the other
     rows subtracts H⁻¹ e_j w_j / [H⁻¹]_jj (optimal brain surgeon, Hassibi and Stork 1993, for whole rows). From 1024
@@ -151,7 +151,7 @@ def refit(
 ) -> Float[Tensor, "kept outputs"]:
     """Rows for the ``kept`` inputs S that minimise E‖a W − a_S W̃‖² with E[a aᵀ] = H: W̃ = W_S + H_SS⁻¹ H_SR W_R.
 
-    The ridge on H_SS holds W̃ near W_S, so that what was never seen stays as it is.
+    The ridge on H_SS holds W̃ near W_S, so that directions without data do not change.
 
     Examples
     --------

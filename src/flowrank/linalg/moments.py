@@ -20,7 +20,7 @@ class SecondMoment:
     dim
         d, the length of a row.
     groups
-        Independent moments kept side by side (one per attention head, say).
+        Number of independent moments, e.g. one per attention head.
 
     Examples
     --------

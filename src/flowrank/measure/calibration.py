@@ -41,7 +41,7 @@ class Calibration:
     skipped
         Series left out, by reason.
     own
-        Those of the contexts that are the user's.
+        The user's series among the contexts.
     """
 
     contexts: list[Tensor]
@@ -64,9 +64,9 @@ class Calibration:
         seed
             Of the generator.
         mixed
-            Whether every other one of the generator's series is cut to a length from 16 up to half of ``points``, a
-            doubling as often as the next: what holds for long contexts need not hold for short ones. And some are put
-            on a level (`flowrank.synthetic.lifted`).
+            Whether every second synthetic series is cut to 16, 32, … ``points`` / 2 values, each equally often, since a
+            model fitted to long contexts need not suit short ones; and whether some get a level
+            (`flowrank.synthetic.lifted`).
         **columns
             As of `flowrank.series.read_series`.
 
@@ -106,7 +106,7 @@ class Calibration:
         return cls(contexts, name, dict(skipped), [] if series is None else contexts)
 
     def mixed_with(self, other: Calibration) -> Calibration:
-        """Contexts of both in turns, then what is left of one.
+        """Contexts of both, alternating, then the rest of the longer.
 
         Examples
         --------
@@ -122,9 +122,9 @@ class Calibration:
 
 
 def _varied(source: Iterable[Series], points: int) -> Iterator[Series]:
-    """Put every eighth pair of series on a level; keep the last 16, 32, … ``points`` / 2 values of the first of each.
+    """Cut every second series to its last 16, 32, … ``points`` / 2 values, and add a level to every eighth pair.
 
-    One that is constant there is kept whole.
+    A series that is constant or too short there stays whole.
     """
     lengths = [16 * 2**i for i in range(max(1, math.ceil(math.log2(max(points, 17) / 16))))]
     for i, one in enumerate(source):

@@ -1,4 +1,4 @@
-"""What attention heads see and do: second moments inside each head, and what truncating one costs."""
+"""Second moments inside each attention head, and the loss of truncating one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SCORES = 1 << 20
 
 @dataclass
 class HeadActivations:
-    """What one site saw and did in one forward and backward pass over a batch.
+    """Activations and gradients of one site in one forward and backward pass over a batch.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class HeadActivations:
     bias: Tensor | None
 
     def added(self, scale: float) -> Float[Tensor, "batch heads queries keys"]:
-        """What was added to the scores; where it is not known, up to a number a query, which changes no weight."""
+        """Bias added to the scores; where it is not known, up to a constant for each query, which changes no weight."""
         if self.bias is not None:
             return self.bias
         return self.weights.log() - scale * self.query @ self.key.transpose(-1, -2)
@@ -137,7 +137,7 @@ def head_moments(
     seed: int = 0,
     on_batch: OnBatch | None = None,
 ) -> dict[str, HeadMoments]:
-    """Moments of every head of every site, by site name; ``also`` are taps that listen too, the rest as of `sweep`."""
+    """Moments of every head of every site, by site name; ``also``: further taps; other parameters as in `sweep`."""
     moments = {
         site.name: HeadMoments(
             *(SecondMoment(width, site.heads) for width in (site.d_qk, site.d_qk, site.d_vo, site.d_vo))
@@ -184,11 +184,11 @@ def rank_losses(
     seed: int = 0,
     on_batch: OnBatch | None = None,
 ) -> dict[str, dict[str, Float[Tensor, "heads ranks"]]]:
-    """What truncating one head to each rank costs, measured, with everything else intact.
+    """Measured loss of truncating one head to each rank, while the rest of the model is whole.
 
-    The truncated head is run for real (its softmax too, which a linearisation gets wrong where attention is sharp);
-    the change of its output is carried to the loss by the probe's gradient. So a loss is a Gauss-Newton estimate, in
-    units of the family's own loss a series. ``also`` are taps that listen too.
+    The truncated head is computed, softmax included (a linearisation is wrong where attention is sharp), and the change
+    of its output is multiplied by the probe's gradient. So a loss is a Gauss-Newton estimate, in units of the family's
+    training loss a series. ``also``: further taps.
 
     Returns
     -------

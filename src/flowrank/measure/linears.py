@@ -1,4 +1,4 @@
-"""What linear layers see and do: second moments of inputs and of the probe's gradient at outputs."""
+"""Second moments of linear layers: of their inputs, and of the probe's gradient at their outputs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LinearMoments:
     inputs, outputs
         m and n.
     constant
-        Whether a constant 1 is taken as one more input, where a bias can make up for what is dropped.
+        Whether to add a constant input 1, for layers whose bias can compensate for removed neurons.
     one_hot
         Whether inputs are ids of an embedding of m rows.
 
@@ -81,7 +81,7 @@ def linear_tap(module: nn.Module, observe: SeeLinear) -> Tap:
 
 @dataclass
 class InputMoments:
-    """Second moments of what enters each projection of one site, by projection name.
+    """Second moments of the inputs of each projection of one site, by projection name.
 
     ``sensitivity`` holds the sum of the squared probe gradient at the projection's output.
     """

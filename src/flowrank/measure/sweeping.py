@@ -1,4 +1,4 @@
-"""Forward and backward over calibration series, batch by batch, with whatever listens."""
+"""Forward and backward passes over calibration series, batch by batch, observed by taps."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ Tap = Callable[[], list[Any]]
 
 
 def batches(family: Family, contexts: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Group series, the longest first, so that what a forward pass keeps for the backward pass fits in `BATCH_BYTES`.
+    """Group series, the longest first, so that activations kept for the backward pass fit in `BATCH_BYTES`.
 
-    Less is padded so, and fewer series are cut to the horizon of a short one (`Family.probe`). A token keeps about 8
+    Sorting reduces padding, and cuts fewer series to the horizon of a short one (`Family.probe`). A token keeps about 8
     vectors of the model's width a layer, a pair of tokens one attention weight a head.
     """
     sites = family.attention
@@ -66,7 +66,7 @@ def sweep(
     seed: int = 0,
     on_batch: OnBatch | None = None,
 ) -> int:
-    """Forward and backward over all series, a batch at a time; the taps see every layer's activations and gradients.
+    """Run forward and backward over all series in batches; taps receive every layer's activations and gradients.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def sweep(
     contexts
         Series, 1-D tensors; consumed once.
     taps
-        What listens.
+        Observers of layers.
     seed
         Of the probe's random directions.
     on_batch

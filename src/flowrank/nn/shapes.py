@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from flowrank.errors import FlowrankError
+from flowrank.errors import FlowrankError, is_number
 
 KEY = "flowrank"
 VERSION = 1
@@ -143,7 +143,7 @@ class MlpShape:
         """
         try:
             width, ranks = raw["width"], dict(raw.get("ranks", {}))
-            if not all(_is_size(n) for n in (width, *ranks.values())):
+            if not all(is_number(n, 0, kinds=int) for n in (width, *ranks.values())):
                 raise ValueError
         except (AttributeError, KeyError, TypeError, ValueError):
             raise FlowrankError(
@@ -268,7 +268,7 @@ def _entries(raw: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _ranks(ranks: dict[str, Any]) -> dict[str, int]:
-    if not set(ranks) <= set(VOCABULARY) or not all(_is_size(rank) and rank > 0 for rank in ranks.values()):
+    if not set(ranks) <= set(VOCABULARY) or not all(is_number(rank, 1, kinds=int) for rank in ranks.values()):
         raise FlowrankError(
             "config.json flowrank.vocabulary",
             expected=f"positive integers for any of {VOCABULARY}",
@@ -284,7 +284,3 @@ def _names(layers: Any) -> tuple[str, ...]:
             "config.json flowrank.int8", expected="names of linear layers", found=repr(layers), todo=_RESTORE
         )
     return tuple(layers)
-
-
-def _is_size(number: Any) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool) and number >= 0

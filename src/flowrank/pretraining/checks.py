@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from flowrank.errors import FlowrankError, check_count
+from flowrank.errors import FlowrankError, check_count, is_number
 
 
 def check(owner: Any, name: str, expected: str, sound: bool) -> None:
@@ -48,8 +47,3 @@ def positive(owner: Any, *names: str) -> None:
     """Refuse settings that are not numbers above 0."""
     for name in names:
         check(owner, name, "a positive number", is_number(getattr(owner, name), 1e-30))
-
-
-def is_number(value: Any, least: float, most: float = math.inf) -> bool:
-    """Whether a value is a number (true and false are none) from ``least`` to ``most``."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from flowrank.files import atomic_file
+from flowrank.files import atomic_file, read_json_lines
 from flowrank.pretraining.budget import Clock
 
 COMPLETE = "complete.json"
@@ -124,14 +124,8 @@ class Journal(TrainerCallback):
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Lines of a log; none if there is no such file. A last line that was cut off is left out."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            continue
-    return lines
+    """Lines of a log; none if there is no such file. Lines that were cut off are left out."""
+    return read_json_lines(path, broken="skip") if path.exists() else []
 
 
 class Whole(NamedTuple):

@@ -9,6 +9,7 @@ from typing import Any
 from flowrank.compression import FlowOfRanks, Uniform
 from flowrank.errors import FlowrankError
 from flowrank.nn.shapes import AttentionShape
+from flowrank.solving import largest
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,14 @@ def layer_widths(schedule: Schedule | None, *, layers: int, decoder_layers: int,
     assert schedule.ratio is not None
     weights = [1 + (layer < decoder_layers) for layer in range(total)]  # attention layers of that number
     most = schedule.ratio * d_kv * sum(weights) + 1e-9
-    low, high = 0.0, 2.0 * d_kv * total ** abs(schedule.alpha)
-    for _ in range(60):
-        middle = (low + high) / 2
-        widths = [min(d_kv, schedule.width(layer, middle)) for layer in range(total)]
-        low, high = (
-            (middle, high) if sum(w * n for w, n in zip(widths, weights, strict=True)) <= most else (low, middle)
-        )
-    return tuple(min(d_kv, schedule.width(layer, max(low, 1e-6))) for layer in range(total))
+
+    def widths(d0: float) -> tuple[int, ...]:
+        return tuple(min(d_kv, schedule.width(layer, d0)) for layer in range(total))
+
+    def fits(d0: float) -> bool:
+        return sum(width * n for width, n in zip(widths(d0), weights, strict=True)) <= most
+
+    return widths(max(1e-6, largest(fits, 0.0, 2.0 * d_kv * total ** abs(schedule.alpha))))
 
 
 def attention_shapes(widths: tuple[int, ...], named: Mapping[str, int], heads: int) -> dict[str, AttentionShape]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from flowrank.pretraining.checks import check, counts, is_number, one_of, positive, shares
+from flowrank.errors import is_number
+from flowrank.pretraining.checks import check, counts, one_of, positive, shares
 from flowrank.synthetic.mixture import SHARES, Mixture
 
 Optimizer = Literal["muon", "adamw"]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from flowrank.compression import FlowOfRanks, Uniform
-from flowrank.errors import FlowrankError
+from flowrank.errors import FlowrankError, is_number
 from flowrank.families import TRAINED
 from flowrank.family import SIZES, training_keys
-from flowrank.pretraining.checks import check, counts, is_number, one_of, positive, shares
+from flowrank.pretraining.checks import check, counts, one_of, positive, shares
 from flowrank.pretraining.schedule import Schedule, Widths
 
 QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from flowrank.errors import FlowrankError
+from flowrank.files import read_json_lines
 
 SITE = ("stack", "kind", "layer", "depth")
 COLUMNS = {
@@ -120,7 +121,7 @@ def _read(path: Path) -> pd.DataFrame | dict[str, Any] | None:
         ".parquet": pd.read_parquet,
         ".csv": pd.read_csv,
         ".json": lambda path: json.loads(path.read_text(encoding="utf-8")),
-        ".jsonl": lambda path: _frame(_lines(path.read_text(encoding="utf-8"))),
+        ".jsonl": lambda path: _frame(read_json_lines(path, broken="refuse")),
     }
     try:
         content = readers[path.suffix](path)
@@ -136,19 +137,6 @@ def _read(path: Path) -> pd.DataFrame | dict[str, Any] | None:
             raise FlowrankError(path.name, expected="a JSON object", found=f"a {type(content).__name__}")
         return content
     return _checked(content.rename(columns=str), path.name)
-
-
-def _lines(text: str) -> list[Any]:
-    """What a log holds; a last line that was cut off does not count."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    found = []
-    for number, line in enumerate(lines):
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            if number < len(lines) - 1 or not (found or line.startswith("{")):
-                raise
-    return found
 
 
 def _frame(rows: Any) -> pd.DataFrame:

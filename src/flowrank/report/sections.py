@@ -225,7 +225,7 @@ COSTS = (
     ("latency_s.median", "Latency, median", "latency", "seconds", "latency.median"),
     ("latency_s.min", "Latency, fastest", "latency, min", "seconds", "latency.min"),
     ("latency_s.max", "Latency, slowest", "latency, max", "seconds", "latency.max"),
-    ("floor_s", "Time that this machine needs at least", "floor", "seconds", "floor"),
+    ("floor_s", "Roofline time of this machine", "roofline", "seconds", "floor"),
 )
 
 

@@ -1,4 +1,4 @@
-"""The smallest model within a tolerance: shrink, heal, backtest, and bisect between what held and what did not."""
+"""The smallest model within a tolerance: shrink, reconstruct, heal, backtest, and bisect between sizes."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a child lost.
+    """How much worse a child forecasts than its parent.
 
     Attributes
     ----------
@@ -62,29 +62,30 @@ class _Group:
     weight: float
 
     def resampled(self, rng: np.random.Generator) -> _Group:
-        """As many series, drawn with replacement, many times."""
+        """Bootstrap samples of the series' indices."""
         return _Group(self.indices[rng.integers(0, len(self.indices), (_RESAMPLES, len(self.indices)))], self.weight)
 
 
 class Backtester:
-    """Backtests of models against one parent, on series that nothing else is fitted to.
+    """Backtests of models against one parent, on series that are used for nothing else.
 
     Series are taken in units of their history's mean magnitude and grouped by how much they change from season to
-    season there. A group is a data set: losses are summed over it, the child's divided by the parent's. The geometric
-    mean over the groups counts, as over the data sets of the published benchmarks, so calm series matter as wild ones
-    do, though they lose little. Own and synthetic series weigh alike, each as a whole. Both models sample with the same
-    noise.
+    season there. Each group is treated as a data set: the child's summed loss is divided by the parent's. The result is
+    the geometric mean over groups, as over the data sets of published benchmarks, so that calm series count as much
+    as volatile ones, whose losses are larger. The user's series and the synthetic ones have equal weight in total. Both
+    models sample with the same noise.
 
     Parameters
     ----------
     parent
         The pipeline to compare with.
     series
-        What `flowrank.series.read_series` reads, the last ``horizon`` values of each are forecast; None: synthetic.
+        Anything that `flowrank.series.read_series` reads; the last ``horizon`` values of each are forecast. None:
+        synthetic series.
     also_synthetic
-        Whether synthetic series count with those of ``series``.
+        Whether to forecast synthetic series as well as ``series``.
     count
-        Series of each kind, at most; evenly from all over the first 4 096 of the source, or the first ``count``.
+        Largest number of series of each kind, evenly spaced over the first 4 096 of the source (or ``count``, if more).
     horizon
         H, steps ahead; at most a third of a series.
     metric
@@ -151,7 +152,7 @@ class Backtester:
         return len(self._requests)
 
     def compare(self, child: Any) -> Comparison:
-        """Forecast the same series with a child."""
+        """Compare a child with the parent on the series."""
         mine, theirs = self._losses(child), self._parent
         loss = float(_ratio(mine, theirs, self._groups))
         if self.confidence == 0.5:
@@ -176,7 +177,7 @@ class Backtester:
 
 
 def evenly(series: Iterable[Series], most: int = MOST) -> list[Series]:
-    """The first series in an order of which every beginning is spread over all of them, since sources are sorted.
+    """The first series, reordered so that every prefix is spread evenly over them, since sources are often sorted.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The search: each step shrinks the smallest model that held so far, heals what that broke, and is backtested."""
+"""The search: each stage shrinks the smallest model so far that stayed within the tolerance, and backtests it."""
 
 from __future__ import annotations
 
@@ -58,115 +58,66 @@ def smallest(
 ) -> Pipeline:
     """Find the cheapest model within a tolerance.
 
-    Each step shrinks the smallest model that held so far by `flowrank.WholeModel`, fits every layer's output matrix
-    to the parent's stream, and, if asked, heals it by distillation where it left the tolerance. While models hold, a
-    step takes 40 %; after that the next size is the geometric mean of the smallest that held and the largest that did
-    not, until the two are 12 % apart.
+    Each stage shrinks the smallest model so far that stayed within the tolerance, by `flowrank.WholeModel`, and
+    reconstructs it: every layer's output matrix is fitted so that the stream after the layer is the parent's. If
+    ``steps`` are given and the model is outside the tolerance, it is also healed by distillation. As long as models
+    stay within it, each stage removes 40 %; after that the next size is the geometric mean of the smallest that did
+    and the largest that did not, until the two are 12 % apart.
 
     Parameters
     ----------
     pipeline
-        A pipeline of `flowrank.load`, the parent.
+        The parent, a pipeline of `flowrank.load`.
     tolerance
-        What may be lost, and what is to become small.
+        How much accuracy may be lost, and which cost is to become small.
     folder
-        Where the search keeps its log and its models; a search that was cut off goes on there, with the same result.
-        None: nowhere.
+        Folder for the log and the models; an interrupted search continues from it, with the same result. None: a
+        temporary one.
     series
-        What calibrates, heals and compares: anything that `flowrank.series.read_series` reads, more than once. The last
-        ``horizon`` values of each series compare models, what is before them does the rest. None: synthetic series.
+        Series for calibration, healing and comparison: anything that `flowrank.series.read_series` reads, more than
+        once. The last ``horizon`` values of each are for comparison, the values before them for the rest. None:
+        synthetic series.
     also_synthetic
-        Whether synthetic series take part with those of ``series``: as half of what calibrates, or what is missing
-        there, and as half of the comparison. The tolerance then holds on both kinds together, and more likely on series
-        that are like neither. Healing reads those of ``series`` alone.
+        Whether to use synthetic series as well as ``series``: as half of the calibration series, or as many as are
+        missing, and as half of the comparison. The tolerance then holds on both kinds together, and more probably on
+        series unlike either. Healing uses ``series`` only.
     parts
-        What may become smaller, as of `flowrank.WholeModel`.
+        What may become smaller, as in `flowrank.WholeModel`.
     steps
-        Of each healing by gradients, where a model left the tolerance; 0: none, the fit of the output matrices has to
-        do. What is learned on synthetic series does not all carry over to others (docs/compression.md).
+        Training steps of each healing; 0: models are not healed. What is learnt from synthetic series does not fully
+        carry over to others (docs/compression.md).
     calibration_series, validation_series
-        Series that components are measured on, and series of each kind that models are compared on, at most. None:
-        None: as many as the model's family asks for (1 024 where a decoder has one token a series, else 512).
+        Largest number of series for calibration, and of each kind for comparison. ``calibration_series=None``: as
+        many as the model's family asks for (1 024 where a decoder has one token a series, else 512).
     horizon
-        Steps ahead at which models are compared.
+        Number of steps ahead in the forecasts that are compared.
     seed
-        Of everything random.
+        Seed of everything random.
     progress
         Whether to show progress bars.
     on_stage
-        Called after each step.
+        Called after each stage.
     **columns
         ``id_column``, ``timestamp_column``, ``target``, ``freq`` of ``series``.
 
     Returns
     -------
     FlowrankPipeline
-        The model, its recipe with every stage of the search; the parent itself where nothing smaller held.
+        The model; its recipe lists all stages. The parent itself if no smaller model stayed within the tolerance.
 
     Raises
     ------
     FlowrankError
         If the folder holds another search or something else, or series cannot be used.
     """
-    check_count(steps, "steps", 0)
-    if also_synthetic and series is None:
-        raise FlowrankError(
-            "also_synthetic",
-            expected="series given with it",
-            found="none",
-            todo="pass series; without any, synthetic ones do everything",
-        )
-    enough = family_of(pipeline).calibration_series
-    count = check_count(enough if calibration_series is None else calibration_series, "calibration_series")
-    refuse_quantized(pipeline.inner_model, "pipeline", "compress")
-    refuse_uneven(family_of(pipeline))
-    settings = {
-        "parent": tensor_digest(pipeline.inner_model),
-        "tolerance": asdict(tolerance),
-        "parts": list(WholeModel(Budget(1.0), parts=parts).parts),
-        "steps": steps,
-        "calibration_series": count,
-        "validation_series": check_count(validation_series, "validation_series"),
-        "horizon": check_count(horizon, "horizon"),
-        "seed": check_count(seed, "seed", 0),
-        "format": _FORMAT,
-        "also_synthetic": also_synthetic,
-        "series": None if series is None else str(series) if isinstance(series, str | Path) else type(series).__name__,
-    }
-    with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as place:
-        home = Path(place).expanduser()
-        refuse_other_run(home, _SETTINGS, settings, run="search")
-        past = None if series is None else _pasts(series, horizon, columns)
-        search = _Search(
-            parent=pipeline,
-            tolerance=tolerance,
-            home=home,
-            past=past,
-            calibration=_calibration(past, also_synthetic, count, seed),
-            backtester=Backtester(
-                pipeline,
-                series=series,
-                also_synthetic=also_synthetic,
-                count=validation_series,
-                horizon=horizon,
-                metric=tolerance.metric,
-                confidence=tolerance.confidence,
-                seed=seed,
-                **columns,
-            ),
-            parts=parts,
-            steps=steps,
-            seed=seed,
-            progress=progress,
-        )
-        home.mkdir(parents=True, exist_ok=True)
-        with atomic_file(home / _SETTINGS, overwrite=True) as temporary:
-            temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        return search.run(on_stage)
+    search = _Search(
+        pipeline, tolerance, series, also_synthetic, parts, steps, validation_series, horizon, seed, progress, columns
+    )
+    return search.run(folder, calibration_series, on_stage)
 
 
 def _pasts(series: Any, horizon: int, columns: dict[str, Any]) -> list[Series]:
-    """The user's series without what they are compared on."""
+    """The user's series without the values that models are compared on."""
     found = []
     for one in evenly(read_series(series, **columns)):
         ahead = min(horizon, len(one) // 3)
@@ -184,21 +135,81 @@ def _calibration(past: list[Series] | None, also_synthetic: bool, count: int, se
 
 @dataclass
 class _Search:
-    """One search, at whatever stage its folder is."""
+    """One search: its options, and what it has found so far."""
 
     parent: Pipeline
     tolerance: Tolerance
-    home: Path
-    past: list[Series] | None
-    calibration: Calibration
-    backtester: Backtester
+    series: Any
+    also_synthetic: bool
     parts: tuple[str, ...]
     steps: int
+    validation_series: int
+    horizon: int
     seed: int
     progress: bool
+    columns: dict[str, Any]
 
-    def run(self, on_stage: Callable[[Stage], None] | None) -> Pipeline:
-        """Go on until the smallest model is known."""
+    def run(
+        self, folder: str | Path | None, calibration_series: int | None, on_stage: Callable[[Stage], None] | None
+    ) -> Pipeline:
+        """Search until the smallest model is known."""
+        settings = self._settings(calibration_series)
+        with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as place:
+            self.home = Path(place).expanduser()
+            refuse_other_run(self.home, _SETTINGS, settings, run="search")
+            self._read_series(settings["calibration_series"])
+            self.home.mkdir(parents=True, exist_ok=True)
+            with atomic_file(self.home / _SETTINGS, overwrite=True) as temporary:
+                temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            return self._result(self._stages(on_stage))
+
+    def _settings(self, calibration_series: int | None) -> dict[str, Any]:
+        """Check the options; give those that tell one search from another."""
+        series, family = self.series, family_of(self.parent)
+        named = str(series) if isinstance(series, str | Path) else type(series).__name__
+        check_count(self.steps, "steps", 0)
+        if self.also_synthetic and series is None:
+            raise FlowrankError(
+                "also_synthetic",
+                expected="series given with it",
+                found="none",
+                todo="pass series; without any, all series are synthetic",
+            )
+        count = family.calibration_series if calibration_series is None else calibration_series
+        count = check_count(count, "calibration_series")
+        refuse_quantized(self.parent.inner_model, "pipeline", "compress")
+        refuse_uneven(family)
+        return {
+            "parent": tensor_digest(self.parent.inner_model),
+            "tolerance": asdict(self.tolerance),
+            "parts": list(WholeModel(Budget(1.0), parts=self.parts).parts),
+            "steps": self.steps,
+            "calibration_series": count,
+            "validation_series": check_count(self.validation_series, "validation_series"),
+            "horizon": check_count(self.horizon, "horizon"),
+            "seed": check_count(self.seed, "seed", 0),
+            "format": _FORMAT,
+            "also_synthetic": self.also_synthetic,
+            "series": None if series is None else named,
+        }
+
+    def _read_series(self, calibration_series: int) -> None:
+        self.past = None if self.series is None else _pasts(self.series, self.horizon, self.columns)
+        self.calibration = _calibration(self.past, self.also_synthetic, calibration_series, self.seed)
+        self.backtester = Backtester(
+            self.parent,
+            series=self.series,
+            also_synthetic=self.also_synthetic,
+            count=self.validation_series,
+            horizon=self.horizon,
+            metric=self.tolerance.metric,
+            confidence=self.tolerance.confidence,
+            seed=self.seed,
+            **self.columns,
+        )
+
+    def _stages(self, on_stage: Callable[[Stage], None] | None) -> list[Stage]:
+        """Stages that an interrupted search logged, and those that are left to do."""
         log = self.home / SEARCH_LOG
         stages = read_stages(log)
         self._rewrite(log, stages)
@@ -211,14 +222,14 @@ class _Search:
                 lines.write(json.dumps(asdict(stage)) + "\n")
             if on_stage is not None:
                 on_stage(stage)
-        return self._result(stages)
+        return stages
 
     def _rewrite(self, log: Path, stages: list[Stage]) -> None:
         with atomic_file(log, overwrite=True) as temporary:
             temporary.write_text("".join(json.dumps(asdict(one)) + "\n" for one in stages), encoding="utf-8")
 
     def _price(self) -> Price:
-        """How models are counted; what was timed once counts for the whole search."""
+        """The cost of a model by its config; latency is measured once for the whole search."""
         if self.tolerance.unit != "latency":
             return price_in(self.tolerance.unit, self.parent.inner_model)
         path = self.home / _LATENCY
@@ -288,7 +299,7 @@ class _Search:
         return self.home / _MODELS / f"{number:02d}"
 
     def _model(self, stage: Stage | None) -> Pipeline:
-        """The model of a stage that held, as it lies on disk; the parent for none."""
+        """The saved model of a stage; the parent for none."""
         if stage is None:
             return self.parent
         model = self.parent.inner_model

@@ -1,11 +1,12 @@
-"""Steps of a search, and which size to try next."""
+"""Stages of a search, and which size to try next."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from flowrank.files import read_json_lines
 
 _STEP = 0.6
 _PRECISION = 1.12
@@ -13,26 +14,26 @@ _PRECISION = 1.12
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a search.
+    """One stage of a search.
 
     Attributes
     ----------
     number, start
-        Its own, and that of the stage it started from; 0 is the parent.
+        Number of this stage, and of the stage whose model it shrinks; 0 is the parent.
     ratio
-        Cost over the parent's that was asked for.
+        Target cost, relative to the parent's.
     cost
-        What came of it.
+        Cost of the model that was made, relative to the parent's.
     parameters
         Of the model.
     loss, upper
-        Of the metric, see `Comparison`; None where the model cannot become so small.
+        As in `Comparison`; None where the model cannot become that small.
     healed
-        Whether it was healed, and the better for it.
+        Whether it was healed, and healing made it better.
     held
         Whether it stayed within the tolerance.
     seconds
-        What the step took.
+        Duration of the stage.
     """
 
     number: int
@@ -56,10 +57,10 @@ def read_stages(path: Path) -> list[Stage]:
     []
     """
     stages: list[Stage] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in read_json_lines(path, broken="stop") if path.exists() else ():
         try:
-            stages.append(Stage(**json.loads(line)))
-        except (ValueError, TypeError):
+            stages.append(Stage(**line))
+        except TypeError:
             break
     return stages
 
@@ -70,7 +71,7 @@ def smallest_held(stages: list[Stage]) -> Stage | None:
 
 
 def lineage(stage: Stage, stages: list[Stage]) -> Iterator[Stage]:
-    """A stage and those that it goes back to."""
+    """The stage and its ancestors: each with the one whose model it shrank."""
     by_number = {one.number: one for one in stages}
     current: Stage | None = stage
     while current is not None:

@@ -1,4 +1,4 @@
-"""How much accuracy may be lost, and what is to become small for it."""
+"""How much accuracy may be lost, and which cost is to become small."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from flowrank.compression.rules import Unit
-from flowrank.errors import FlowrankError
+from flowrank.errors import FlowrankError, is_number
 
 Metric = Literal["WQL", "MASE"]
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """The cheapest model whose forecasts are at most so much worse than the parent's.
+    """Asks for the cheapest model whose forecasts are worse than the parent's by at most a given share.
 
     Parameters
     ----------
     max_loss
-        Share by which the metric may grow, e.g. 0.01; in backtests on series that took no part in compressing or
-        healing, as a geometric mean over up to ten groups of them, calm to wild. The upper end of its confidence
-        interval counts.
+        Largest relative increase of the metric, e.g. 0.01, in backtests on values that were not used to compress or
+        heal: a geometric mean over up to ten groups of series, from calm to volatile. The upper end of its
+        confidence interval must not exceed ``max_loss``.
     metric
         "WQL" or "MASE".
     unit
-        What is to become small, as of `flowrank.Budget`.
+        Cost that is to become small, as in `flowrank.Budget`.
     confidence
-        Of the upper end, one-sided, from a bootstrap over series; 0.5 is the plain estimate.
+        One-sided confidence of the upper end, from a bootstrap over series; 0.5: the estimate itself.
 
     Examples
     --------
@@ -42,7 +42,7 @@ class Tolerance:
     def __post_init__(self) -> None:
         for name, low, high, example in (("max_loss", 0.0, 10.0, 0.01), ("confidence", 0.5, 1.0, 0.9)):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value < high:
+            if not is_number(value, low) or value >= high:
                 raise FlowrankError(
                     name, expected=f"a number in [{low:g}, {high:g})", found=repr(value), todo=f"pass e.g. {example}"
                 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from flowrank.errors import FlowrankError, check_count
+from flowrank.errors import FlowrankError, check_count, is_number
 
 if TYPE_CHECKING:
     from flowrank.series import Series
@@ -205,7 +205,7 @@ def _starts(values: np.ndarray, length: int) -> Sequence[int] | np.ndarray:
 def _weights(rng: np.random.Generator, rows: int, most: int, alpha: float) -> np.ndarray:
     """Return weights that sum to 1, shape ``(rows, most)``, with 0 for what is not used."""
     most = check_count(most, "most")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
+    if not is_number(alpha) or not 0 < alpha < math.inf:
         raise FlowrankError("alpha", expected="a number > 0", found=repr(alpha), todo="pass e.g. alpha=1.5")
     weights = np.zeros((rows, most))
     sizes = rng.integers(1, most + 1, rows)
