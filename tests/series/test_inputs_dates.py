@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 
 from flowrank.errors import FlowrankError
 from flowrank.series import read_series
-from flowrank.series.calendars import MonthDays, week_in
+from flowrank.series.calendars import MonthDays
 from flowrank.series.dates import as_timestamps
-from flowrank.series.frequency import future_timestamps, grid_positions, infer_frequency, normalize_frequency
+from flowrank.series.frequency import normalize_frequency
+from flowrank.series.grids import future_timestamps, grid_positions
+from flowrank.series.inference import infer_frequency
 from flowrank.series.numbers import as_numbers
+from flowrank.series.weeks import week_in
 
 
 def read(times, *, values=None, **options):
@@ -360,7 +363,7 @@ def test_dates_written_in_a_format_are_read_or_refused_never_misread(start, form
 
 
 def _told(form):
-    from flowrank.series.date_order import DateReading
+    from flowrank.series.dates import DateReading
 
     return DateReading(date_format=form)
 

@@ -5,7 +5,10 @@ A row of `READ` and `REFUSED`: what it is, and why that is right · input · opt
 
 from __future__ import annotations
 
+import bz2
 import datetime
+import gzip
+import lzma
 import pickle
 import sys
 import uuid
@@ -381,8 +384,6 @@ def _feather(path):
 
 
 def _packed_parquet(folder):
-    import gzip
-
     path = folder / "a.gz"
     path.write_bytes(gzip.compress(parquet(long(), folder / "a.parquet").read_bytes()))
     return path
@@ -395,6 +396,28 @@ def test_what_is_refused(what, tmp_path):
         read(make(tmp_path), **options)
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz", "zst"])
+def test_compressed_files_of_several_parts_are_read_to_the_end(kind, tmp_path):
+    """Tools that compress in parallel, and `cat`, write several streams one after the other."""
+    whole = packed(long(), tmp_path / f"a.csv.{kind}").read_bytes()
+    more = packed(long(("x", "y")), tmp_path / f"b.csv.{kind}")
+    header = packed(pd.DataFrame(columns=["item_id", "timestamp", "target"]), tmp_path / f"c.csv.{kind}").read_bytes()
+    (tmp_path / f"d.csv.{kind}").write_bytes(header + _without_header(more))
+    assert [one[0] for one in read(tmp_path / f"d.csv.{kind}")] == ["x", "y"]
+    (tmp_path / f"e.csv.{kind}").write_bytes(whole + _without_header(more))
+    assert [one[0] for one in read(tmp_path / f"e.csv.{kind}")] == ["101", "202", "x", "y"]
+
+
+def _without_header(path):
+    """The rows of the second table, compressed on their own."""
+    text = long(("x", "y")).to_csv(index=False, header=False).encode()
+    if path.suffix == ".zst":
+        with pa.CompressedOutputStream(str(path), "zstd") as file:
+            file.write(text)
+        return path.read_bytes()
+    return {".gz": gzip, ".bz2": bz2, ".xz": lzma}[path.suffix].compress(text)
 
 
 def test_excel_needs_openpyxl(tmp_path, monkeypatch):

@@ -85,6 +85,8 @@ def season_length(freq: str | None) -> int:
     calendar = MonthDays.parsed(freq)
     if calendar is not None:
         return max(1, 12 * len(calendar.days) // calendar.months)
+    if freq.startswith("times:"):
+        return 1
     return len(freq.split()) if freq.startswith("C:") else get_seasonality(freq)
 
 

@@ -1,4 +1,4 @@
-"""Calendars that pandas has no name for: certain days of the month, certain days of the week."""
+"""Calendars that pandas has no name for: certain days of the month, and times told one by one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from flowrank.errors import FlowrankError
+
 _MONTH_DAYS = re.compile(r"^(\d*)MS-(\d{1,2}(?:-\d{1,2}){0,5})$")
-_DAY = "(?:mon|tue|wed|thu|fri|sat|sun)"
-_WEEK = re.compile(rf"^C:\s*({_DAY}(?:[ ,]+{_DAY})*)\s*$", re.IGNORECASE)
-WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_LISTED = "times:"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class MonthDays:
     months
         n.
     days
-        Rising, 1 to 31; several only for n = 1.
+        Rising, 1 to 31; several only for n = 1. 0 alone stands for the day of the first value.
 
     Examples
     --------
@@ -45,6 +45,8 @@ class MonthDays:
         if found is None:
             return None
         months, days = int(found.group(1) or 1), tuple(map(int, found.group(2).split("-")))
+        if days == (0,) and months > 0:
+            return cls(months, days)
         ordered = all(a < b for a, b in pairwise(days))
         if months < 1 or not ordered or not all(1 <= day <= 31 for day in days) or (months > 1 and len(days) > 1):
             return None
@@ -58,6 +60,15 @@ class MonthDays:
     def holds(self, time: pd.Timestamp) -> bool:
         """Whether a time lies on one of the days."""
         return time.day in self.days or (time.is_month_end and time.day < self.days[-1])
+
+    def anchored(self, start: pd.Timestamp) -> MonthDays:
+        """Return the calendar whose days are known, given the first value."""
+        return MonthDays(self.months, (start.day,)) if self.days == (0,) else self
+
+    def between(self, first: pd.Timestamp, last: pd.Timestamp) -> pd.DatetimeIndex:
+        """Return all times from the first, which lies on a day of the calendar, at least to the last."""
+        months = 12 * (last.year - first.year) + last.month - first.month
+        return self.range(first, len(self.days) * (months // self.months + 1))
 
     def range(self, start: pd.Timestamp, count: int, unit: str = "ns") -> pd.DatetimeIndex:
         """Return ``count`` times from ``start``, which lies on a day of the calendar and has no zone."""
@@ -75,7 +86,11 @@ class MonthDays:
         """Find the calendar on which times without a zone follow each other without a gap; None: none that is sure."""
         if len(times) < 3:
             return None
-        days = np.asarray(times.day)
+        days, last = np.asarray(times.day), np.asarray(times.is_month_end)
+        return cls._of_days(times, days) or cls._of_days(times, np.where(last, 31, days))
+
+    @classmethod
+    def _of_days(cls, times: pd.DatetimeIndex, days: np.ndarray) -> MonthDays | None:
         months = 12 * np.asarray(times.year) + np.asarray(times.month)
         steps = np.diff(months)
         if (steps == steps[0]).all() and steps[0] > 0:
@@ -88,48 +103,81 @@ class MonthDays:
         return found if (found.range(times[0], len(times)) == times).all() else None
 
 
-def week_of(text: str) -> pd.tseries.offsets.CustomBusinessDay | None:
-    """Read a calendar of certain weekdays, ``"C:Mon Tue Wed Thu Fri Sat"``; None: it is none.
+@dataclass(frozen=True)
+class Listed:
+    """Times that are told one by one, of the past and the future: the sessions of an exchange, say.
+
+    Attributes
+    ----------
+    name
+        ``"times:"`` and the times, with commas between.
+    times
+        Rising, without a zone: as the clocks show them where the series are.
 
     Examples
     --------
-    >>> pd.Timestamp("2024-03-02") + week_of("C:Mon Tue Wed Thu Fri Sat")  # a Saturday
-    Timestamp('2024-03-04 00:00:00')
+    >>> sessions = Listed.of(["2024-12-24", "2024-12-27", "2024-12-30"])
+    >>> [str(day.date()) for day in sessions.range(pd.Timestamp("2024-12-27"), 2)]
+    ['2024-12-27', '2024-12-30']
     """
-    found = _WEEK.match(text)
-    if found is None:
-        return None
-    days = {day.capitalize() for day in re.split(r"[ ,]+", found.group(1))}
-    return pd.tseries.offsets.CustomBusinessDay(weekmask=" ".join(day for day in WEEKDAYS if day in days))
 
+    name: str
+    times: pd.DatetimeIndex
 
-def week_name(offset: pd.tseries.offsets.CustomBusinessDay) -> str:
-    """Return the name of such a calendar.
+    @classmethod
+    def of(cls, times: object) -> Listed:
+        """Make a calendar of times.
 
-    Examples
-    --------
-    >>> week_name(week_of("C:sat,mon"))
-    'C:Mon Sat'
-    """
-    return f"C:{offset.weekmask}"
+        Raises
+        ------
+        FlowrankError
+            If they have a zone, are not rising or cannot be read.
+        """
+        try:
+            found = pd.DatetimeIndex(pd.to_datetime(list(times), errors="raise"))  # type: ignore[call-overload]
+            fault = "" if len(found) and not found.hasnans else "a missing time, or none"
+        except (ValueError, TypeError, OverflowError):
+            fault = f"{times!r}"[:80]
+        if not fault and found.tz is not None:
+            fault = f"times in the zone {found.tz}"
+        if not fault and not (found.is_monotonic_increasing and found.is_unique):
+            fault = "times that go back, or twice the same"
+        if fault:
+            raise FlowrankError(
+                "freq",
+                expected="a frequency, or increasing times without a zone that hold the past and the future",
+                found=fault,
+                todo='pass e.g. "D", or pandas.DatetimeIndex([…]).tz_localize(None)',
+            )
+        return cls(_LISTED + ",".join(time.isoformat() for time in found), found.as_unit("ns"))
 
+    @classmethod
+    def parsed(cls, text: str) -> Listed | None:
+        """Read the name of such a calendar; None: it is none."""
+        return cls.of(text[len(_LISTED) :].split(",")) if text.startswith(_LISTED) else None
 
-def week_in(times: pd.DatetimeIndex) -> str | None:
-    """Find the weekdays on which times without a zone follow each other without a gap; None: none that is sure.
+    def holds(self, time: pd.Timestamp) -> bool:
+        """Whether a time is one of them."""
+        return time.tz_localize(None) in self.times
 
-    Examples
-    --------
-    >>> week_in(pd.DatetimeIndex([day for day in pd.date_range("2024-03-01", periods=21) if day.weekday() < 6]))
-    'C:Mon Tue Wed Thu Fri Sat'
-    """
-    steps = np.diff(times.asi8)
-    day = 86_400 * 10**9
-    weekdays = np.asarray(times.weekday)
-    known = sorted(set(weekdays.tolist()))
-    if (steps % day).any() or not 1 < len(known) < 7 or len(times) <= 2 * len(known):
-        return None
-    following = {one: (known[(i + 1) % len(known)] - one) % 7 for i, one in enumerate(known)}
-    expected = np.array([following[one] for one in weekdays[:-1].tolist()]) * day
-    if not (steps == expected).all():
-        return None
-    return "B" if known == [0, 1, 2, 3, 4] else "C:" + " ".join(WEEKDAYS[one] for one in known)
+    def between(self, first: pd.Timestamp, last: pd.Timestamp) -> pd.DatetimeIndex:
+        """Return the times from the first to the last."""
+        return self.times[(self.times >= first) & (self.times <= last)]
+
+    def range(self, start: pd.Timestamp, count: int, unit: str = "ns") -> pd.DatetimeIndex:
+        """Return ``count`` times from ``start``.
+
+        Raises
+        ------
+        FlowrankError
+            If there are fewer.
+        """
+        first = int(self.times.searchsorted(start))
+        if first + count > len(self.times):
+            raise FlowrankError(
+                "freq",
+                expected=f"a calendar of {count} times from {start}, the future with the past",
+                found=f"{len(self.times) - first}, the last {self.times[-1]}",
+                todo="add later times, or forecast fewer steps",
+            )
+        return self.times[first : first + count].as_unit(unit)

@@ -1,58 +1,277 @@
-"""Dates and times of a column, read one way for the whole column or refused."""
+"""Columns of dates and times, read as time stamps."""
 
 from __future__ import annotations
 
-import re
-import warnings
-from collections.abc import Callable
+import datetime
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from flowrank.errors import FlowrankError
-from flowrank.series.date_order import ORDERS, DateReading, OrderOfDates, needs_order, parts_of
-
-_FIRST, _LAST = 1678, 2261  # whole years that nanoseconds reach
-_TIME_ALONE = re.compile(r"^\s*T?\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*([ap]\.?m\.?)?\s*$", re.IGNORECASE)
-_OFFSET = r"(?<=[\d ])(Z|[+-]\d{2}(?::?\d{2})?)\s*$"
-_ISO = re.compile(r"^\s*\d{4}-\d{2}(-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?)?)?\s*$")  # without a UTC offset
-_SURE = re.compile(r"^\s*\d{4}(?!\d)|(?=.*(?<!\d)\d{4}(?!\d)).*[A-Za-z]{3}")  # year first, or a year and a month's name
-_ISO_WEEK = re.compile(r"^\s*(\d{4})-?W(\d{2})\s*$")
-_NUMBERS = {  # integers that are no dates by themselves
-    "days of a spreadsheet": (range(20_000, 80_000), "unit='D', origin='1899-12-30'"),
-    "seconds since 1970": (range(10**8, 10**10), "unit='s'"),
-    "milliseconds since 1970": (range(10**11, 10**13), "unit='ms'"),
-    "microseconds since 1970": (range(10**14, 10**16), "unit='us'"),
-    "nanoseconds since 1970": (range(10**17, 10**19), "unit='ns'"),
-}
+from flowrank.series.date_columns import (
+    from_numbers,
+    from_objects,
+    odd_one,
+    offsets_of,
+    plain_column,
+    plain_iso,
+    refuse_outside,
+    stripped,
+    texts_of,
+)
+from flowrank.series.date_faults import EXAMPLE, IN_ORDER, Faults, Where
+from flowrank.series.date_texts import ORDERS, in_formats, is_iso, orders_of, parse
 
 
-def as_timestamps(
-    column: Any,
-    *,
-    argument: str,
-    where: Callable[[int], str],
-    name: str,
-    reading: DateReading | None = None,
-    whole: bool = True,
-) -> pd.DatetimeIndex:
-    """Turn a column of dates, times or texts into time stamps of nanoseconds, shape ``(rows,)``.
+@dataclass(frozen=True)
+class DateReading:
+    """How texts become times.
 
-    Integers from 1678 to 2261 are years, of six digits months (202401) and of eight days (20240131).
+    Attributes
+    ----------
+    date_format
+        As of ``datetime.strptime``, e.g. ``"%d.%m.%Y %H:%M"``; None: found out, for the whole column.
+    day_first
+        Whether 05/03/2024 is 5 March; None: found out from the whole column, or refused.
+    utc
+        Whether times of several UTC offsets are turned into UTC; else they are refused.
+
+    Examples
+    --------
+    >>> DateReading(day_first=True).day_first
+    True
+    """
+
+    date_format: str | None = None
+    day_first: bool | None = None
+    utc: bool = False
+
+
+class TimeReader:
+    """Reads a column of times that may come in pieces.
+
+    The order of day and month is that which the whole column shows: `note` every piece, `settle`, then `read` them
+    again. A column of one piece, or in another notation, needs no first pass.
 
     Parameters
     ----------
     reading
-        What is known of the texts; None: nothing.
-    whole
-        Whether the column is all there is, so that the order of day and month may be found out from it.
+        What is known of the texts.
+    argument, name
+        Name of the argument that errors are about, and of the column.
+
+    Examples
+    --------
+    >>> reader = TimeReader(DateReading(), argument="series", name="day")
+    >>> pieces = [pd.Series(["01/02/2024"]), pd.Series(["31/12/2024"])]
+    >>> [reader.note(piece, "row {}".format) for piece in pieces]
+    [False, True]
+    >>> reader.settle()
+    >>> reader.read(pieces[0], "row {}".format)[0]
+    Timestamp('2024-02-01 00:00:00')
+    """
+
+    def __init__(self, reading: DateReading, *, argument: str, name: Any) -> None:
+        self._form = reading
+        self._faults = Faults(argument, name, reading.date_format)
+        self._argument = argument
+        self._name = name
+        self._orders: list[str] | None = None
+        self._iso = False
+        self._evidence = ""  # the text that leaves one order
+        self._both = ""  # a text that reads differently in the orders left
+
+    def note(self, column: Any, where: Where) -> bool:
+        """Take note of a piece of the column; whether no more is needed to know how it reads."""
+        texts = texts_of(plain_column(column))
+        if texts is None or self._form.date_format is not None:
+            return True
+        if self._iso:
+            return True
+        codes, unique = pd.factorize(stripped(texts))
+        if len(unique) == 0:
+            return False
+        unique = pd.Index(unique, dtype=object)
+        if self._orders is None:
+            self._begin(unique[0])
+        if self._iso or len(self._orders or ()) == 1:
+            return True
+
+        def place(position: int) -> str:
+            return f"{unique[position]!r} at {where(int((codes == position).argmax()))}"
+
+        orders = self._orders or []
+        found = {order: in_formats(unique, order, iso=False) for order in orders}
+        fits = np.stack([~np.isnat(times) for times in found.values()])
+        readable = fits.any(axis=0)  # others are refused where they are read
+        for position in np.flatnonzero(readable & ~fits.all(axis=0)).tolist():
+            left = [order for order in orders if not np.isnat(found[order][position])]
+            if left and left != orders:  # else it says nothing, or contradicts an earlier one
+                orders, self._evidence = left, place(position)
+            if len(orders) == 1:
+                break
+        self._orders = orders
+        if len(orders) > 1 and not self._both:
+            differs = np.any([found[orders[0]] != found[other] for other in orders[1:]], axis=0) & readable
+            if differs.any():
+                position = int(differs.argmax())
+                dates = " or ".join(dict.fromkeys(str(found[order][position])[:10] for order in orders))
+                self._both = f"{place(position)}, which can be {_named(orders)} ({dates}), as all others"
+        return len(orders) == 1
+
+    def _begin(self, first: str) -> None:
+        self._iso = first.isdigit() or is_iso(first)
+        self._orders = [""] if self._iso else orders_of(first)
+        if self._form.day_first is not None and "dmy" in self._orders:
+            self._orders = ["dmy" if self._form.day_first else "mdy"]
+
+    def settle(self) -> None:
+        """Check that the column can be read in one way.
+
+        Raises
+        ------
+        FlowrankError
+            If day and month, or year and day, can be exchanged in every one of its dates.
+        """
+        orders = self._orders or []
+        if len(orders) <= 1 or not self._both:
+            return
+        remedy = "pass --date-format (date_format=)"
+        if "dmy" in orders:
+            remedy = "pass --day-first or --month-first (day_first=True or False), or --date-format (date_format=)"
+        example = {"my": "%b-%y", "ymd": "%y-%m-%d"}.get(orders[-1] if "my" not in orders else "my", "%d/%m/%Y")
+        raise FlowrankError(
+            self._argument,
+            expected=f"dates in {self._name!r} that can be read in one way",
+            found=self._both,
+            todo=f'{remedy}, e.g. "{example}"',
+        )
+
+    def read(self, column: Any, where: Where) -> pd.DatetimeIndex:
+        """Return a piece of the column as time stamps of nanoseconds, shape ``(rows,)``.
+
+        Raises
+        ------
+        FlowrankError
+            If one is missing, or is not a time that can be read, has another offset from UTC than the first, or lies
+            outside the years 1678 to 2261.
+        """
+        column = plain_column(column)
+        if len(column) == 0:
+            return pd.DatetimeIndex([], dtype="datetime64[ns]")
+        dtype = column.dtype
+        if pd.api.types.is_datetime64_any_dtype(dtype):
+            return self._checked(pd.DatetimeIndex(column), column, where)
+        if isinstance(dtype, pd.PeriodDtype):
+            try:
+                return self._checked(pd.DatetimeIndex(column.dt.start_time), column, where)
+            except (ValueError, OverflowError):
+                refuse_outside(column, [value.year for value in column], self._faults, where)
+                raise
+        if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype):
+            if self._form.date_format is not None and pd.api.types.is_integer_dtype(dtype):
+                return self._text(column.astype("Int64").astype("string").astype(object), where)
+            return self._in_utc(from_numbers(column, self._faults, where))
+        kind = pd.api.types.infer_dtype(column, skipna=True)
+        texts = texts_of(column, kind)
+        if texts is not None:
+            return self._text(texts, where)
+        if kind in ("integer", "floating", "mixed-integer-float", "decimal"):
+            return self._in_utc(from_numbers(column.astype(object), self._faults, where))
+        if kind in ("datetime", "date", "datetime64"):
+            return self._in_utc(from_objects(column, self._faults, where, utc=self._form.utc))
+        if kind == "period":
+            return self.read(pd.Series(pd.PeriodIndex(column)), where)
+        if all(isinstance(value, datetime.date) for value in column):
+            return self._in_utc(from_objects(column, self._faults, where, utc=self._form.utc))
+        position = odd_one(column)
+        hints = {"time": "times of a day without a date", "timedelta": "durations", "timedelta64": "durations"}
+        todo = f"add the date, or {IN_ORDER}"
+        raise FlowrankError(
+            self._argument,
+            expected=f"dates or times of one kind in {self._name!r}",
+            found=f"{column.iloc[position]!r} ({type(column.iloc[position]).__name__}) at {where(position)}"
+            + (f": {hints[kind]}" if kind in hints else ""),
+            todo=todo if kind in hints else EXAMPLE,
+        )
+
+    def _checked(self, times: pd.DatetimeIndex, column: pd.Series, where: Where) -> pd.DatetimeIndex:
+        if times.hasnans:
+            position = int(np.asarray(times.isna()).argmax())
+            raise self._faults.missing(column.iloc[position], where(position))
+        if times.unit != "ns":
+            refuse_outside(column, times.year, self._faults, where)
+            times = times.as_unit("ns")
+        return self._in_utc(times)
+
+    def _in_utc(self, times: pd.DatetimeIndex) -> pd.DatetimeIndex:
+        if not self._form.utc:
+            return times
+        return times.tz_localize("UTC") if times.tz is None else times.tz_convert("UTC")
+
+    def _text(self, texts: pd.Series, where: Where) -> pd.DatetimeIndex:
+        if self._form.date_format is None:
+            times = plain_iso(texts)
+            if times is not None:
+                return self._in_utc(times)
+        codes, unique = pd.factorize(stripped(texts))
+        unique = pd.Index(unique, dtype=object)
+
+        def place(position: int) -> str:
+            return f"{unique[position]!r} at {where(int((codes == position).argmax()))}"
+
+        missing = codes < 0
+        if missing.any():
+            position = int(missing.argmax())
+            raise self._faults.missing(texts.iloc[position], where(position))
+        if unique[0].isdigit() and self._form.date_format is None:
+            return self._digits(texts, unique, codes, where)
+        zoned = self._form.date_format is None or "%z" in self._form.date_format
+        offsets, odd = offsets_of(unique) if zoned else (None, -1)
+        if offsets is not None and odd >= 0 and (not self._form.utc or None in (offsets[odd], offsets[0])):
+            raise self._faults.mixed_offsets(place(odd), repr(unique[0]))
+        if offsets is not None:
+            unique = pd.Index(pd.Series(unique).str.replace(r"\s?(UTC|GMT)$", "Z", regex=True), dtype=object)
+        if self._form.date_format is not None:
+            times = parse(unique, self._form.date_format)
+        else:
+            if self._orders is None:
+                self.note(texts, where)
+                self.settle()
+            times = in_formats(unique, (self._orders or [""])[0], iso=self._iso)
+        if np.isnat(times).any():
+            bad = int(np.isnat(times).argmax())
+            order = ORDERS.get((self._orders or [""])[0], "")
+            raise self._faults.unreadable(unique[bad], where(int((codes == bad).argmax())), order, self._evidence)
+        found = pd.DatetimeIndex(times)
+        if (offsets is not None or "%z" in (self._form.date_format or "")) and not self._form.utc:
+            found = found.tz_localize("UTC")
+            found = found.tz_convert(pd.Timestamp(f"2020-01-01T00:00{offsets[0]}").tz) if offsets else found
+        return self._in_utc(found[codes])
+
+    def _digits(self, texts: pd.Series, unique: pd.Index, codes: np.ndarray, where: Where) -> pd.DatetimeIndex:
+        for position, text in enumerate(unique):
+            if not text.isdigit():
+                first = int((codes == position).argmax())
+                raise self._faults.unreadable(text, where(first))
+        return self._in_utc(from_numbers(texts.astype(object), self._faults, where))
+
+
+def _named(orders: list[str]) -> str:
+    return " or ".join(ORDERS[order] for order in orders)
+
+
+def as_timestamps(
+    column: Any, *, argument: str, where: Where, name: Any, reading: DateReading | None = None
+) -> pd.DatetimeIndex:
+    """Turn a whole column of dates, times or texts into time stamps of nanoseconds, shape ``(rows,)``.
 
     Raises
     ------
     FlowrankError
-        If one is missing, cannot be read, can be read in two ways, has another UTC offset than the first, or lies
-        outside the years 1678 to 2261.
+        As `TimeReader`.
 
     Examples
     --------
@@ -60,238 +279,4 @@ def as_timestamps(
     >>> as_timestamps(texts, argument="series", where="row {}".format, name="t")[1]
     Timestamp('2020-01-01 12:00:00')
     """
-    reading = DateReading() if reading is None else reading
-    given = pd.Series(column)
-    column = given
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype)
-    if isinstance(column.dtype, pd.PeriodDtype):
-        column = column.dt.start_time
-
-    def refuse(position: int, expected: str, found: str, todo: str) -> FlowrankError:
-        return FlowrankError(argument, expected=expected, found=f"{found} at {where(position)}", todo=todo)
-
-    if _is_whole_numbers(column):
-        column = _from_integers(column, refuse, name)
-    elif pd.api.types.is_numeric_dtype(column.dtype):
-        raise refuse(
-            0,
-            f"dates or times in {name!r}",
-            f"{column.dtype} values",
-            "convert them (pandas.to_datetime), or pass timestamp_column=None for rows in order of time",
-        )
-    if pd.api.types.is_datetime64_any_dtype(column.dtype) or isinstance(column.dtype, pd.ArrowDtype):
-        times = column
-    else:
-        times = _from_texts(column, reading, refuse, argument, name, where, whole)
-    return _in_nanoseconds(times, given, reading, refuse, name)
-
-
-def _is_whole_numbers(column: pd.Series) -> bool:
-    if pd.api.types.is_integer_dtype(column.dtype):
-        return True
-    if column.dtype != object or not len(column):
-        return False
-    return all(isinstance(value, (int, np.integer)) and not isinstance(value, bool) for value in column)
-
-
-def _from_integers(column: pd.Series, refuse: Any, name: str) -> pd.Series:
-    """Years, months (202401) and days (20240131); all else is refused with what it may be."""
-    missing = column.isna().to_numpy()
-    numbers = column.fillna(0).to_numpy(dtype=np.int64)
-    known = numbers[~missing]
-    texts = pd.Series(numbers).astype(str).where(~missing, None)
-    if len(known) and ((known >= _FIRST) & (known <= _LAST)).all():
-        return texts.map(lambda text: None if text is None else f"{text}-01-01", na_action="ignore")
-    if (
-        len(known)
-        and ((known // 100 >= _FIRST) & (known // 100 <= _LAST) & (known % 100 >= 1) & (known % 100 <= 12)).all()
-    ):
-        return texts.map(lambda text: f"{text[:4]}-{text[4:]}-01", na_action="ignore")
-    if len(known) and ((known // 10_000 >= _FIRST) & (known // 10_000 <= _LAST)).all():
-        return texts.map(lambda text: f"{text[:4]}-{text[4:6]}-{text[6:]}", na_action="ignore")
-    first = int(known[0]) if len(known) else 0
-    todo = "convert them (pandas.to_datetime), or pass timestamp_column=None for rows in order of time"
-    for kind, (numbers_of_kind, unit) in _NUMBERS.items():
-        if len(known) and known.min() >= numbers_of_kind.start and known.max() < numbers_of_kind.stop:
-            todo = f"if they are {kind}, convert them: pandas.to_datetime(…, {unit})"
-            break
-    raise refuse(0, f"dates or times in {name!r}", f"the number {first}", todo)
-
-
-def _from_texts(
-    column: pd.Series,
-    reading: DateReading,
-    refuse: Any,
-    argument: str,
-    name: str,
-    where: Callable[[int], str],
-    whole: bool,
-) -> pd.Series:
-    """Time stamps of texts and of Python's own dates; NaT where one cannot be read."""
-    if reading.date_format is None and len(column) and _is_plain_iso(column.iloc[0]):
-        try:  # nearly always, and fast
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return pd.Series(pd.to_datetime(column, format="ISO8601", utc=reading.utc))
-        except (ValueError, TypeError, OverflowError):
-            pass
-    for position, value in enumerate(column):
-        if isinstance(value, str) and _TIME_ALONE.match(value):
-            raise refuse(
-                position,
-                f"dates, or dates and times, in {name!r}",
-                f"{value!r}, a time without a date,",
-                "add the date, or pass timestamp_column=None for rows in order of time",
-            )
-        if value is not None and value == value:
-            break
-    texts = column.map(lambda value: isinstance(value, str)).to_numpy(dtype=bool)
-    if reading.date_format is not None and texts.any():
-        return _quietly(column, format=reading.date_format, utc=reading.utc)
-    if not texts.any():
-        return _of_one_zone(column, reading, refuse, name)
-    digits = column.map(lambda value: isinstance(value, str) and value.strip().isdigit()).to_numpy(dtype=bool)
-    if digits[texts].all():
-        numbers = column.map(lambda value: int(value) if isinstance(value, str) else None).astype("Int64")
-        return _quietly(_from_integers(numbers, refuse, name), format="ISO8601", utc=reading.utc)
-    _refuse_other_offsets(column, texts, reading, refuse, name)
-    found = _quietly(column, format="ISO8601", utc=reading.utc)
-    if found.notna().to_numpy()[~column.isna().to_numpy()].all() and not column.map(needs_order).any():
-        return found
-    parts = parts_of(column)
-    if parts is not None and parts[0].notna().to_numpy()[texts].any():
-        if reading.day_first is None and whole:
-            order = OrderOfDates(argument, name)
-            order.add(column, where)
-            reading = order.decided(reading)
-        return _from_parts(column, parts, reading)
-    weeks = column.map(lambda text: _ISO_WEEK.match(text) if isinstance(text, str) else None)
-    if weeks.notna().to_numpy()[texts].all():
-        monday = weeks.map(lambda found: f"{found.group(1)}-W{found.group(2)}-1", na_action="ignore")
-        return _quietly(monday, format="%G-W%V-%u")
-    first = column[texts].iloc[0]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        guessed = pd.tseries.api.guess_datetime_format(first)
-    if guessed is not None and ("%Y" in guessed or "%y" in guessed):
-        found = _quietly(column, format=guessed, utc=reading.utc)
-        if found.notna().sum() == column.notna().sum():
-            return found
-    # Of a text without a year, today's would be taken; of numbers alone, an order of day and month.
-    complete = column.map(lambda value: not isinstance(value, str) or _SURE.search(value) is not None).astype(bool)
-    return _quietly(column.where(complete, "?"), format="mixed", utc=reading.utc)
-
-
-def _is_plain_iso(value: Any) -> bool:
-    return isinstance(value, str) and _ISO.match(value) is not None
-
-
-def _from_parts(column: pd.Series, parts: pd.DataFrame, reading: DateReading) -> pd.Series:
-    """Time stamps of dates that are three numbers, in the order that is known; NaT for all others."""
-    long_first = parts[0].str.len() == 4
-    order = ORDERS["DMY" if reading.day_first else "MDY" if reading.day_first is not None else "YMD"]
-    numbers = [parts[i] for i in (0, 2, 3)]
-    year, month, day = (numbers[i] for i in order)
-    year, month, day = (
-        year.where(~long_first, parts[0]),
-        month.where(~long_first, parts[2]),
-        day.where(~long_first, parts[3]),
-    )
-    short = year.str.len() == 2
-    century = ("20" + year).where(pd.to_numeric(year, errors="coerce") < 69, "19" + year)  # as strptime's %y
-    date = year.where(~short, century) + "-" + month.str.zfill(2) + "-" + day.str.zfill(2)
-    times = parts[4].fillna("").str.strip()
-    whole = date.where(times == "", date + " " + times).astype(object)
-    whole = whole.where(whole.notna(), column.where(column.isna(), "?"))
-    found = _quietly(whole, format="ISO8601", utc=reading.utc)
-    return found if found.notna().sum() == whole.notna().sum() else _quietly(whole, format="mixed", utc=reading.utc)
-
-
-def _refuse_other_offsets(column: pd.Series, texts: np.ndarray, reading: DateReading, refuse: Any, name: str) -> None:
-    if reading.utc:
-        return
-    timed = column[texts].astype(str).str.contains(":", regex=False)
-    offsets = column[texts].astype(str).str.extract(_OFFSET)[0].where(timed).fillna("").replace({"Z": "+00:00"})
-    offsets = offsets.str.replace(":", "", regex=False)
-    if offsets.nunique() <= 1:
-        return
-    position = int((offsets != offsets.iloc[0]).to_numpy().argmax())
-    place = int(np.flatnonzero(texts)[position])
-    raise refuse(
-        place,
-        f"times of one UTC offset in {name!r} (the first has {offsets.iloc[0] or 'none'})",
-        repr(column.iloc[place]),
-        "pass --utc (utc=True) to read them as UTC, or write local times without an offset",
-    )
-
-
-def _of_one_zone(column: pd.Series, reading: DateReading, refuse: Any, name: str) -> pd.Series:
-    """Time stamps of Python's dates and times."""
-    if not reading.utc:
-        zones = [str(getattr(value, "tzinfo", None)) for value in column]
-        for position, zone in enumerate(zones):
-            if zone != zones[0] and not pd.isna(column.iloc[position]) and not pd.isna(column.iloc[0]):
-                raise refuse(
-                    position,
-                    f"times of one time zone in {name!r} (the first has {zones[0]})",
-                    repr(column.iloc[position]),
-                    "pass --utc (utc=True) to read them as UTC",
-                )
-    return _quietly(column, utc=reading.utc)
-
-
-def _quietly(column: pd.Series, **options: Any) -> pd.Series:
-    """``pandas.to_datetime`` with NaT for what cannot be read."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return pd.Series(pd.to_datetime(column, errors="coerce", **options))
-        except (ValueError, TypeError, OverflowError):
-            return pd.Series(pd.NaT, index=column.index, dtype="datetime64[ns]")
-
-
-def _in_nanoseconds(
-    times: pd.Series, given: pd.Series, reading: DateReading, refuse: Any, name: str
-) -> pd.DatetimeIndex:
-    try:
-        index = pd.DatetimeIndex(times)
-    except (ValueError, TypeError, OverflowError):
-        index = pd.DatetimeIndex(_quietly(given))
-    years = np.asarray(index.year)
-    outside = np.flatnonzero(~index.isna() & ((years < _FIRST) | (years > _LAST)))
-    if not len(outside):
-        outside = np.array([i for i in np.flatnonzero(index.isna()) if _is_far(given.iloc[i])], dtype=int)
-    if len(outside):
-        position = int(outside[0])
-        raise refuse(
-            position,
-            f"dates of the years {_FIRST} to {_LAST} in {name!r}",
-            f"{_plain(given.iloc[position])}, which lies outside the years {_FIRST} to {_LAST},",
-            "correct it, or leave the row out",
-        )
-    if index.hasnans:
-        position = int(index.isna().argmax())
-        raise refuse(
-            position,
-            f"dates or times of one format and time zone in {name!r}",
-            _plain(given.iloc[position]),
-            "write them as e.g. 2024-01-31 or 2024-01-31 23:00:00, or pass --date-format",
-        )
-    index = index.as_unit("ns")
-    if reading.utc:
-        index = index.tz_localize("UTC") if index.tz is None else index.tz_convert("UTC")
-    return index
-
-
-def _plain(value: Any) -> str:
-    return repr(str(value)) if isinstance(value, (pd.Timestamp, np.datetime64)) else repr(value)
-
-
-def _is_far(value: Any) -> bool:
-    """Whether a value that could not be read is a date of a year that nanoseconds do not reach."""
-    if isinstance(value, str):
-        years = [int(year) for year in re.findall(r"(?<!\d)\d{4}(?!\d)", value)]
-        return bool(years) and not any(_FIRST <= year <= _LAST for year in years) and years[0] > 0
-    year = getattr(value, "year", None)
-    return isinstance(year, int) and not _FIRST <= year <= _LAST
+    return TimeReader(reading or DateReading(), argument=argument, name=name).read(column, where)

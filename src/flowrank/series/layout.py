@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from flowrank.errors import FlowrankError
-from flowrank.series.date_order import DateReading
+from flowrank.series.dates import DateReading
 
 
 @dataclass(frozen=True)

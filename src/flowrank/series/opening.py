@@ -28,6 +28,13 @@ _SUFFIXES = {".json": "a JSON file", ".jsonl": "a JSON file", ".xls": "an old Ex
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
+def _packing(path: str | Path) -> str | None:
+    """Tell how a file is compressed, from its beginning."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+
+
 def opened(path: str | Path, argument: str) -> IO[bytes]:
     """Open a text file for reading, unpacked if it is compressed: gzip, bz2, zstd, xz, or a zip archive of one file.
 
@@ -36,9 +43,7 @@ def opened(path: str | Path, argument: str) -> IO[bytes]:
     FlowrankError
         If the archive holds none or several files.
     """
-    with open(path, "rb") as file:
-        head = file.read(8)
-    kind = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+    kind = _packing(path)
     if kind == "gzip":
         return cast("IO[bytes]", gzip.open(path))
     if kind == "bz2":
@@ -52,6 +57,16 @@ def opened(path: str | Path, argument: str) -> IO[bytes]:
     if kind == "zip":
         return _member(path, argument)
     return open(path, "rb")
+
+
+def arrow_stream(path: str | Path, argument: str) -> Any:
+    """Open a text file, unpacked, for Arrow to read: by its own means where it has some."""
+    import pyarrow as pa
+
+    kind = _packing(path)
+    if kind in ("xz", "zip"):
+        return pa.PythonFile(opened(path, argument), mode="r")
+    return pa.OSFile(str(path)) if kind is None else pa.CompressedInputStream(pa.OSFile(str(path)), kind)
 
 
 def _member(path: str | Path, argument: str) -> IO[bytes]:

@@ -10,7 +10,8 @@ import pandas as pd
 
 from flowrank.errors import FlowrankError
 from flowrank.series.columns import Columns
-from flowrank.series.dates import as_timestamps
+from flowrank.series.date_texts import is_iso
+from flowrank.series.dates import DateReading, as_timestamps
 from flowrank.series.frequency import anchored_frequency, normalize_frequency
 from flowrank.series.ids import Known, plain
 from flowrank.series.numbers import as_numbers
@@ -223,17 +224,35 @@ def _series(
         stamps = as_timestamps(
             times, argument=argument, where=where, name=str(columns.timestamp_column), reading=columns.layout.dates
         )
-        own = freq if freq is not None else record.get("freq")
+        own = freq if freq is not None else _told(record.get("freq"), f"record {index}")
         return timed_series(name, stamps, target, freq=own, usual_freq=lambda: None, argument=argument, where=where)
-    return _started(name, target, record.get("start"), freq if freq is not None else record.get("freq"), argument)
+    own = freq if freq is not None else _told(record.get("freq"), f"record {index}")
+    return _started(name, target, record.get("start"), own, argument, columns.layout.dates, index)
 
 
-def _started(name: Any, target: np.ndarray, start: Any, freq: str | None, argument: str) -> Series:
+def _told(freq: Any, where: str) -> str | None:
+    """Return the frequency that a record tells, by its usual name."""
+    if freq is None or (isinstance(freq, float) and np.isnan(freq)):
+        return None
+    try:
+        return normalize_frequency(freq)
+    except FlowrankError as error:
+        raise FlowrankError(
+            error.argument, expected=error.expected, found=f"{error.found} in {where}", todo=error.todo
+        ) from None
+
+
+def _started(
+    name: Any, target: np.ndarray, start: Any, freq: str | None, argument: str, reading: DateReading, index: int
+) -> Series:
     if isinstance(start, pd.Period):
         freq = start.freqstr if freq is None else freq
         start = start.start_time
     if start is None:
         return Series(name, target, None, None if freq is None else normalize_frequency(freq))
+    if isinstance(start, str) and (not is_iso(start.strip()) or reading.date_format is not None):
+        where = f"the start of series {name!r} (record {index})"
+        start = as_timestamps([start], argument=argument, where=lambda _: where, name="start", reading=reading)[0]
     try:
         first = pd.Timestamp(start)  # may lie outside the years of nanoseconds: records without a date use year 1
     except (ValueError, TypeError, OverflowError):
@@ -245,4 +264,6 @@ def _started(name: Any, target: np.ndarray, start: Any, freq: str | None, argume
             found=repr(start),
             todo="write it as e.g. 2024-01-31",
         )
+    if reading.utc:
+        first = first.tz_localize("UTC") if first.tz is None else first.tz_convert("UTC")
     return Series(name, target, first, None if freq is None else anchored_frequency(freq, first))

@@ -12,13 +12,12 @@ import pandas as pd
 
 from flowrank.errors import FlowrankError
 from flowrank.series.columns import Columns
-from flowrank.series.date_order import OrderOfDates, needs_order
-from flowrank.series.dates import as_timestamps
-from flowrank.series.frequency import infer_frequency, normalize_frequency
+from flowrank.series.dates import TimeReader
+from flowrank.series.frequency import normalize_frequency
+from flowrank.series.grouping import Interleaved, Piece, Run
 from flowrank.series.ids import Known, plain
-from flowrank.series.layout import Layout
+from flowrank.series.inference import infer_frequency
 from flowrank.series.numbers import MarksOfNumbers, as_numbers
-from flowrank.series.runs import Run, joined, where_in
 from flowrank.series.timed import timed_series
 from flowrank.series.value import OnBad, Series
 
@@ -27,7 +26,8 @@ class LongTable:
     """The series of a long table that comes in pieces.
 
     The rows of a series are held in memory, not those of the table, as long as they follow each other.
-    A first look through the ids finds out; tables with interleaved series are loaded and grouped.
+    A first pass over the ids finds out. Of a table whose series are interleaved, as in order of time, the time, the
+    value and the number of the series of every row are held (`Interleaved`): memory grows with its rows.
 
     Parameters
     ----------
@@ -70,8 +70,10 @@ class LongTable:
         self._on_bad = on_bad
         self._numbered = numbered
         self._layout = columns.layout
+        self._times = TimeReader(columns.layout.dates, argument=argument, name=columns.timestamp_column)
         self._interleaved: bool | None = None
         self._usual: tuple[str | None] | None = None
+        self._held: Interleaved | None = None
 
     def __iter__(self) -> Iterator[Series]:
         for run in self._all_runs():
@@ -112,14 +114,60 @@ class LongTable:
     def _all_runs(self) -> Iterator[Run]:
         if self._interleaved is None:
             self._interleaved = self._is_interleaved()
-            self._layout = self._surveyed()
-        if self._interleaved:
-            whole = pd.concat(list(self._pieces(self._columns.needed)), ignore_index=True)
-            codes, _ = pd.factorize(whole[self._columns.id_column])
-            order = np.argsort(codes, kind="stable")
-            yield from self._runs(iter([whole.iloc[order]]), rows=order)
-        else:
+            self._survey()
+        if not self._interleaved:
             yield from self._runs(self._pieces(self._columns.needed))
+            return
+        held = self._held or Interleaved(self._read_pieces(), self._other_zone, numbered=self._numbered)
+        self._held = held  # for the usual frequency, which is asked for on the way
+        try:
+            yield from held
+        finally:
+            self._held = None
+
+    def _read_pieces(self) -> Iterator[Piece]:
+        """Yield the pieces of a table whose series are interleaved, read."""
+        first_row, known = 0, Known(self._argument)
+        for piece in self._pieces(self._columns.needed):
+            if len(piece) == 0:
+                continue
+            rows = piece.index.to_numpy() if self._numbered else np.arange(first_row, first_row + len(piece))
+            ids = self._ids(piece, first_row)
+            known.check(ids, rows)
+            starts, names = self._runs_of(ids, first_row)
+            errors: dict[Any, FlowrankError] = {}
+            try:
+                target, times = self._values(piece, partial(_where, rows, starts, names))
+            except FlowrankError:
+                if self._on_bad is None:
+                    raise
+                target, times, errors = self._read_apart(piece, ids, rows)
+            yield Piece(ids, rows, times, target, errors)
+            first_row += len(piece)
+
+    def _read_apart(self, piece: pd.DataFrame, ids: pd.Series, rows: np.ndarray) -> Any:
+        """Read the rows of each series in a piece by themselves, as some cannot be read."""
+        codes, uniques = pd.factorize(ids)
+        target, errors = np.full(len(piece), np.nan), {}
+        times, zone = np.zeros(len(piece), dtype=np.int64), None
+        for code, name in enumerate(map(plain, uniques)):
+            chosen = np.flatnonzero(codes == code)
+            run = self._run_alone(name, piece.iloc[chosen], rows[chosen])
+            if run.error is not None:
+                errors[name] = run.error
+                continue
+            target[chosen] = run.target
+            if run.times is not None:
+                zone = zone or (run.times.tz,)
+                times[chosen] = run.times.asi8
+                if str(run.times.tz) != str(zone[0]):
+                    errors[name] = self._other_zone(run, str(zone[0]))
+        if self._columns.timestamp_column is None:
+            return target, None, errors
+        index = pd.DatetimeIndex(times.view("datetime64[ns]"))
+        if zone is not None and zone[0] is not None:
+            index = index.tz_localize("UTC").tz_convert(zone[0])
+        return target, index, errors
 
     def _is_interleaved(self) -> bool:
         rows, last, seen, known = 0, None, set(), Known(self._argument)
@@ -143,33 +191,28 @@ class LongTable:
             )
         return False
 
-    def _surveyed(self) -> Layout:
-        """How dates and numbers are written, with what the whole table says where the arguments do not."""
+    def _survey(self) -> None:
+        """Find out how dates and numbers are written, from as much of the table as that takes."""
         columns, layout = self._columns, self._layout
-        order = None
-        if columns.timestamp_column is not None and layout.dates.day_first is None and layout.dates.date_format is None:
-            order = OrderOfDates(self._argument, columns.timestamp_column)
         marks = None
         if layout.semicolons and layout.decimal is None and layout.thousands is None:
             marks = MarksOfNumbers(self._argument, columns.target)
-        wanted = [columns.timestamp_column] if order is not None else []
+        dated = columns.timestamp_column is not None
+        wanted = [columns.timestamp_column] if dated else []
         wanted += [columns.target] if marks is not None else []
         first_row = 0
         for piece in self._pieces(wanted) if wanted else ():
             where = _row_after(int(piece.index[0]) if self._numbered and len(piece) else first_row)
-            if order is not None and len(piece):
-                if first_row == 0 and not needs_order(piece[columns.timestamp_column].iloc[0]):
-                    order = None  # dates of another kind: what is found further on is refused there
-                else:
-                    order.add(piece[columns.timestamp_column], where)
+            if dated and len(piece):
+                dated = not self._times.note(piece[columns.timestamp_column], where)
             if marks is not None:
                 marks.add(piece[columns.target], where)
-            if order is None and marks is None:
+            if not dated and marks is None:
                 break
             first_row += len(piece)
         if marks is not None:
             marks.check()
-        return layout if order is None else replace(layout, dates=order.decided(layout.dates))
+        self._times.settle()
 
     def _ids(self, piece: pd.DataFrame, first_row: int) -> pd.Series:
         ids = piece[self._columns.id_column]
@@ -194,21 +237,19 @@ class LongTable:
         starts = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]])) if len(codes) else np.zeros(0, int)
         return starts, [plain(uniques[code]) for code in codes[starts]]
 
-    def _runs(self, pieces: Iterator[pd.DataFrame], rows: np.ndarray | None = None) -> Iterator[Run]:
+    def _runs(self, pieces: Iterator[pd.DataFrame]) -> Iterator[Run]:
         """Yield the runs of equal ids, joined where a run goes on in the next piece."""
         open_runs: list[Run] = []
         first_row, zone = 0, None
         for piece in pieces:
             if len(piece) == 0:
                 continue
-            numbers = np.arange(first_row, first_row + len(piece)) if rows is None else rows
-            if self._numbered:
-                numbers = piece.index.to_numpy()
+            numbers = piece.index.to_numpy() if self._numbered else np.arange(first_row, first_row + len(piece))
             if self._columns.id_column is None:
                 starts, names = np.zeros(1, dtype=np.int64), ["0"]
             else:
                 starts, names = self._runs_of(self._ids(piece, first_row), first_row)
-            where = partial(where_in, numbers, starts, names)
+            where = partial(_where, numbers, starts, names)
             ends = [*starts[1:], len(piece)]
             try:
                 target, times = self._values(piece, where)
@@ -232,12 +273,12 @@ class LongTable:
                 elif run.times is not None:
                     zone = str(run.times.tz)
                 if open_runs and open_runs[0].item_id != run.item_id:
-                    yield joined(open_runs)
+                    yield _joined(open_runs)
                     open_runs = []
                 open_runs.append(run)
             first_row += len(piece)
         if open_runs:
-            yield joined(open_runs)
+            yield _joined(open_runs)
 
     def _values(self, piece: pd.DataFrame, where: Callable[[int], str]) -> tuple[np.ndarray, pd.DatetimeIndex | None]:
         target = as_numbers(
@@ -250,19 +291,12 @@ class LongTable:
         )
         if self._columns.timestamp_column is None:
             return target, None
-        times = as_timestamps(
-            piece[self._columns.timestamp_column],
-            argument=self._argument,
-            where=where,
-            name=self._columns.timestamp_column,
-            reading=self._layout.dates,
-            whole=False,
-        )
+        times = self._times.read(piece[self._columns.timestamp_column], where)
         return target, times
 
     def _run_alone(self, name: Any, piece: pd.DataFrame, rows: np.ndarray) -> Run:
         """Return a run of a piece in which something cannot be read; with its error, if that is in this run."""
-        where = partial(where_in, rows, np.zeros(1, dtype=np.int64), [name])
+        where = partial(_where, rows, np.zeros(1, dtype=np.int64), [name])
         try:
             target, times = self._values(piece, where)
         except FlowrankError as error:
@@ -274,8 +308,30 @@ class LongTable:
             self._argument,
             expected=f"time stamps of one time zone ({zone})",
             found=f"{None if run.times is None else run.times.tz} at {run.where(0)}",
+            todo="pass utc=True (--utc) to read them all as UTC; each then needs its offset",
         )
 
 
 def _row_after(first: int) -> Callable[[int], str]:
     return lambda position: f"row {first + position}"
+
+
+def _where(rows: np.ndarray, starts: np.ndarray, names: list[Any], position: int) -> str:
+    return f"row {rows[position]} (series {names[int(np.searchsorted(starts, position, side='right')) - 1]!r})"
+
+
+def _joined(runs: list[Run]) -> Run:
+    if len(runs) == 1:
+        return runs[0]
+    error = next((run.error for run in runs if run.error is not None), None)
+    times = None
+    if runs[0].times is not None and error is None:
+        others = [run.times for run in runs[1:] if run.times is not None]
+        times = pd.DatetimeIndex(runs[0].times.append(others))
+    return Run(
+        runs[0].item_id,
+        np.concatenate([run.rows for run in runs]),
+        times,
+        np.concatenate([run.target for run in runs]),
+        error,
+    )

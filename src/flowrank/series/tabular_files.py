@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from flowrank.errors import FlowrankError
-from flowrank.series.opening import encoding_of, head_of, opened, undecodable
+from flowrank.series.opening import arrow_stream, encoding_of, head_of, undecodable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -159,7 +159,7 @@ class CsvFile:
             types = dict.fromkeys(names or (), pa.string())
             encoding, delimiter = self._form()
             return csv.open_csv(
-                pa.PythonFile(opened(self.path, self.argument), mode="r"),
+                arrow_stream(self.path, self.argument),
                 read_options=csv.ReadOptions(block_size=4 << 20, encoding=encoding),
                 parse_options=csv.ParseOptions(delimiter=delimiter),
                 convert_options=csv.ConvertOptions(

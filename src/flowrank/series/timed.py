@@ -9,7 +9,10 @@ import numpy as np
 import pandas as pd
 
 from flowrank.errors import FlowrankError
-from flowrank.series.frequency import anchored_frequency, grid_positions, infer_frequency, lies_on, normalize_frequency
+from flowrank.series.frequency import anchored_frequency, lies_on, normalize_frequency
+from flowrank.series.grids import grid_positions
+from flowrank.series.inference import infer_frequency
+from flowrank.series.irregular import remedy_for, shown
 from flowrank.series.value import Series
 
 
@@ -67,7 +70,7 @@ def timed_series(
                 expected=f"regular time stamps in series {item_id!r}",
                 found=f"steps of {pd.Timedelta(steps.min())} to {pd.Timedelta(steps.max())}, the longest "
                 f"from {times[widest]} to {times[widest + 1]} ({where(widest + 1)})",
-                todo='pass the frequency (freq="h", --freq h); gaps then become missing values',
+                todo=f"{remedy_for(times)}; gaps then become missing values",
             )
         return Series(item_id, target, times[0], inferred)
     anchored = anchored_frequency(freq, times[0])
@@ -76,8 +79,10 @@ def timed_series(
         first = int((positions < 0).argmax())
         raise FlowrankError(
             argument,
-            expected=f"steps of {normalize_frequency(freq)!r} from {times[0]} in series {item_id!r}",
-            found=f"{times[first]} at {where(first)}",
+            expected=f"steps of {shown(normalize_frequency(freq))} from {times[0]} in series {item_id!r}"
+            if first
+            else f"times in the calendar {shown(normalize_frequency(freq))} in series {item_id!r}",
+            found=f"{times[first]} at {where(first)}" + ("" if first else ", which is not in it"),
             todo="correct the time stamp or pass another frequency",
         )
     if positions[-1] + 1 != len(times):
@@ -97,7 +102,7 @@ def _inferred(times: pd.DatetimeIndex, usual_freq: Callable[[], str | None]) -> 
     if usual is None:
         return infer_frequency(times)
     usual = anchored_frequency(usual, times[0])
-    if not lies_on(usual, times[0]):
+    if not lies_on(times[0], usual):
         return infer_frequency(times)
     if len(times) == 1:
         return usual
