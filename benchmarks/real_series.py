@@ -1,4 +1,4 @@
-"""Windows of real series in one shuffled file, for what calibrates, heals and judges elsewhere here.
+"""Windows of real series in one shuffled file, on which other benchmarks calibrate, heal and compare.
 
 python benchmarks/real_series.py FOLDER OUT.parquet [--window 1024] [--most 20] [--seed 0]
 

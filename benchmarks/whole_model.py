@@ -149,7 +149,7 @@ def attention(arguments: argparse.Namespace, parent: Any, results: Results) -> N
 
 
 def without_layers(parent: Any, ratio: float, price: Price) -> Any:
-    """Drop whole sublayers, the one whose loss the judge finds smallest at a time, down to a share of the price."""
+    """Drop whole sublayers, each time the one of the smallest loss, down to a share of the price."""
     backtester, model, family = Backtester(parent, count=512), parent.inner_model, family_of(parent)
     sites = {site.name: site for site in (*family.sites, *family.mlps) if site.kind != "block"}
     sizes = list(sites)
@@ -341,7 +341,7 @@ def main() -> None:
     parser.add_argument("--heal-steps", type=int, default=300)
     parser.add_argument("--max-series", type=int, help="of each data set; default: all")
     parser.add_argument("--options", type=json.loads, default={}, help="JSON, of flowrank.smallest")
-    parser.add_argument("--series", help="file of series that calibrate, heal and judge; default: synthetic ones")
+    parser.add_argument("--series", help="file of series for calibration, healing and comparison; default: synthetic ones")
     parser.add_argument("--equal", choices=list(SIZES), default="parameters", help="table: what is the same for all")
     parser.add_argument("--sizes", type=float, nargs="+", help="table: shares of the parent's; default: two")
     parser.add_argument("--unit", default="parameters", help="tolerance: what is to become small")
