@@ -26,8 +26,8 @@ class LongTable:
     """The series of a long table that comes in pieces.
 
     The rows of a series are held in memory, not those of the table, as long as they follow each other.
-    A first pass over the ids finds out. Of a table whose series are interleaved, as in order of time, the time, the
-    value and the number of the series of every row are held (`Interleaved`): memory grows with its rows.
+    A first pass over the ids finds out. Of a table whose series are interleaved, as in order of time, the rows are
+    grouped in a temporary file (`Interleaved`). The ids of all series are held in either case.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ class LongTable:
         if not self._interleaved:
             yield from self._runs(self._pieces(self._columns.needed))
             return
-        held = self._held or Interleaved(self._read_pieces(), self._other_zone, numbered=self._numbered)
+        held = self._held or Interleaved(self._read_pieces(), self._other_zone)
         self._held = held  # for the usual frequency, which is asked for on the way
         try:
             yield from held
@@ -134,10 +134,9 @@ class LongTable:
             rows = piece.index.to_numpy() if self._numbered else np.arange(first_row, first_row + len(piece))
             ids = self._ids(piece, first_row)
             known.check(ids, rows)
-            starts, names = self._runs_of(ids, first_row)
             errors: dict[Any, FlowrankError] = {}
             try:
-                target, times = self._values(piece, partial(_where, rows, starts, names))
+                target, times = self._values(piece, partial(_where_alone, rows, ids))
             except FlowrankError:
                 if self._on_bad is None:
                     raise
@@ -314,6 +313,10 @@ class LongTable:
 
 def _row_after(first: int) -> Callable[[int], str]:
     return lambda position: f"row {first + position}"
+
+
+def _where_alone(rows: np.ndarray, ids: pd.Series, position: int) -> str:
+    return f"row {rows[position]} (series {plain(ids.iloc[position])!r})"
 
 
 def _where(rows: np.ndarray, starts: np.ndarray, names: list[Any], position: int) -> str:
