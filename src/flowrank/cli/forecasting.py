@@ -37,10 +37,7 @@ def forecast(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Forecast every series of a file, in constant memory if the rows of a series follow each other.
-
-    Of other long tables, such as those in order of time, 24 bytes a row are held.
-    """
+    """Forecast every series of a file. Memory does not grow with their number if the rows of each stand together."""
     from flowrank.forecasting import DEFAULT_LEVELS, Skipped, write_forecasts
 
     refuse_existing(output, overwrite=overwrite, argument="--output", kind="file")

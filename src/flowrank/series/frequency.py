@@ -151,12 +151,12 @@ def anchored_frequency(freq: str, start: pd.Timestamp) -> str:
     return offset.freqstr
 
 
-def lies_on(time: pd.Timestamp, freq: str) -> bool:
+def lies_on(freq: str, time: pd.Timestamp) -> bool:
     """Whether a time lies on a calendar.
 
     Examples
     --------
-    >>> lies_on(pd.Timestamp("2024-01-15"), "MS-15"), lies_on(pd.Timestamp("2024-01-14"), "B")
+    >>> lies_on("MS-15", pd.Timestamp("2024-01-15")), lies_on("B", pd.Timestamp("2024-01-14"))
     (True, False)
     """
     offset = offset_of(freq)
