@@ -129,7 +129,8 @@ def anchored_frequency(freq: str, start: pd.Timestamp) -> str:
     """
     offset = offset_of(freq)
     if isinstance(offset, MonthDays):
-        return offset.anchored(start).name
+        found = offset.anchored(start)
+        return found.name if found.days != (1,) else found.name.removesuffix("-1")
     if isinstance(offset, Listed | pd.tseries.offsets.CustomBusinessDay) or offset.is_on_offset(start):
         return _normalized(freq)
     multiple = "" if offset.n == 1 else str(offset.n)
