@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--model", default=DEFAULT)
     parser.add_argument("--ratios", type=float, nargs="+", default=list(RATIOS))
     parser.add_argument("--max-series", type=int, help="of each data set; default: all, as the published scores")
-    parser.add_argument("--cost", action="store_true", help="time and memory beside the parent, B = 16")
+    parser.add_argument("--cost", action="store_true", help="time and memory against the parent, B = 16")
     parser.add_argument("--seeds", type=int, default=1, help="calibration seeds; the table gives their mean")
     parser.add_argument("--only", default="", help="methods whose name contains this")
     parser.add_argument("--output", type=Path)

@@ -26,14 +26,15 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=60, help="series of each set")
     parser.add_argument("--output", type=Path)
     settings = parser.parse_args()
-    rows = []
+    found: dict[str, dict[str, str]] = {}
     for name in settings.models:
         pipeline = flowrank.load(name)
         for what, before, after in measured(pipeline, settings.count):
-            rows.append({"model": name, "set": what, "before": round(before, 4), "after": round(after, 4)})
-            print(rows[-1], flush=True)
+            found[what] = {**found.get(what, {"set": what}), name: f"{before:.3g} → {after:.3g}"}
+            print(name, what, found[what][name], flush=True)
     if settings.output is not None:
-        settings.output.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        text = {"what": {"series": settings.count, "horizon": HORIZON}, "rows": list(found.values())}
+        settings.output.write_text(json.dumps(text, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def measured(pipeline, count: int):

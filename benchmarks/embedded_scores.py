@@ -1,4 +1,4 @@
-"""What a model is worth: scores beside published ones, whether its attention matters, whether it knows seasons.
+"""What a model is worth: scores next to published ones, whether its attention matters, whether it knows seasons.
 
 python benchmarks/embedded_scores.py MODEL ... --data FOLDER --backtests backtests.csv --published published_scores.csv
 
@@ -19,7 +19,7 @@ from compression_table import without_attention
 from flowrank.evaluation import datasets_in, read_backtests
 from flowrank.pretraining import seasonal_probe
 
-BESIDE = ("chronos-t5-tiny", "chronos-bolt-tiny")
+PUBLISHED = ("chronos-t5-tiny", "chronos-bolt-tiny")
 METRICS = ["MASE", "WQL"]
 
 
@@ -43,7 +43,8 @@ def main() -> None:
     naive = scored("seasonal-naive")
     published = pd.read_csv(arguments.published).query("dataset in @datasets").set_index(["model", "dataset"])[METRICS]
     relative = {
-        name: published.loc[name].loc[naive.index] / published.loc["seasonal-naive"].loc[naive.index] for name in BESIDE
+        name: published.loc[name].loc[naive.index] / published.loc["seasonal-naive"].loc[naive.index]
+        for name in PUBLISHED
     }
     for name in arguments.models:
         pipeline = flowrank.load(name)

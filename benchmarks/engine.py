@@ -1,4 +1,4 @@
-"""The exact engine beside chronos-forecasting's own code, on published shapes with random weights.
+"""The exact engine against chronos-forecasting's own code, on published shapes with random weights.
 
 python benchmarks/engine.py t5 --shape base [--batch 8] [--models dense schedule] [--dtypes float32 bfloat16]
 python benchmarks/engine.py bolt --shape base --batch 32 --context 2048 [--ragged]
@@ -7,7 +7,7 @@ python benchmarks/engine.py memory --shape base [--models dense schedule]
 
 `t5` and `bolt` time all in one process, in turns, and print the ratios to the dense stock model, peak memory above the
 loaded model, the floor of the cost model, and the share of time in matrix products (torch's profiler; the rate they
-reach beside the rate of a large product). `schedule` narrows the heads to the paper's d_i = 3 (1 + i)^0.27.
+reach next to the rate of a large product). `schedule` narrows the heads to the paper's d_i = 3 (1 + i)^0.27.
 `scaling` times the exact engine alone for 8, 32, 128 and 512 series. `memory` runs each Chronos-T5 model once in a
 process of its own and prints how far its resident memory rises above that of the loaded model.
 """

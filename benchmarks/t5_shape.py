@@ -1,4 +1,4 @@
-"""Cost of a compressed Chronos-T5 shape beside the dense one, both under chronos-forecasting's own code path.
+"""Cost of a compressed Chronos-T5 shape against the dense one, both under chronos-forecasting's own code path.
 
 python benchmarks/t5_shape.py [--shape base] [--ratio 0.237] [--batch 4] [--repeats 5]
 """

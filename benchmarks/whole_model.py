@@ -5,7 +5,7 @@ python benchmarks/whole_model.py tolerance --data FOLDER --backtests backtests.c
 python benchmarks/whole_model.py attention …   kept attention parameters 0.237, 0.15, 0.075, unhealed and healed
 python benchmarks/whole_model.py table …       all methods at equal parameters, with time, unhealed and healed
 python benchmarks/whole_model.py table --equal latency …   the same at equal predicted seconds on this machine
-python benchmarks/whole_model.py time MODEL …  parent and children beside stock code, paired
+python benchmarks/whole_model.py time MODEL …  parent and children against stock code, paired
 
 Every result is a line of a file in the folder --work, and what is there is not done again: take a new folder for new
 code or options. Calibration, healing and
@@ -87,7 +87,7 @@ class Scores:
 
 
 def tolerances(arguments: argparse.Namespace, parent: Any, results: Results) -> None:
-    """Search for every tolerance and seed; what was promised beside what came."""
+    """Search for every tolerance and seed; what was promised and what came."""
     scores = Scores(parent, arguments.data, arguments.backtests, arguments.max_series)
     rows = []
     for loss in arguments.max_loss:
@@ -310,7 +310,7 @@ def table(arguments: argparse.Namespace, parent: Any, results: Results) -> None:
 
 
 def times(arguments: argparse.Namespace, parent: Any, results: Results) -> None:
-    """Children beside the parent under stock code and under the exact engine, paired, with peak memory."""
+    """Children against the parent under stock code and under the exact engine, paired, with peak memory."""
     t5 = "t5" in arguments.model
     work = {"batch_size": 8 if t5 else 32, "context_length": 512, "horizon": 64, "repeats": arguments.repeats}
     for folder in arguments.children:

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 
 from flowrank.errors import FlowrankError
 from flowrank.series import Series, SeriesSource, read_series
+from flowrank.series.columns import Columns
 from flowrank.series.frequency import anchored_frequency, normalize_frequency
 from flowrank.series.grids import future_timestamps
 from flowrank.series.inference import infer_frequency
 from flowrank.series.numbers import as_numbers
-from flowrank.series.tables import Columns, LongTable
+from flowrank.series.tables import LongTable
 
 
 def long_frame(**lengths: int) -> pd.DataFrame:

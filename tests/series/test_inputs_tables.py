@@ -169,6 +169,11 @@ READ = {
         {"wide": True, **UNTIMED},
         [(2023, [1.0, 2.0], None, None), (2024, [3.0, 4.0], None, None)],
     ),
+    "a wide file of semicolons and decimal commas": (
+        _csv_text("timestamp;oslo;bergen\n31.01.2024;1,5;\n01.02.2024;2,5;3,25\n"),
+        {"wide": True, "decimal": ",", "freq": "D"},
+        [("oslo", [1.5, 2.5], "2024-01-31", "D"), ("bergen", [3.25], "2024-02-01", "D")],
+    ),
     "lists in a polars column: a row is a series": (
         lambda folder: polars(pd.DataFrame({"item_id": [7, 8], "target": [[1.0, 2.0], [3.0]]})),
         {},
@@ -322,6 +327,11 @@ REFUSED = {
         lambda folder: wide().assign(west=[1, 2, "three"]),
         {"wide": True},
         ("'three'", "row 2", "'west'"),
+    ),
+    "names of wide columns that are equal as text only": (
+        lambda folder: pd.DataFrame({7: [1.0], "7": [2.0]}),
+        {"wide": True, **UNTIMED},
+        ("'7' (str)", "7 (int)"),
     ),
     "two rows of column names": (
         lambda folder: pd.DataFrame([[1.0]], columns=pd.MultiIndex.from_tuples([("a", "b")])),

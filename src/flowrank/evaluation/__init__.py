@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from flowrank.evaluation.backtests import Backtest, datasets_in, read_backtests
 from flowrank.evaluation.relative import relative_scores
-from flowrank.evaluation.scoring import SEASONAL_NAIVE, evaluate, season_length, seasonal_error
+from flowrank.evaluation.rolls import season_length, seasonal_error
+from flowrank.evaluation.scoring import SEASONAL_NAIVE, evaluate
 
 __all__ = [
     "SEASONAL_NAIVE",

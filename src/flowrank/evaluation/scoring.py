@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +12,11 @@ import pandas as pd
 
 from flowrank.errors import FlowrankError, check_count
 from flowrank.evaluation.backtests import Backtest
+from flowrank.evaluation.rolls import Truth, rolls, seasonal_naive
 from flowrank.forecasting import DEFAULT_LEVELS, Corrections, Request, Skipped, predict_requests
 from flowrank.forecasting.skipping import Skipping
 from flowrank.progress import progress_bar
-from flowrank.series import Series, read_series
-from flowrank.series.calendars import MonthDays
+from flowrank.series import read_series
 
 if TYPE_CHECKING:
     from chronos import BaseChronosPipeline
@@ -117,7 +116,7 @@ def evaluate(
                     _score(
                         name,
                         model,
-                        _rolls(source, test, max_series, skipping, context),
+                        rolls(source, test, max_series, skipping, context),
                         test,
                         batch_size=batch_size,
                         seed=seed,
@@ -164,19 +163,10 @@ def _plan(
     return plan
 
 
-@dataclass(frozen=True)
-class _Truth:
-    """What a forecast is compared with: labels ``(prediction_length,)`` and the in-sample seasonal error."""
-
-    label: np.ndarray
-    seasonal_error: float
-    seasonality: int
-
-
 def _score(
     name: str,
     model: Any,
-    rolls: Iterator[Request[_Truth]],
+    requests: Iterator[Request[Truth]],
     backtest: Backtest,
     *,
     batch_size: int,
@@ -192,11 +182,11 @@ def _score(
         "WQL": MeanWeightedSumQuantileLoss(list(DEFAULT_LEVELS))(axis=None),
     }
     if isinstance(model, str):
-        results = ((request, _seasonal_naive(request, backtest.prediction_length)) for request in rolls)
+        results = ((request, seasonal_naive(request, backtest.prediction_length)) for request in requests)
     else:
         forecasts = predict_requests(
             model,
-            rolls,
+            requests,
             horizon=backtest.prediction_length,
             batch_size=batch_size,
             seed=seed,
@@ -229,107 +219,10 @@ def _number(value: Any) -> float:
     return number if np.isfinite(number) else float("nan")
 
 
-def _metric_input(batch: list[tuple[Request[_Truth], np.ndarray]]) -> dict[str, np.ndarray]:
+def _metric_input(batch: list[tuple[Request[Truth], np.ndarray]]) -> dict[str, np.ndarray]:
     """Return what gluonts reads: labels and quantiles ``(batch, time)``, seasonal errors ``(batch, 1)``."""
     quantiles = np.stack([forecast for _, forecast in batch])
     data = {str(level): quantiles[:, :, i] for i, level in enumerate(DEFAULT_LEVELS)}
     data["label"] = np.ma.masked_invalid(np.stack([request.key.label for request, _ in batch]))
     data["seasonal_error"] = np.array([[request.key.seasonal_error] for request, _ in batch])
     return data
-
-
-def _rolls(
-    source: Iterable[Series], backtest: Backtest, max_series: int | None, skipping: Skipping, context: int
-) -> Iterator[Request[_Truth]]:
-    count = 0
-    most = None if max_series is None else check_count(max_series, "max_series")
-    for series in source:
-        if count == most:
-            return
-        try:
-            requests = _cut(series, backtest, context if skipping.wanted else 0)
-        except FlowrankError as error:
-            skipping(series.item_id, error)
-            continue
-        yield from requests
-        count += 1
-
-
-def _cut(series: Series, backtest: Backtest, context: int) -> list[Request[_Truth]]:
-    """Return the rolls of a series; with a ``context``, refuse one of whose values none is in it."""
-    argument, requests = f"data set {backtest.dataset!r}", []
-    seasonality = season_length(series.freq)
-    for cut in backtest.cuts(len(series)):
-        end = cut + backtest.prediction_length
-        if cut < 1 or end > len(series):
-            raise FlowrankError(
-                argument,
-                expected=f"series that a cut at {backtest.offset}, {backtest.num_rolls} rolls of "
-                f"{backtest.prediction_length} steps and a history fit in",
-                found=f"series {series.item_id!r} of {len(series)} values",
-                todo="leave it out (skip_bad=True, --skip-bad), or make the backtest shorter",
-            )
-        history = series.target[:cut]
-        if context and not np.isfinite(history[-context:]).any():
-            raise FlowrankError(
-                argument,
-                expected=f"an observed value in the last {context} of each history (the models' context)",
-                found=f"series {series.item_id!r}, which has none before position {cut}",
-            )
-        truth = _Truth(series.target[cut:end], seasonal_error(history, seasonality), seasonality)
-        requests.append(Request(series.item_id, history, truth))
-    return requests
-
-
-def season_length(freq: str | None) -> int:
-    """Return the number of steps in a season, by gluonts; 1 where the frequency is not known.
-
-    Examples
-    --------
-    >>> [season_length(freq) for freq in ("h", "15min", "MS", "QS-JAN", "W-MON", "D", None)]
-    [24, 96, 12, 4, 1, 1, 1]
-    >>> [season_length(freq) for freq in ("MS-15", "MS-1-11-21", "3MS-15", "C:Mon Tue Wed Thu Fri Sat")]
-    [12, 36, 4, 6]
-    """
-    from gluonts.time_feature import get_seasonality
-
-    if freq is None:
-        return 1
-    calendar = MonthDays.parsed(freq)
-    if calendar is not None:
-        return max(1, 12 * len(calendar.days) // calendar.months)
-    if freq.startswith("times:"):
-        return 1
-    return len(freq.split()) if freq.startswith("C:") else get_seasonality(freq)
-
-
-def seasonal_error(history: np.ndarray, seasonality: int) -> float:
-    """Return the mean absolute difference over one season, missing values left out; 0 where there is none.
-
-    As gluonts has it: a history shorter than a season is measured with a season of 1, and
-    the metrics leave a series out whose error is 0.
-
-    Parameters
-    ----------
-    history
-        Shape ``(time,)``, NaN where missing.
-
-    Examples
-    --------
-    >>> seasonal_error(np.array([1.0, 2.0, np.nan, 6.0, 9.0]), 1)
-    2.0
-    """
-    if seasonality > len(history):
-        seasonality = 1
-    differences = np.abs(history[seasonality:] - history[:-seasonality])
-    differences = differences[~np.isnan(differences)]
-    return float(differences.mean()) if len(differences) else 0.0
-
-
-def _seasonal_naive(request: Request[_Truth], horizon: int) -> np.ndarray:
-    """Repeat the last season over ``horizon`` and at every level; the mean where the history is shorter."""
-    history = np.nan_to_num(request.history, nan=0.0)
-    season = history[-request.key.seasonality :]
-    if len(history) < request.key.seasonality:
-        season = np.full(1, history.mean())
-    return np.repeat(np.resize(season, horizon)[:, None], len(DEFAULT_LEVELS), axis=1)

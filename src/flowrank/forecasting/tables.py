@@ -16,9 +16,9 @@ from flowrank.forecasting.requests import Request, predict_requests
 from flowrank.forecasting.skipping import Skipped, Skipping
 from flowrank.progress import progress_bar
 from flowrank.series import Series, read_series
+from flowrank.series.columns import Columns
 from flowrank.series.grids import future_timestamps
 from flowrank.series.ids import IdType
-from flowrank.series.tables import Columns
 
 if TYPE_CHECKING:
     from chronos import BaseChronosPipeline

@@ -6,7 +6,8 @@ Face data sets and fev tasks into one lazy, re-iterable stream of ``Series``.
 
 from __future__ import annotations
 
-from flowrank.series.reading import SeriesSource, read_series
+from flowrank.series.reading import read_series
+from flowrank.series.source import SeriesSource
 from flowrank.series.value import Series
 
 __all__ = ["Series", "SeriesSource", "read_series"]

@@ -1,4 +1,4 @@
-"""Which columns of a table mean what."""
+"""Which columns of a table are meant."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from flowrank.errors import FlowrankError
-from flowrank.series.tables import Columns
+from flowrank.series.columns import Columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -164,7 +164,7 @@ def one_column(source: Any, columns: Columns) -> tuple[pd.DataFrame, Columns]:
             times = None
         elif times is not None:
             frame.index = index.rename(times)
-    return frame, Columns(ids, times, columns.target)
+    return frame, replace(columns, id_column=ids, timestamp_column=times)
 
 
 def with_index(frame: pd.DataFrame, columns: Columns, argument: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Runs of a table: the rows of a series that follow each other, and series that are interleaved."""
+"""Tables whose series are interleaved, such as those in order of time."""
 
 from __future__ import annotations
 
@@ -11,28 +11,8 @@ import pandas as pd
 
 from flowrank.errors import FlowrankError
 from flowrank.series.ids import plain
+from flowrank.series.runs import Run
 from flowrank.series.spilling import ROW, GroupedRows, runs_of
-
-
-@dataclass(frozen=True)
-class Run:
-    """Rows of one series; ``rows`` are their numbers in the source, counted from 0.
-
-    Examples
-    --------
-    >>> Run("A", np.array([4, 6]), None, np.ones(2)).where(1)
-    "row 6 (series 'A')"
-    """
-
-    item_id: Any
-    rows: np.ndarray
-    times: pd.DatetimeIndex | None
-    target: np.ndarray
-    error: FlowrankError | None = None
-
-    def where(self, position: int) -> str:
-        """Say where a value is, for errors."""
-        return f"row {self.rows[position]} (series {self.item_id!r})"
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from flowrank.errors import FlowrankError
+from flowrank.series.columns import Columns
 from flowrank.series.date_texts import is_iso
 from flowrank.series.dates import DateReading, as_timestamps
 from flowrank.series.frequency import anchored_frequency, normalize_frequency
 from flowrank.series.ids import Known, plain
 from flowrank.series.numbers import as_numbers
-from flowrank.series.tables import Columns
 from flowrank.series.timed import timed_series
 from flowrank.series.value import OnBad, Series
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from flowrank.errors import FlowrankError
-from flowrank.series.tables import Columns
+from flowrank.series.columns import Columns
+from flowrank.series.ids import Known
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,11 @@ def wide_columns(found: Sequence[Any], columns: Columns, *, argument: str) -> Co
             todo="name the times with timestamp_column= (None: there are none), remove columns that are no series, or "
             "leave out wide (--wide)",
         )
+    known = Known(argument)
+    for number, name in enumerate(series):
+        known.add(name, f"the name of column {number + 1}")
     ids, target = columns.id_column, columns.target
-    return Columns("item_id" if ids is None else ids, time, "target" if target == time else target)
+    return replace(columns, id_column="item_id" if ids is None else ids, target="target" if target == time else target)
 
 
 def load_of(pieces: Callable[[list[str]], Iterator[pd.DataFrame]], names: list[str]) -> Callable[[], pd.DataFrame]:
