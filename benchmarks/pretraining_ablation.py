@@ -2,7 +2,7 @@
 
 python benchmarks/pretraining_ablation.py --data FOLDER --backtests backtests.csv --work FOLDER [--family bolt|t5]
 
-Every run trains on the same series in the same order for the same number of steps. Runs that were cut off go on, finished
+Every run trains on the same series in the same order for the same number of steps. Runs cut off go on, finished
 ones are not repeated; `--only-train` and `--only-score` split the two parts, and `--shard 0/2` takes every second run,
 so that two processes can share the work. The table goes to WORK/FAMILY.csv, its summary to standard output.
 """

@@ -341,7 +341,7 @@ def main() -> None:
     parser.add_argument("--heal-steps", type=int, default=300)
     parser.add_argument("--max-series", type=int, help="of each data set; default: all")
     parser.add_argument("--options", type=json.loads, default={}, help="JSON, of flowrank.smallest")
-    parser.add_argument("--series", help="file of series for calibration, healing and comparison; default: synthetic ones")
+    parser.add_argument("--series", help="series for calibration, healing and comparison; default: synthetic ones")
     parser.add_argument("--equal", choices=list(SIZES), default="parameters", help="table: what is the same for all")
     parser.add_argument("--sizes", type=float, nargs="+", help="table: shares of the parent's; default: two")
     parser.add_argument("--unit", default="parameters", help="tolerance: what is to become small")

@@ -37,9 +37,10 @@ def forecast(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Forecast every series of a file, in constant memory if the rows of a series follow each other.
+    """Forecast every series of a CSV or Parquet file, in memory that grows with the ids and not with the rows.
 
-    Of other long tables, such as those in order of time, 24 bytes a row are held.
+    Long tables in which series take turns, such as those in order of time, need 64 bytes a row in temporary files.
+    Wide tables and Excel files are held as a whole.
     """
     from flowrank.forecasting import DEFAULT_LEVELS, Skipped, write_forecasts
 

@@ -1,4 +1,4 @@
-"""Forecasts of any number of series, in constant memory where the rows of a series follow each other.
+"""Forecasts of any number of series, in memory that does not grow with the rows of a file.
 
 `forecast` gives a table, `iter_forecasts` tables of a batch each, `write_forecasts` a file; `predict_requests` is what
 they and evaluation share: histories in, quantiles out.

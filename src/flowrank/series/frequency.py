@@ -129,7 +129,8 @@ def anchored_frequency(freq: str, start: pd.Timestamp) -> str:
     """
     offset = offset_of(freq)
     if isinstance(offset, MonthDays):
-        return offset.anchored(start).name
+        found = offset.anchored(start)
+        return found.name if found.days != (1,) else found.name.removesuffix("-1")
     if isinstance(offset, Listed | pd.tseries.offsets.CustomBusinessDay) or offset.is_on_offset(start):
         return _normalized(freq)
     multiple = "" if offset.n == 1 else str(offset.n)
@@ -151,12 +152,12 @@ def anchored_frequency(freq: str, start: pd.Timestamp) -> str:
     return offset.freqstr
 
 
-def lies_on(time: pd.Timestamp, freq: str) -> bool:
+def lies_on(freq: str, time: pd.Timestamp) -> bool:
     """Whether a time lies on a calendar.
 
     Examples
     --------
-    >>> lies_on(pd.Timestamp("2024-01-15"), "MS-15"), lies_on(pd.Timestamp("2024-01-14"), "B")
+    >>> lies_on("MS-15", pd.Timestamp("2024-01-15")), lies_on("B", pd.Timestamp("2024-01-14"))
     (True, False)
     """
     offset = offset_of(freq)

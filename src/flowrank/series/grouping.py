@@ -1,8 +1,8 @@
-"""Runs of a table: the rows of a series that follow each other, and series that are interleaved."""
+"""Tables whose series are interleaved, such as those in order of time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,27 +11,8 @@ import pandas as pd
 
 from flowrank.errors import FlowrankError
 from flowrank.series.ids import plain
-
-
-@dataclass(frozen=True)
-class Run:
-    """Rows of one series; ``rows`` are their numbers in the source, counted from 0.
-
-    Examples
-    --------
-    >>> Run("A", np.array([4, 6]), None, np.ones(2)).where(1)
-    "row 6 (series 'A')"
-    """
-
-    item_id: Any
-    rows: np.ndarray
-    times: pd.DatetimeIndex | None
-    target: np.ndarray
-    error: FlowrankError | None = None
-
-    def where(self, position: int) -> str:
-        """Say where a value is, for errors."""
-        return f"row {self.rows[position]} (series {self.item_id!r})"
+from flowrank.series.runs import Run
+from flowrank.series.spilling import ROW, GroupedRows, runs_of
 
 
 @dataclass(frozen=True)
@@ -60,8 +41,8 @@ class Piece:
 class Interleaved:
     """The series of a table whose rows are in another order, such as that of time.
 
-    Of each row its time, its value and the number of its series are held, 28 bytes, while it is read, and 24 bytes
-    once it is; never the texts of more than one piece.
+    The time, the value and the number of each row are written to a temporary file, 32 bytes a row, and put together
+    series by series (`GroupedRows`): in memory are the ids, and the rows of one piece or of some series.
 
     Parameters
     ----------
@@ -69,8 +50,6 @@ class Interleaved:
         The table from its beginning.
     other_zone
         From a run and the time zone of those before it to the error that its own is another.
-    numbered
-        Whether the rows have other numbers than their order.
 
     Examples
     --------
@@ -79,50 +58,44 @@ class Interleaved:
     [('A', [1.0, 3.0]), ('B', [2.0])]
     """
 
-    def __init__(
-        self, pieces: Iterator[Piece], other_zone: Callable[[Run, str], FlowrankError], *, numbered: bool = False
-    ) -> None:
+    def __init__(self, pieces: Iterable[Piece], other_zone: Callable[[Run, str], FlowrankError]) -> None:
         names: dict[Any, int] = {}
         self._errors: dict[int, FlowrankError] = {}
-        codes, rows, times, targets = [], [], [], []
+        self._grouped = GroupedRows()
+        self._timed = False
         zone: Any = None
         for piece in pieces:
             local, uniques = pd.factorize(piece.ids)
-            known = [names.setdefault(plain(one), len(names)) for one in uniques]
-            codes.append(np.asarray(known, dtype=np.int32)[local])
-            targets.append(piece.target)
+            found = [plain(one) for one in uniques]
+            known = [names.setdefault(name, len(names)) for name in found]
+            rows = np.zeros(len(piece.rows), ROW)
+            rows["code"], rows["row"] = np.asarray(known, dtype=np.int64)[local], piece.rows
+            rows["value"] = piece.target
             if piece.times is not None:
-                readable = len(piece.errors) < len(uniques)
+                readable = len(piece.errors) < len(found)
                 if readable and zone is not None and str(piece.times.tz) != str(zone[0]):
-                    for name in map(plain, uniques):
-                        run = Run(name, piece.rows, piece.times, piece.target)
+                    for number, name in enumerate(found):
+                        first = int((local == number).argmax())
+                        run = Run(name, piece.rows[first:], piece.times, piece.target)
                         self._errors.setdefault(names[name], other_zone(run, str(zone[0])))
                 zone = zone or ((piece.times.tz,) if readable else None)
-                times.append(piece.times.asi8)
-            if numbered:
-                rows.append(piece.rows)
+                self._timed = True
+                rows["time"] = piece.times.asi8
+            self._grouped.add(rows)
             for name, error in piece.errors.items():
                 self._errors.setdefault(names[plain(name)], error)
         self._names = list(names)
-        code = np.concatenate(codes)
-        codes.clear()
-        self._order = np.argsort(code, kind="stable")
-        self._ends = np.cumsum(np.bincount(code, minlength=len(names)))
-        del code
-        self._target = np.concatenate(targets)
-        targets.clear()
-        self._times: pd.DatetimeIndex | None = None
-        if times:
-            values = pd.DatetimeIndex(np.concatenate(times).view("datetime64[ns]"), copy=False)
-            times.clear()
-            self._times = values if zone is None or zone[0] is None else values.tz_localize("UTC").tz_convert(zone[0])
-        self._rows = np.concatenate(rows) if numbered else None
+        self._zone = None if zone is None else zone[0]
 
     def __iter__(self) -> Iterator[Run]:
-        begin = 0
-        for code, (name, end) in enumerate(zip(self._names, self._ends.tolist(), strict=True)):
-            places = self._order[begin:end]
-            begin = end
-            times = None if self._times is None else self._times[places]
-            rows = places if self._rows is None else self._rows[places]
-            yield Run(name, rows, times, self._target[places], self._errors.get(code))
+        for rows in self._grouped:
+            times = None
+            if self._timed:
+                times = pd.DatetimeIndex(rows["time"].astype("datetime64[ns]"))
+                times = times if self._zone is None else times.tz_localize("UTC").tz_convert(self._zone)
+            codes, numbers, target = (np.ascontiguousarray(rows[name]) for name in ("code", "row", "value"))
+            starts = runs_of(codes)
+            for start, end in zip(starts, [*starts[1:], len(codes)], strict=True):
+                code = int(codes[start])
+                own_times = None if times is None else times[start:end]
+                yield Run(self._names[code], numbers[start:end], own_times, target[start:end], self._errors.get(code))

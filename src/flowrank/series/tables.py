@@ -14,10 +14,11 @@ from flowrank.errors import FlowrankError
 from flowrank.series.columns import Columns
 from flowrank.series.dates import TimeReader
 from flowrank.series.frequency import normalize_frequency
-from flowrank.series.grouping import Interleaved, Piece, Run
+from flowrank.series.grouping import Interleaved, Piece
 from flowrank.series.ids import Known, plain
 from flowrank.series.inference import infer_frequency
 from flowrank.series.numbers import MarksOfNumbers, as_numbers
+from flowrank.series.runs import Run, joined, where_in
 from flowrank.series.timed import timed_series
 from flowrank.series.value import OnBad, Series
 
@@ -26,8 +27,8 @@ class LongTable:
     """The series of a long table that comes in pieces.
 
     The rows of a series are held in memory, not those of the table, as long as they follow each other.
-    A first pass over the ids finds out. Of a table whose series are interleaved, as in order of time, the time, the
-    value and the number of the series of every row are held (`Interleaved`): memory grows with its rows.
+    A first pass over the ids finds out. Of a table whose series are interleaved, as in order of time, the rows are
+    grouped in a temporary file (`Interleaved`). The ids of all series are held in either case.
 
     Parameters
     ----------
@@ -118,7 +119,7 @@ class LongTable:
         if not self._interleaved:
             yield from self._runs(self._pieces(self._columns.needed))
             return
-        held = self._held or Interleaved(self._read_pieces(), self._other_zone, numbered=self._numbered)
+        held = self._held or Interleaved(self._read_pieces(), self._other_zone)
         self._held = held  # for the usual frequency, which is asked for on the way
         try:
             yield from held
@@ -134,10 +135,9 @@ class LongTable:
             rows = piece.index.to_numpy() if self._numbered else np.arange(first_row, first_row + len(piece))
             ids = self._ids(piece, first_row)
             known.check(ids, rows)
-            starts, names = self._runs_of(ids, first_row)
             errors: dict[Any, FlowrankError] = {}
             try:
-                target, times = self._values(piece, partial(_where, rows, starts, names))
+                target, times = self._values(piece, partial(_where_alone, rows, ids))
             except FlowrankError:
                 if self._on_bad is None:
                     raise
@@ -249,7 +249,7 @@ class LongTable:
                 starts, names = np.zeros(1, dtype=np.int64), ["0"]
             else:
                 starts, names = self._runs_of(self._ids(piece, first_row), first_row)
-            where = partial(_where, numbers, starts, names)
+            where = partial(where_in, numbers, starts, names)
             ends = [*starts[1:], len(piece)]
             try:
                 target, times = self._values(piece, where)
@@ -273,12 +273,12 @@ class LongTable:
                 elif run.times is not None:
                     zone = str(run.times.tz)
                 if open_runs and open_runs[0].item_id != run.item_id:
-                    yield _joined(open_runs)
+                    yield joined(open_runs)
                     open_runs = []
                 open_runs.append(run)
             first_row += len(piece)
         if open_runs:
-            yield _joined(open_runs)
+            yield joined(open_runs)
 
     def _values(self, piece: pd.DataFrame, where: Callable[[int], str]) -> tuple[np.ndarray, pd.DatetimeIndex | None]:
         target = as_numbers(
@@ -296,7 +296,7 @@ class LongTable:
 
     def _run_alone(self, name: Any, piece: pd.DataFrame, rows: np.ndarray) -> Run:
         """Return a run of a piece in which something cannot be read; with its error, if that is in this run."""
-        where = partial(_where, rows, np.zeros(1, dtype=np.int64), [name])
+        where = partial(where_in, rows, np.zeros(1, dtype=np.int64), [name])
         try:
             target, times = self._values(piece, where)
         except FlowrankError as error:
@@ -316,22 +316,5 @@ def _row_after(first: int) -> Callable[[int], str]:
     return lambda position: f"row {first + position}"
 
 
-def _where(rows: np.ndarray, starts: np.ndarray, names: list[Any], position: int) -> str:
-    return f"row {rows[position]} (series {names[int(np.searchsorted(starts, position, side='right')) - 1]!r})"
-
-
-def _joined(runs: list[Run]) -> Run:
-    if len(runs) == 1:
-        return runs[0]
-    error = next((run.error for run in runs if run.error is not None), None)
-    times = None
-    if runs[0].times is not None and error is None:
-        others = [run.times for run in runs[1:] if run.times is not None]
-        times = pd.DatetimeIndex(runs[0].times.append(others))
-    return Run(
-        runs[0].item_id,
-        np.concatenate([run.rows for run in runs]),
-        times,
-        np.concatenate([run.target for run in runs]),
-        error,
-    )
+def _where_alone(rows: np.ndarray, ids: pd.Series, position: int) -> str:
+    return f"row {rows[position]} (series {plain(ids.iloc[position])!r})"

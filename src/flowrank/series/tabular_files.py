@@ -157,10 +157,10 @@ class CsvFile:
 
         try:
             types = dict.fromkeys(names or (), pa.string())
-            encoding, delimiter = self._form()
+            encoding, delimiter, block = self._form()
             return csv.open_csv(
                 arrow_stream(self.path, self.argument),
-                read_options=csv.ReadOptions(block_size=4 << 20, encoding=encoding),
+                read_options=csv.ReadOptions(block_size=block, encoding=encoding),
                 parse_options=csv.ParseOptions(delimiter=delimiter),
                 convert_options=csv.ConvertOptions(
                     column_types=types, include_columns=names, strings_can_be_null=True, null_values=[""]
@@ -173,12 +173,13 @@ class CsvFile:
         """Return what separates the cells of the header."""
         return self._form()[1]
 
-    def _form(self) -> tuple[str, str]:
-        """Return the encoding and the delimiter, as the beginning shows them."""
+    def _form(self) -> tuple[str, str, int]:
+        """Return the encoding, the delimiter and the bytes to read at once, as the beginning shows them."""
         head = head_of(self.path, self.argument)
         encoding = encoding_of(head, self.path, self.encoding, self.argument)
         header = head.decode(encoding, errors="replace").split("\n", 1)[0]
-        return "utf-8" if encoding == "utf-8-sig" else encoding, max(",;\t|", key=header.count)
+        block = 1 << 20 if len(header) < 8192 else 32 << 20  # of a wide table, a line may have megabytes
+        return "utf-8" if encoding == "utf-8-sig" else encoding, max(",;\t|", key=header.count), block
 
     def _damaged(self, error: Exception) -> FlowrankError:
         if "UTF8" in str(error) or isinstance(error, UnicodeDecodeError):

@@ -102,7 +102,7 @@ def _inferred(times: pd.DatetimeIndex, usual_freq: Callable[[], str | None]) -> 
     if usual is None:
         return infer_frequency(times)
     usual = anchored_frequency(usual, times[0])
-    if not lies_on(times[0], usual):
+    if not lies_on(usual, times[0]):
         return infer_frequency(times)
     if len(times) == 1:
         return usual
