@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from flowrank.errors import FlowrankError
@@ -383,6 +383,7 @@ def test_a_calendar_found_from_times_gives_the_times_that_follow(freq, zone, sta
         whole = whole.tz_localize(zone, ambiguous=np.ones(len(whole), dtype=bool), nonexistent="shift_forward")
     elif zone is not None:
         whole = whole.tz_localize("UTC").tz_convert(zone)
+    assume(whole[0].time() == whole[-1].time() or freq == "h")  # begins where the clock was moved: any time of day
     times = whole[:count]
     found = infer_frequency(times)
     assert found is not None
@@ -410,3 +411,14 @@ def test_names_of_calendars():
     assert MonthDays.of(pd.DatetimeIndex(["2024-01-15", "2024-02-15"])) is None
     assert week_in(pd.date_range("2024-01-01", periods=30)) is None
     assert ZoneInfo("Europe/Berlin") is not None
+
+
+def test_the_same_moment_in_two_zones_has_two_calendars():
+    """To Python both starts are equal: what is remembered of one must not be given for the other."""
+    berlin = pd.Timestamp("1992-04-02", tz="Europe/Berlin")
+    beirut = berlin.tz_convert("Asia/Beirut")
+    assert berlin == beirut
+    for start in (berlin, beirut):
+        [following_time] = future_timestamps(start, 8, "7D", 1)
+        assert str(following_time.tz) == str(start.tz)
+        assert following_time.time() == start.time()

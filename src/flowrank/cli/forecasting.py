@@ -37,11 +37,7 @@ def forecast(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Forecast every series of a CSV or Parquet file, in memory that grows with the ids and not with the rows.
-
-    Long tables in which series take turns, such as those in order of time, need 64 bytes a row in temporary files.
-    Wide tables and Excel files are held as a whole.
-    """
+    """Forecast every series of a file, in memory that grows with its ids and not with its rows."""
     from flowrank.forecasting import DEFAULT_LEVELS, Skipped, write_forecasts
 
     refuse_existing(output, overwrite=overwrite, argument="--output", kind="file")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from flowrank.series.weeks import week_name, week_of
 _MONTHS_OF = {"MS": 1, "ME": 1, "QS": 3, "QE": 3, "YS": 12, "YE": 12}
 _WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def normalize_frequency(freq: Any) -> str:
@@ -43,6 +45,26 @@ def normalize_frequency(freq: Any) -> str:
     if isinstance(freq, (pd.DatetimeIndex, pd.Series, np.ndarray, list, tuple)):
         return Listed.of(freq).name
     raise _unknown(freq)
+
+
+def by_zone(maxsize: int) -> Callable[[_Function], _Function]:
+    """Remember what a function of positional arguments gave, by the zones of its times too.
+
+    Times of the same moment in two zones are equal to Python, and one would get the other's calendar.
+    """
+
+    def remembering(function: _Function) -> _Function:
+        @lru_cache(maxsize)
+        def known(_zones: tuple[str, ...], *given: Any) -> Any:
+            return function(*given)
+
+        @wraps(function)
+        def call(*given: Any) -> Any:
+            return known(tuple(str(one.tz) for one in given if isinstance(one, pd.Timestamp)), *given)
+
+        return cast(_Function, call)
+
+    return remembering
 
 
 @lru_cache(maxsize=1024)
@@ -110,7 +132,7 @@ def offset_of(freq: str) -> Any:
     return offset
 
 
-@lru_cache(maxsize=65536)
+@by_zone(65536)
 def anchored_frequency(freq: str, start: pd.Timestamp) -> str:
     """Return the frequency of the same step on which ``start`` lies.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import tzinfo
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import pandas as pd
 
 from flowrank.errors import FlowrankError
 from flowrank.series.calendars import Listed, MonthDays
-from flowrank.series.frequency import offset_of
+from flowrank.series.frequency import by_zone, offset_of
 
 _LARGEST_GRID = 100_000_000
 _DAY = 86_400 * 10**9
@@ -63,7 +62,7 @@ def _is_clock(offset: Any, zone: tzinfo | None) -> bool:
     return zone is None or offset.name != "D"
 
 
-@lru_cache(maxsize=4096)
+@by_zone(4096)
 def _grid(first: pd.Timestamp, last: pd.Timestamp, freq: str, other: bool = False) -> pd.DatetimeIndex:
     """All times of a calendar from ``first``, which lies on it, to ``last``."""
     offset, wall = offset_of(freq), (first.tz_localize(None), last.tz_localize(None))
@@ -89,7 +88,7 @@ def _refuse_large_grid(places: int, times: pd.DatetimeIndex, freq: str) -> None:
         )
 
 
-@lru_cache(maxsize=8192)
+@by_zone(8192)
 def future_timestamps(start: pd.Timestamp, length: int, freq: str, horizon: int) -> pd.DatetimeIndex:
     """Return the ``horizon`` time stamps that follow a series of ``length`` values from ``start``.
 
