@@ -278,7 +278,7 @@ NUMBERS = {
     "a decimal comma": (["1,5", "2"], {"decimal": ","}, [1.5, 2.0]),
     "points part thousands": (["950", "1.000", "1.234,5"], {"thousands": ".", "decimal": ","}, [950, 1000, 1234.5]),
     "commas part thousands": (["1,234.5", "12,345,678"], {"thousands": ","}, [1234.5, 12345678]),
-    "spaces part thousands": (["1 234", "1\u202f234"[:1]], {"thousands": " "}, [1234, 1]),
+    "spaces part thousands": (["1 234", "1\u202f234 567", "1\u00a0234"], {"thousands": " "}, [1234, 1234567, 1234]),
     "no-break spaces part thousands": (["1\u00a0234,5"], {"thousands": "\u00a0", "decimal": ","}, [1234.5]),
     "apostrophes part thousands": (["1'234.50"], {"thousands": "'"}, [1234.5]),
     "exponents": (["1e3", "-2.5E-1"], {}, [1000, -0.25]),

@@ -13,6 +13,7 @@ from flowrank.errors import FlowrankError
 
 MISSING_WORDS = frozenset({"", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "<na>", "nat"})
 """Texts (in lower case, stripped) that stand for a missing value in a text column."""
+_SPACES = "[ \u00a0\u2009\u202f]"  # a space, and those of no break or little width, are one mark of thousands
 _BOOLEANS = {"true": 1.0, "false": 0.0}
 
 
@@ -121,7 +122,8 @@ def _numbers_in_text(
             )
         except (pa.ArrowException, TypeError, ValueError):
             pass
-    pattern = _pattern(decimal, thousands)
+    mark = None if thousands is None else _SPACES if re.fullmatch(_SPACES, thousands) else re.escape(thousands)
+    pattern = _pattern(decimal, mark)
     numbers = np.full(len(column), np.nan)
     for position, (value, missing) in enumerate(zip(column, column.isna(), strict=True)):
         word = value.strip().lower() if isinstance(value, str) else value
@@ -131,7 +133,7 @@ def _numbers_in_text(
             if isinstance(word, str) and word not in _BOOLEANS and not pattern.match(word):
                 raise ValueError
             if isinstance(word, str) and word not in _BOOLEANS:
-                word = word.replace(thousands, "") if thousands else word
+                word = re.sub(mark, "", word) if mark else word
                 word = word.replace(decimal, ".")
             numbers[position] = _BOOLEANS[word] if word in _BOOLEANS else float(word)
         except (TypeError, ValueError):
@@ -145,9 +147,9 @@ def _numbers_in_text(
 
 
 def _pattern(decimal: str, thousands: str | None) -> re.Pattern[str]:
-    """What a number looks like: groups of three digits where there is a mark of thousands."""
+    """What a number looks like: groups of three digits where there is a mark of thousands, which is a pattern."""
     point = re.escape(decimal)
-    whole = r"\d+" if thousands is None else rf"(\d{{1,3}}({re.escape(thousands)}\d{{3}})+|\d+)"
+    whole = r"\d+" if thousands is None else rf"(\d{{1,3}}({thousands}\d{{3}})+|\d+)"
     return re.compile(rf"^[+-]?(({whole}({point}\d*)?|{point}\d+)(e[+-]?\d+)?|inf(inity)?)$", re.IGNORECASE)
 
 
@@ -158,10 +160,10 @@ def _remedy(value: Any, decimal: str, thousands: str | None) -> str:
     text = value.strip()
     if re.search(r"[€$£¥%]|[A-Za-z]{2,}$", text) and re.search(r"\d", text):
         return "write it without its sign or unit"
-    found = re.match(r"^[+-]?\d{1,3}(?:([.,' \u00a0\u202f])\d{3})+(?:([.,])\d+)?$", text)
+    found = re.match(r"^[+-]?\d{1,3}(?:([.,' \u00a0\u2009\u202f])\d{3})+(?:([.,])\d+)?$", text)
     if found is not None and (found.group(2) or found.group(1) not in ".,"):
         more = f" --decimal {found.group(2)}" if found.group(2) == "," else ""
-        mark = found.group(1) if found.group(1) in ".,'" else f"'{found.group(1)}'"
+        mark = found.group(1) if found.group(1) in ".,'" else "' '"
         return f"pass --thousands {mark}{more}"
     if re.match(r"^[+-]?\d*,\d+$", text) and decimal == ".":
         return "pass --decimal , if commas are decimal marks, or --thousands , if they part thousands"
