@@ -6,13 +6,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from pandas.tseries.offsets import CustomBusinessDay
 
 from flowrank.errors import FlowrankError, check_count
 from flowrank.evaluation.backtests import Backtest
 from flowrank.forecasting import DEFAULT_LEVELS, Request
 from flowrank.forecasting.skipping import Skipping
 from flowrank.series import Series
-from flowrank.series.calendars import MonthDays
+from flowrank.series.calendars import Listed, MonthDays
+from flowrank.series.frequency import offset_of
+from flowrank.series.weeks import days_of
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,12 @@ def season_length(freq: str | None) -> int:
 
     if freq is None:
         return 1
-    calendar = MonthDays.parsed(freq)
-    if calendar is not None:
+    calendar = offset_of(freq)
+    if isinstance(calendar, MonthDays):
         return max(1, 12 * len(calendar.days) // calendar.months)
-    if freq.startswith("times:"):
+    if isinstance(calendar, Listed):
         return 1
-    return len(freq.split()) if freq.startswith("C:") else get_seasonality(freq)
+    return len(days_of(calendar)) if isinstance(calendar, CustomBusinessDay) else get_seasonality(freq)
 
 
 def seasonal_error(history: np.ndarray, seasonality: int) -> float:

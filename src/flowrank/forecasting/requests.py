@@ -169,6 +169,10 @@ def _prepared(
             found=f"series {request.item_id!r}, which " + ("is empty" if length == 0 else "has none"),
             todo="leave the series out (--skip-bad)",
         )
+    late = missing_at_end(context) if corrections.missing_tail else 0
+    if late:  # as many earlier values take their place in the model's context
+        observed = len(request.history) - late
+        context = np.array(request.history[max(0, observed - model.context_length) : observed], dtype=np.float64)
     if non_negative and (context < 0).any():
         raise FlowrankError(
             argument,
@@ -176,10 +180,6 @@ def _prepared(
             found=f"{float(np.nanmin(context))!r} in series {request.item_id!r}",
             todo="correct the value, or forecast without non_negative (--non-negative)",
         )
-    late = missing_at_end(context) if corrections.missing_tail else 0
-    if late:  # as many earlier values take their place in the model's context
-        observed = len(request.history) - late
-        context = np.array(request.history[max(0, observed - model.context_length) : observed], dtype=np.float64)
     constant = constant_value(context) if corrections.constant else None
     if constant is not None:
         return _Prepared(light, context, late, constant)

@@ -45,8 +45,8 @@ def iter_forecasts(
 ) -> Iterator[pd.DataFrame]:
     """Yield forecasts as frames of ``batch_size`` series; parameters as in `forecast`.
 
-    Memory does not grow with the number of series, but for a long table in which series are interleaved, as in order
-    of time: of each of its rows 24 bytes are held.
+    Memory grows with the ids of the series, not with their rows: a long table in which series are interleaved, as in
+    order of time, is grouped in temporary files. Wide tables and Excel files are held as a whole.
 
     Raises
     ------

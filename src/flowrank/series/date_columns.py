@@ -11,8 +11,8 @@ import pandas as pd
 
 from flowrank.series.date_faults import Faults, Where
 from flowrank.series.date_texts import OFFSET, parse
+from flowrank.series.numbers import MISSING_WORDS
 
-_MISSING = frozenset({"", "na", "n/a", "nan", "nat", "null", "none", "<na>"})
 _PLAIN_ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?")
 _FORMATS = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}  # by the number of digits
 
@@ -118,11 +118,11 @@ def texts_of(column: pd.Series, kind: str | None = None) -> pd.Series | None:
 def stripped(texts: pd.Series) -> pd.Series:
     """Return texts without spaces around them; missing where they are words for that."""
     known = pd.unique(texts)
-    odd = [one for one in known if isinstance(one, str) and (one != one.strip() or one.lower() in _MISSING)]
+    odd = [one for one in known if isinstance(one, str) and (one != one.strip() or one.lower() in MISSING_WORDS)]
     if not odd:
         return texts.astype(object)
     bare = texts.astype(object).str.strip()
-    return bare.where(~bare.str.lower().isin(_MISSING), None)
+    return bare.where(~bare.str.lower().isin(MISSING_WORDS), None)
 
 
 def offsets_of(texts: pd.Index) -> tuple[list[str | None] | None, int]:

@@ -11,8 +11,8 @@ import pandas as pd
 
 from flowrank.errors import FlowrankError
 from flowrank.series.ids import plain
-from flowrank.series.runs import Run
-from flowrank.series.spilling import ROW, GroupedRows, runs_of
+from flowrank.series.runs import Run, runs_of
+from flowrank.series.spilling import ROW, GroupedRows
 
 
 @dataclass(frozen=True)

@@ -47,3 +47,14 @@ def joined(runs: list[Run]) -> Run:
         np.concatenate([run.target for run in runs]),
         error,
     )
+
+
+def runs_of(codes: np.ndarray) -> list[int]:
+    """Return where each run of equal numbers starts.
+
+    Examples
+    --------
+    >>> runs_of(np.array([3, 3, 5]))
+    [0, 2]
+    """
+    return np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]])).tolist() if len(codes) else []

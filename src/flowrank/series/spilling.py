@@ -10,6 +10,8 @@ from typing import IO, cast
 
 import numpy as np
 
+from flowrank.series.runs import runs_of
+
 ROW = np.dtype([("code", "<i8"), ("row", "<i8"), ("time", "<i8"), ("value", "<f8")])
 _BUCKET = 1 << 17  # rows, after which no further series begins in a bucket
 _MEMORY = 1 << 24  # bytes that are held before a file takes them
@@ -88,14 +90,3 @@ def _temporary(owner: object) -> IO[bytes]:
 def _read(file: IO[bytes], first: int, last: int) -> np.ndarray:
     file.seek(first * ROW.itemsize)
     return np.frombuffer(file.read((last - first) * ROW.itemsize), ROW)
-
-
-def runs_of(codes: np.ndarray) -> list[int]:
-    """Return where each run of equal numbers starts.
-
-    Examples
-    --------
-    >>> runs_of(np.array([3, 3, 5]))
-    [0, 2]
-    """
-    return np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]])).tolist() if len(codes) else []

@@ -18,7 +18,7 @@ from flowrank.series.grouping import Interleaved, Piece
 from flowrank.series.ids import Known, plain
 from flowrank.series.inference import infer_frequency
 from flowrank.series.numbers import MarksOfNumbers, as_numbers
-from flowrank.series.runs import Run, joined, where_in
+from flowrank.series.runs import Run, joined, runs_of, where_in
 from flowrank.series.timed import timed_series
 from flowrank.series.value import OnBad, Series
 
@@ -234,7 +234,7 @@ class LongTable:
             for row, value in enumerate(ids, first_row):
                 Known(self._argument).add(value, f"row {row}")
             raise
-        starts = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]])) if len(codes) else np.zeros(0, int)
+        starts = np.array(runs_of(codes), dtype=np.int64)
         return starts, [plain(uniques[code]) for code in codes[starts]]
 
     def _runs(self, pieces: Iterator[pd.DataFrame]) -> Iterator[Run]:

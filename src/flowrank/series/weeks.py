@@ -41,9 +41,19 @@ def week_name(offset: pd.tseries.offsets.CustomBusinessDay) -> str:
     >>> week_name(week_of("C:sat,mon;2024-03-04"))
     'C:Mon Sat;2024-03-04'
     """
-    calendar = offset.calendar
-    days = " ".join(day for day, works in zip(WEEKDAYS, calendar.weekmask, strict=True) if works)
-    return f"C:{days}" + (f";{','.join(map(str, calendar.holidays))}" if len(calendar.holidays) else "")
+    holidays = offset.calendar.holidays
+    return f"C:{' '.join(days_of(offset))}" + (f";{','.join(map(str, holidays))}" if len(holidays) else "")
+
+
+def days_of(offset: pd.tseries.offsets.CustomBusinessDay) -> list[str]:
+    """Return the weekdays of such a calendar.
+
+    Examples
+    --------
+    >>> days_of(week_of("C:sat,mon"))
+    ['Mon', 'Sat']
+    """
+    return [day for day, works in zip(WEEKDAYS, offset.calendar.weekmask, strict=True) if works]
 
 
 def week_in(times: pd.DatetimeIndex) -> str | None:
