@@ -46,8 +46,13 @@ class _Trainer(Trainer):
     def __init__(self, recipe: Recipe, clock: Clock, **kwargs: Any) -> None:
         self.recipe, self.clock = recipe, clock
         super().__init__(**kwargs)
+        self.training_of_family = training_of(recipe.family)
         # T5 takes any keyword, but gives the mean loss of a batch whatever it is told: averaging passes is left to us.
         self.model_accepts_loss_kwargs = False
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Hand the model what its family makes of a batch."""
+        return super().compute_loss(model, self.training_of_family.inputs(self.recipe, inputs), *args, **kwargs)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Make the recipe's optimiser."""
