@@ -43,7 +43,8 @@ class Data:
         0: every length is drawn equally often; 1: every length contributes equally many values.
     horizons
         Target lengths; each batch has one of them, all equally often. None given: ``prediction_length``, for Chronos-2
-        any number of patches up to it. Short ones make a T5 read its context instead of the target so far (docs/pretraining.md).
+        any number of patches up to it. Short ones make a T5 read its context instead of the target so far
+        (docs/pretraining.md).
     max_missing_prop
         Series with a greater share of missing values are not used.
 

@@ -41,8 +41,8 @@ class ModelShape:
         Scale of the initial weights as in T5; scale of the initial output weights (T5: token embedding, others: output
         block), times initializer_factor.
     patch_spread
-        Bolt, Chronos-2: standard deviation of the initial weights of its patch blocks, times ``initializer_factor``. With
-        the class's own, smaller ones, seasons are learnt much later (docs/pretraining.md).
+        Bolt, Chronos-2: standard deviation of the initial weights of its patch blocks, times ``initializer_factor``.
+        With the class's own, smaller ones, seasons are learnt much later (docs/pretraining.md).
     schedule
         Head width of every attention layer: `FlowOfRanks`, `Uniform`, `Widths`, or None for ``d_kv`` everywhere.
 
@@ -70,7 +70,7 @@ class ModelShape:
     context_length: int = 512
     prediction_length: int = 64
     input_patch_size: int = 16
-    quantiles: tuple[float, ...] = ()
+    quantiles: tuple[float, ...] | None = None
     n_tokens: int = 4096
     use_eos_token: bool = True
     tokenizer_limit: float = 15.0
@@ -88,11 +88,9 @@ class ModelShape:
         shares(self, "dropout_rate")
         positive(self, "initializer_factor", "output_scale", "patch_spread", "tokenizer_limit")
         check(self, "n_tokens", "a whole number ≥ 8", type(self.n_tokens) is int and self.n_tokens >= 8)
-        if not self.quantiles:
+        if self.quantiles is None:
             object.__setattr__(self, "quantiles", training_of(self.family).levels)
-        levels = all(is_number(q, 1e-9, 1 - 1e-9) for q in self.quantiles)
-        rising = list(self.quantiles) == sorted(set(self.quantiles))
-        check(self, "quantiles", "rising levels between 0 and 1", levels and rising)
+        check(self, "quantiles", "rising levels between 0 and 1", _rises_within_1(self.quantiles))
         known = self.schedule is None or isinstance(self.schedule, FlowOfRanks | Uniform | Widths)
         check(self, "schedule", "FlowOfRanks, Uniform, Widths or None", known)
 
@@ -118,6 +116,13 @@ class ModelShape:
     def decoder_layers(self) -> int:
         """Decoder layers, as many as in the encoder unless said."""
         return self.num_decoder_layers or self.num_layers
+
+
+def _rises_within_1(levels: tuple[float, ...] | None) -> bool:
+    """Whether there are levels, each greater than the one before it, between 0 and 1."""
+    if not levels or not all(is_number(level, 1e-9, 1 - 1e-9) for level in levels):
+        return False
+    return list(levels) == sorted(set(levels))
 
 
 @dataclass(frozen=True)

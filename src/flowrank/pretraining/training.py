@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedConfig, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
 from flowrank.errors import FlowrankError
@@ -163,17 +163,18 @@ def pretrain(recipe: Recipe, output: str | Path, *, progress: bool = True, devic
 
 @contextmanager
 def fastest_attention(model: PreTrainedModel, device: torch.device) -> Iterator[None]:
-    """Train with plain attention on CPUs: their fused kernel cannot learn a position bias and falls back to worse."""
-    stacks = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
-    before = [stack.config._attn_implementation for stack in stacks]
+    """Train with plain attention on CPUs: their fused kernels are slower at it, or cannot learn a bias."""
+    found = [getattr(module, "config", None) for module in model.modules()]
+    configs = list({id(one): one for one in found if isinstance(one, PreTrainedConfig)}.values())  # some are copies
+    before = [config._attn_implementation for config in configs]
     if device.type == "cpu":
-        for stack in stacks:
-            stack.set_attn_implementation("eager")
+        for config in configs:
+            config._attn_implementation = "eager"
     try:
         yield
     finally:
-        for stack, implementation in zip(stacks, before, strict=True):
-            stack.set_attn_implementation(implementation)
+        for config, implementation in zip(configs, before, strict=True):
+            config._attn_implementation = implementation
 
 
 @contextmanager

@@ -144,7 +144,7 @@ class GroupObjective:
         self.levels = torch.tensor(parent.config.chronos_config["quantiles"], device=parent.device)
 
     def __call__(self, child: Any, batch: Mapping[str, Tensor]) -> Float[Tensor, ""]:
-        """Loss of a batch with ``context`` (B, L), ``group_ids`` (B,), ``future_covariates``, ``future_target`` (B, H)."""
+        """Loss of ``context`` (B, L), ``group_ids`` (B,), ``future_target`` and ``future_covariates`` (B, H)."""
         learnt = batch["future_covariates"].isnan().all(dim=1)
         with torch.no_grad():
             taught, units = normalised_quantiles(self.parent, batch)
