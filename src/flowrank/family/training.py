@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -81,6 +82,10 @@ class Training(ABC):
     def inputs(self, recipe: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of the model's forward pass on a batch: its tensors, and what is no tensor."""
         return dict(batch)
+
+    def prepared(self, model: PreTrainedModel) -> AbstractContextManager[None]:
+        """Change what of a model would not survive training in bfloat16, until the context ends; here nothing."""
+        return nullcontext()
 
     def target_lengths(self, recipe: Any) -> tuple[int, ...]:
         """Lengths of targets that a recipe trains on: its horizons, or all that the model forecasts."""

@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PrinterCallback, Tra
 from transformers.utils import logging
 
 from flowrank.errors import FlowrankError
-from flowrank.family import training_of
+from flowrank.family import family_of_model, training_of
 from flowrank.files import atomic_file, refuse_other_run
 from flowrank.pipelines import Pipeline, load
 from flowrank.pretraining.architecture import adopted, build, trainable
@@ -170,8 +170,11 @@ def fastest_attention(model: PreTrainedModel, device: torch.device) -> Iterator[
     if device.type == "cpu":
         for config in configs:
             config._attn_implementation = "eager"
+    training = family_of_model(model).training
+    assert training is not None
     try:
-        yield
+        with training.prepared(model):
+            yield
     finally:
         for config, implementation in zip(configs, before, strict=True):
             config._attn_implementation = implementation

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from chronos.chronos2.config import Chronos2CoreConfig
 from chronos.chronos2.layers import ResidualBlock
+from chronos.chronos2.model import Chronos2EncoderBlock
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -18,6 +20,7 @@ from flowrank.family import Objective, Training, quantile_objective
 
 QUANTILES = (0.01, *(round(0.05 * step, 2) for step in range(1, 20)), 0.99)
 ROTARY_BASE = 10_000.0
+_LEAST = -1e30  # added to attention scores
 _SHAPE = ("d_model", "d_kv", "d_ff", "num_heads", "num_layers")
 
 
@@ -117,6 +120,17 @@ class Chronos2Training(Training):
         """The tensors, and the number of patches that hold the targets."""
         return {**batch, "num_output_patches": -(-batch["future_target"].shape[1] // recipe.input_patch_size)}
 
+    @contextmanager
+    def prepared(self, model: PreTrainedModel) -> Iterator[None]:
+        """Keep attention masks finite: a token without any to attend to would else become NaN in bfloat16."""
+        blocks = [module for module in model.modules() if isinstance(module, Chronos2EncoderBlock)]
+        handles = [block.register_forward_pre_hook(_with_finite_masks, with_kwargs=True) for block in blocks]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
     def objective(self, parent: PreTrainedModel, *, distillation: float, truth: float) -> Objective:
         """Quantile losses of the parent's quantiles and of the true future."""
         return GroupObjective(parent, distillation=distillation, truth=truth)
@@ -124,6 +138,12 @@ class Chronos2Training(Training):
     def grow(self, model: PreTrainedModel, donor: PreTrainedModel) -> None:
         """Take what fits of the encoder of a Chronos-Bolt."""
         take_from_encoder(model, donor)
+
+
+def _with_finite_masks(block: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Arguments of a block with masks that bfloat16 holds; so large a number leaves nothing of a weight either."""
+    masks = {name: named[name].clamp_min(_LEAST) for name in ("attention_mask", "group_time_mask")}
+    return arguments, {**named, **masks}
 
 
 class GroupObjective:
