@@ -135,7 +135,7 @@ class Start:
         Model to train further: its architecture and weights replace those described by the other settings.
     grown_from
         Smaller dense model with as many heads, layers and values in a patch: the new, wider model starts with its
-        forecasts, see `flowrank.pretraining.growth.grow`.
+        forecasts (docs/pretraining.md). A Chronos-2 takes what fits of the encoder of a Chronos-Bolt instead.
     token_embedding, freeze_token_embedding
         T5: model whose token embedding is copied; whether the token embedding stays fixed.
 
