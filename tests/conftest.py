@@ -82,6 +82,34 @@ def make_t5(folder, seed: int = 0, **changes):
     return folder
 
 
+LEVELS = [0.01, *(round(0.05 * i, 2) for i in range(1, 20)), 0.99]
+
+
+def make_chronos2(folder, seed: int = 0, **changes):
+    """A tiny Chronos-2 whose attention is sharp enough to matter."""
+    from chronos.chronos2 import Chronos2Model
+    from chronos.chronos2.config import Chronos2CoreConfig
+
+    torch.manual_seed(seed)
+    chronos = {
+        **{"context_length": 128, "input_patch_size": 8, "input_patch_stride": 8, "output_patch_size": 8},
+        **{"quantiles": LEVELS, "use_reg_token": True, "use_arcsinh": True, "max_output_patches": 3},
+        "time_encoding_scale": 128,
+    }
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_heads": 4, "num_layers": 2, "initializer_factor": 0.3}
+    chronos |= {key: changes.pop(key) for key in list(changes) if key in chronos}
+    config = Chronos2CoreConfig(**{**sizes, **changes}, chronos_config=chronos)
+    config.chronos_pipeline_class = "Chronos2Pipeline"
+    Chronos2Model(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chronos2_folder(tmp_path_factory):
+    """A tiny Chronos-2 checkpoint, as stock classes write it."""
+    return make_chronos2(tmp_path_factory.mktemp("models") / "chronos2")
+
+
 @pytest.fixture(scope="session")
 def bolt_folder(tmp_path_factory):
     """A tiny Chronos-Bolt checkpoint, as stock classes write it."""

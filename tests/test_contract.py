@@ -18,7 +18,7 @@ from flowrank import Budget, InputSVD, JointHeads, WholeModel
 from flowrank.cost import Workload
 from flowrank.family import cost, families, family_of, private_copy, register, unregister
 from flowrank.nn.int8 import Int8Linear
-from tests.conftest import make_bolt, make_t5, relative_gap
+from tests.conftest import make_bolt, make_chronos2, make_t5, relative_gap
 from tests.test_cost import ADDMM
 from tests.toy_family import Toy, ToyConfig, ToyModel, ToyPipeline
 
@@ -31,6 +31,7 @@ def toy(_folder):
 
 
 MODELS = {
+    "chronos-2": lambda folder: flowrank.load(make_chronos2(folder / "chronos2")),
     "chronos-bolt": lambda folder: flowrank.load(make_bolt(folder / "bolt")),
     "chronos-t5": lambda folder: flowrank.load(make_t5(folder / "t5")),
     "toy": toy,
@@ -62,7 +63,8 @@ def series():
 def forecast(pipeline, series, seed=0):
     """By a seed where the family draws."""
     options = {"seed": seed} if getattr(pipeline, "takes_seed", False) else {}
-    return pipeline.predict(series, prediction_length=6, **options)
+    found = pipeline.predict(series, prediction_length=6, **options)
+    return torch.cat(found) if isinstance(found, list) else found
 
 
 def child_of(parent):
@@ -101,10 +103,13 @@ def test_cost_is_what_torch_counts(parent, engine):
     if type(family).passes.__func__ is flowrank.family.Family.passes.__func__:
         pytest.skip(f"{family.name} has no cost model")
     parent.engine = engine
-    parent.inner_model.set_attn_implementation("eager")  # torch does not count what its fused kernel does on a CPU
+    for module in parent.inner_model.modules():  # torch does not count what its fused kernel does on a CPU
+        if hasattr(module, "config"):
+            module.config._attn_implementation = "eager"
     workload = Workload(4, 48, 6, 3)
     options = {"num_samples": 3} if getattr(parent, "takes_seed", False) else {}
-    batch = torch.randn(4, 48).cumsum(1)
+    batch = list(torch.randn(4, 48).cumsum(1))
+    parent.predict(batch, prediction_length=6, **options)  # products of weights that are kept
     with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False, custom_mapping=ADDMM) as counter:
         parent.predict(batch, prediction_length=6, **options)
     assert cost(parent, workload).flops == pytest.approx(counter.get_total_flops(), rel=0.02)
@@ -121,7 +126,8 @@ pipeline = flowrank.load({folder!r})
 series = torch.load({series!r})
 options = {{"seed": 0}} if getattr(pipeline, "takes_seed", False) else {{}}
 torch.set_num_threads(1)
-torch.save(pipeline.predict(series, prediction_length=6, **options), {out!r})
+found = pipeline.predict(series, prediction_length=6, **options)
+torch.save(torch.cat(found) if isinstance(found, list) else found, {out!r})
 """
 
 

@@ -254,10 +254,20 @@ class TestBadModels:
         T5Config().save_pretrained(tmp_path / "t5")
         self.refuse(tmp_path / "t5", "chronos-bolt, chronos-t5", "'t5'")
 
-    def test_chronos_2(self, tmp_path):
+    def test_chronos_2_with_settings_of_another_model(self, tmp_path):
         config = tiny_config(BOLT_PATCHES, "Chronos2Pipeline")
         config.save_pretrained(tmp_path)
-        self.refuse(tmp_path, "Chronos2Pipeline")
+        self.refuse(tmp_path, "Chronos-2", "no output_patch_size, a prediction_length")
+
+    def test_chronos_2_with_the_class_of_another_model(self, chronos2_folder, tmp_path):
+        copy = self.copy(chronos2_folder, tmp_path)
+        self.edit(copy, architectures=["T5ForConditionalGeneration"])
+        self.refuse(copy, "'Chronos2Model'", "T5ForConditionalGeneration")
+
+    def test_chronos_2_without_the_name_of_its_pipeline(self, chronos2_folder, tmp_path):
+        copy = self.copy(chronos2_folder, tmp_path)
+        self.edit(copy, chronos_pipeline_class=None)
+        self.refuse(copy, "pipeline None", "add chronos_pipeline_class")
 
     def test_no_weights(self, folder, tmp_path):
         copy = self.copy(folder, tmp_path)

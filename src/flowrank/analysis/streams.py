@@ -6,7 +6,7 @@ layer, what attention adds to the stream follows from its heads' outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -125,11 +125,12 @@ class Streams:
         source = "encoder" if block.sublayers[place].kind == "cross" else block.stack
 
         def heads(_module: Any, inputs: tuple[Tensor, ...]) -> None:
-            self.add((index, place, "head_outputs"), inputs[0], block.stack)
+            self.add((index, place, "head_outputs"), in_time(inputs[0], block.sublayers[place]), block.stack)
 
         def weights(_module: Any, _inputs: Any, output: Any) -> None:
-            if isinstance(output, tuple) and isinstance(output[-1], Tensor) and output[-1].ndim == 4:
-                self._look((index, place), output[-1], block.stack, source)
+            *_, last = parts_of(output)
+            if isinstance(last, Tensor) and last.ndim == 4 and block.sublayers[place].kind != "group":
+                self._look((index, place), last, block.stack, source)
 
         return [
             attention.output.module.register_forward_pre_hook(heads),
@@ -165,6 +166,18 @@ class Streams:
         return None if mask is None or mask.shape != (series, tokens) else mask.cpu()
 
 
+def parts_of(output: Any) -> tuple[Any, ...]:
+    """What a module returned, one by one."""
+    if isinstance(output, Tensor):
+        return (output,)
+    return tuple(output.values() if isinstance(output, Mapping) else output)
+
+
+def in_time(rows: Tensor, sublayer: Sublayer) -> Tensor:
+    """Rows (series, tokens, n), also of a sublayer that attends to other series and has (tokens, series, n)."""
+    return rows.transpose(0, 1) if sublayer.kind == "group" else rows
+
+
 class _BlockWatch:
     """Follows the stream through one block."""
 
@@ -185,9 +198,9 @@ class _BlockWatch:
 
             def before(_module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
                 if self.last is not None:
-                    self.moved(inputs[0].detach())
+                    self.moved(in_time(inputs[0].detach(), self.sublayer(place)))
                 self.last = place
-                self.add(place, "input", output)
+                self.add(place, "input", in_time(output, self.sublayer(place)))
 
             return before
 
@@ -203,7 +216,7 @@ class _BlockWatch:
 
     def after(self, _module: Any, _inputs: Any, output: Any) -> None:
         if self.block.norm_first and self.last is not None:
-            self.moved((output[0] if isinstance(output, tuple) else output).detach())
+            self.moved(parts_of(output)[0].detach())
         self.stream = None
 
     def moved(self, stream: Tensor) -> None:

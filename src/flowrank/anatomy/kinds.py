@@ -5,4 +5,4 @@ from __future__ import annotations
 from typing import Literal
 
 Stack = Literal["encoder", "decoder"]
-Kind = Literal["self", "cross", "mlp"]
+Kind = Literal["self", "cross", "group", "mlp"]

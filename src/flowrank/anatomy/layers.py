@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from flowrank.anatomy.kinds import Stack
 from flowrank.anatomy.positions import Positions
-from flowrank.nn.factored import FactoredLinear
+from flowrank.nn.factored import FactoredLinear, Unchanged
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,9 @@ class Projection:
     @property
     def weight(self) -> Float[Tensor, "outputs inputs"]:
         """Its matrix, float64, on the CPU."""
-        if isinstance(self.module, FactoredLinear):
+        if isinstance(self.module, Unchanged):
+            matrix = torch.eye(self.module.in_features, dtype=torch.float64)
+        elif isinstance(self.module, FactoredLinear):
             matrix = self.module.up.weight.double() @ self.module.down.weight.double()
         else:
             stored: Tensor = self.module.get_parameter("weight").double()
@@ -62,7 +65,7 @@ class Attention:
     name
         Dotted name of the module.
     stack, kind
-        "encoder" or "decoder"; "self" or "cross".
+        "encoder" or "decoder"; "self", "cross", or "group": to the tokens of other series at the same place.
     layer
         Index in its stack, from 0.
     depth
@@ -87,11 +90,13 @@ class Attention:
     single_key
         Whether every query attends to exactly one key. Then the softmax is 1, queries and keys do nothing, and the
         heads add up to one linear map: the layer counts as one head as wide as all of them.
+    planes
+        Of rotary positions: the planes in which each active head turns; (): all of them, and no other feature.
     """
 
     name: str
     stack: Stack
-    kind: Literal["self", "cross"]
+    kind: Literal["self", "cross", "group"]
     layer: int
     depth: int
     module: nn.Module
@@ -108,6 +113,12 @@ class Attention:
     positions: Positions = field(default_factory=Positions)
     scale: float = 1.0
     single_key: bool = False
+    planes: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def merged(self) -> bool:
+        """Whether values and output are one matrix."""
+        return isinstance(self.output.module, Unchanged)
 
     @property
     def heads(self) -> int:
@@ -152,6 +163,8 @@ class Attention:
     @property
     def dense_parameters(self) -> int:
         """Parameters of the four projections, as matrices."""
+        if self.merged:
+            return self.d_model**2
         return 2 * self.d_model * self.heads * (self.d_qk + self.d_vo)
 
 

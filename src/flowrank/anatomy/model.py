@@ -19,7 +19,7 @@ class Sublayer:
     Attributes
     ----------
     kind
-        "self", "cross" or "mlp".
+        "self", "cross", "group" or "mlp".
     norm
         Of its input (its block has ``norm_first``), or of the stream after it.
     attention, mlp
@@ -70,11 +70,15 @@ class Place:
         "encoder" or "decoder".
     writers
         Dotted names of the linear layers whose sum it ends in.
+    by_place
+        Whether these read (tokens, series, features), as attention to other series does, where the output of the
+        module is (series, tokens, features).
     """
 
     name: str
     stack: Stack
     writers: tuple[str, ...]
+    by_place: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,8 @@ class Anatomy:
         for block in self.blocks:
             for one in block.sublayers:
                 if one.name is not None and one.attention is not None:
-                    yield Place(one.name, block.stack, (one.attention.output.name,))
+                    writer = one.attention.value if one.attention.merged else one.attention.output
+                    yield Place(one.name, block.stack, (writer.name,), by_place=one.kind == "group")
                 elif one.name is not None and one.mlp is not None:
                     yield Place(one.name, block.stack, (f"{one.mlp.name}.{one.mlp.writes}",))
         if self.ends.readout is not None:

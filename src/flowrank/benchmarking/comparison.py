@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowrank.cost import Machine, Workload
 from flowrank.errors import FlowrankError, check_count
-from flowrank.family import cost
+from flowrank.family import cost, family_of
 from flowrank.versions import versions
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def benchmark(
         )
 
     context = context_length or int(parent.model_context_length)
-    steps = horizon or int(parent.model_prediction_length)
+    steps = horizon or family_of(parent).usual_horizon(parent.inner_model.config)
     series = series_of(batch_size, context, seed)
     calls = {key: call_of(pipeline, series, steps, num_samples, seed) for key, pipeline in pipelines.items()}
     with torch_threads(threads):

@@ -36,7 +36,7 @@ def call_of(pipeline: Pipeline, series: torch.Tensor, horizon: int, samples: int
 
     def predict() -> object:
         with seeded(pipeline, seed) as options:
-            return pipeline.predict(series, prediction_length=horizon, **paths, **options)
+            return pipeline.predict(list(series), prediction_length=horizon, **paths, **options)
 
     return predict
 

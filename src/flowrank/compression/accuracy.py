@@ -15,7 +15,7 @@ from torch import Tensor
 
 from flowrank.compression.children import pipeline_of
 from flowrank.errors import AccuracyWarning
-from flowrank.forecasting import DEFAULT_LEVELS
+from flowrank.forecasting import DEFAULT_LEVELS, quantiles_of
 from flowrank.randomness import seeded
 from flowrank.synthetic.mixture import FAMILIES, SHORTEST
 
@@ -189,11 +189,10 @@ def _forecast(pipeline: Any, cases: Sequence[_Case], horizon: int) -> _Forecast:
     batch = np.full((len(cases), max(len(case.history) for case in cases)), np.nan, dtype=np.float32)
     for row, case in zip(batch, cases, strict=True):
         row[len(row) - len(case.history) :] = case.history
-    options = {} if pipeline.forecast_type.name == "QUANTILES" else {"num_samples": _PATHS}
+    options: dict[str, Any] = {} if pipeline.forecast_type.name == "QUANTILES" else {"num_samples": _PATHS}
     with seeded(pipeline, _STREAM) as given:
-        quantiles, _ = pipeline.predict_quantiles(
-            torch.from_numpy(batch), prediction_length=horizon, quantile_levels=list(DEFAULT_LEVELS), **options, **given
-        )
+        options |= {"prediction_length": horizon, "quantile_levels": list(DEFAULT_LEVELS), **given}
+        quantiles, _ = quantiles_of(pipeline, torch.from_numpy(batch), **options)
     found, levels = quantiles.double().numpy(), np.array(DEFAULT_LEVELS)
     error = np.stack([case.truth for case in cases])[..., None] - found
     losses = np.maximum(levels * error, (levels - 1) * error)

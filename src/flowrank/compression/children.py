@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -55,7 +56,8 @@ def assembled(config: PreTrainedConfig, state: dict[str, Tensor], parent: PreTra
     _tie_like(child, parent)
     for name, buffer in parent.named_buffers():
         module, _, attribute = name.rpartition(".")
-        child.get_submodule(module).register_buffer(attribute, buffer, persistent=False)
+        with suppress(AttributeError):  # a smaller layer may have none
+            child.get_submodule(module).register_buffer(attribute, buffer, persistent=False)
     if parent.can_generate():
         child.generation_config = parent.generation_config
     return child.eval().requires_grad_(False)

@@ -81,7 +81,7 @@ class Latency:
         sizes = {"batch_size": 32 if paths is None else 8, "context_length": min(512, int(chronos["context_length"]))}
         took = seconds_of({"whole": whole}, **sizes, seconds=0.0)["whole"]
         sizes["batch_size"] = max(1, int(sizes["batch_size"] / max(1.0, took)))
-        workload = Workload(**sizes, horizon=int(chronos["prediction_length"]), num_samples=paths or 1)
+        workload = Workload(**sizes, horizon=family.usual_horizon(model.config), num_samples=paths or 1)
         kinds = _amounts(model.config, workload)
         least = float("inf")
         rows = [_row(kinds)]

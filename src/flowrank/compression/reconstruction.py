@@ -98,6 +98,7 @@ class _System:
         for batch in series:
             first, second = batch.encoded or (None, None)
             mine, parts = _pass(self.child, batch.series, self.place.name, self.ends, first)
+            parts = [part.transpose(0, 1) for part in parts] if self.place.by_place else parts
             aim, _ = _pass(self.parent, batch.series, self.place.name, [], second)
             recorded = self._counted(batch.series, mine)
             if self.bias is not None:

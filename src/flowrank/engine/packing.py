@@ -57,8 +57,10 @@ class Packed:
     span: int
 
     @classmethod
-    def of(cls, visible: Tensor) -> Packed:
+    def of(cls, visible: Tensor, *, apart: bool = True) -> Packed:
         """Pack a batch by its mask of shape (series, length); every series needs a visible token.
+
+        ``apart``: whether each series with a hole among its tokens is a run of its own, as position biases need it.
 
         Examples
         --------
@@ -75,8 +77,9 @@ class Packed:
         for row, (length, span, end) in enumerate(counted):
             whole = span == length
             last = runs[-1] if runs else None
-            if last is not None and whole and last.whole and last.length == length:
-                runs[-1] = Run(last.first, last.count + 1, slice(last.tokens.start, end), length, True)
+            like = last is not None and last.length == length
+            if last is not None and like and (not apart or (whole and last.whole)):
+                runs[-1] = Run(last.first, last.count + 1, slice(last.tokens.start, end), length, whole and last.whole)
             else:
                 runs.append(Run(row, 1, slice(end - length, end), length, whole))
         return cls(rows, positions, tuple(runs), int(spans.max()))
@@ -121,3 +124,8 @@ def by_length(visible: Tensor) -> Tensor:
     last = length - 1 - visible.flip(1).int().argmax(dim=1)
     holes = (last - first + 1 != counts).int()
     return (holes * (length + 1) + counts).argsort(stable=True)
+
+
+def by_count(visible: Tensor) -> Tensor:
+    """Order of the rows of a mask by their number of tokens, whether or not these are neighbours in time."""
+    return visible.sum(dim=1).argsort(stable=True)

@@ -7,6 +7,7 @@ analysis only.
 from __future__ import annotations
 
 BUILT_IN = (
+    "flowrank.families.chronos2:Chronos2",
     "flowrank.families.chronos_bolt:ChronosBolt",
     "flowrank.families.chronos_t5:ChronosT5",
     "flowrank.families.t5:T5",

@@ -7,8 +7,9 @@ from flowrank.family.checkpoint import MODEL_FILES, Checkpoint, tensor_digest
 from flowrank.family.copies import private_copy
 from flowrank.family.costs import cost
 from flowrank.family.embedded import DEFAULT, embedded_models
+from flowrank.family.groups import SeriesGroup, rows_of
 from flowrank.family.layouts import Layout, layout_of
-from flowrank.family.objectives import Objective, quantile_objective, token_objective
+from flowrank.family.objectives import Objective, quantile_objective, quantile_probe, token_objective
 from flowrank.family.pipeline import FlowrankPipeline, check_reach
 from flowrank.family.protocol import Family, pad_left, shape_of, shapes_of
 from flowrank.family.registry import (
@@ -35,6 +36,7 @@ __all__ = [
     "FlowrankPipeline",
     "Layout",
     "Objective",
+    "SeriesGroup",
     "Training",
     "anatomy_of",
     "check_reach",
@@ -49,7 +51,9 @@ __all__ = [
     "pad_left",
     "private_copy",
     "quantile_objective",
+    "quantile_probe",
     "register",
+    "rows_of",
     "shape_of",
     "shapes_of",
     "tensor_digest",

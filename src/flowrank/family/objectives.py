@@ -109,3 +109,51 @@ def token_objective(
     aim = functional.log_softmax(taught[observed].float(), dim=-1)
     divergence = functional.kl_div(logs, aim, reduction="batchmean", log_target=True)
     return distillation * divergence + truth * functional.nll_loss(logs, labels[observed])
+
+
+NARROWEST = 0.05
+"""Smallest spread between neighbouring quantiles taken at its word, in standard deviations of the context."""
+
+
+def quantile_probe(
+    quantiles: Float[Tensor, "batch levels horizon"],
+    levels: Float[Tensor, " levels"],
+    generator: torch.Generator,
+    *,
+    weights: Bool[Tensor, " batch"] | None = None,
+) -> Float[Tensor, ""]:
+    """Random projection of quantiles, weighted by the curvature of the expected quantile loss (see `Family.probe`).
+
+    If the truth is distributed as the quantiles say, shifting the τ_k-quantile by δ costs ½ f(q_k) δ² of expected
+    quantile loss, f the density there, here (τ_{k+1} − τ_{k−1}) / (q_{k+1} − q_{k−1}). A series counts relative to its
+    own expected loss, which goes with the width of its forecast.
+
+    Parameters
+    ----------
+    quantiles
+        In units of each context.
+    levels
+        Of the quantiles, rising.
+    generator
+        Of the random signs.
+    weights
+        Which series count; None: all.
+    """
+    curvature = _curvature(quantiles.detach().double(), levels.double())
+    if weights is not None:
+        curvature = curvature * weights.to(curvature)[:, None, None]
+    signs = torch.randint(0, 2, quantiles.shape, generator=generator).to(quantiles) * 2 - 1
+    return (signs * curvature.sqrt().to(quantiles) * quantiles).sum()
+
+
+def _curvature(
+    quantiles: Float[Tensor, "batch levels horizon"], levels: Float[Tensor, " levels"]
+) -> Float[Tensor, "batch levels horizon"]:
+    ordered = quantiles.sort(dim=1).values
+    steps = (ordered[:, 1:] - ordered[:, :-1]).clamp_min(NARROWEST)
+    gaps = torch.cat([steps[:, :1], steps[:, 1:] + steps[:, :-1], steps[:, -1:]], dim=1)
+    probability = levels[1:] - levels[:-1]
+    probability = torch.cat([probability[:1], probability[1:] + probability[:-1], probability[-1:]])
+    density = probability[None, :, None] / gaps
+    loss = steps.sum(dim=1, keepdim=True).mean(dim=2, keepdim=True)
+    return density / loss / quantiles.shape[2]

@@ -35,8 +35,8 @@ class FlowrankPipeline:
     """
 
     inner_model: PreTrainedModel
-    predict: Callable[..., torch.Tensor]
-    predict_quantiles: Callable[..., tuple[torch.Tensor, torch.Tensor]]
+    predict: Callable[..., Any]
+    predict_quantiles: Callable[..., tuple[Any, Any]]
     inference: Inference
     name: str = "in memory"
     recipe: dict[str, Any] | None = None

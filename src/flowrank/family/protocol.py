@@ -143,8 +143,15 @@ class Family(ABC):
         if isinstance(layer, Vocabulary):
             return "vocabulary"
         if isinstance(layer, Attention):
-            return "cross-attention" if layer.kind == "cross" else f"{layer.stack} attention"
+            apart = {"cross": "cross-attention", "group": "group attention"}
+            return apart.get(layer.kind, f"{layer.stack} attention")
         return f"{layer.stack} feed-forward" if layer.kind == "mlp" else "patch blocks"
+
+    @classmethod
+    def usual_horizon(cls, config: PreTrainedConfig) -> int:
+        """H, the steps ahead for which a model is measured and timed unless told."""
+        given: Any = config
+        return int(given.chronos_config["prediction_length"])
 
     @classmethod
     def lacks(cls, capability: str) -> FlowrankError:

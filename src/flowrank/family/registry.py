@@ -145,11 +145,14 @@ def family_of_config(config: PreTrainedConfig | Mapping[str, Any], where: str = 
         if family.owns(raw):
             return family
     kinds = ", ".join(family.name for family in families() if family.pipeline_class is not None)
+    todo = "flowrank opens time series models such as amazon/chronos-bolt-small"
+    if "chronos_config" in raw and not raw.get("chronos_pipeline_class"):
+        todo = "add chronos_pipeline_class, the name of the model's pipeline in chronos-forecasting, to config.json"
     raise FlowrankError(
         "model",
         expected=f"a model of one of the families {kinds}",
         found=f"model_type {raw.get('model_type')!r}, pipeline {raw.get('chronos_pipeline_class')!r}, {where}",
-        todo="flowrank opens time series models such as amazon/chronos-bolt-small",
+        todo=todo,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from flowrank.forecasting.corrections import Corrections
 from flowrank.forecasting.files import write_forecasts
 from flowrank.forecasting.levels import DEFAULT_LEVELS, check_levels
+from flowrank.forecasting.model import quantiles_of
 from flowrank.forecasting.requests import Request, predict_requests
 from flowrank.forecasting.skipping import Skipped
 from flowrank.forecasting.tables import forecast, iter_forecasts
@@ -22,5 +23,6 @@ __all__ = [
     "forecast",
     "iter_forecasts",
     "predict_requests",
+    "quantiles_of",
     "write_forecasts",
 ]

@@ -105,7 +105,8 @@ class Model:
             row[len(row) - len(one.values) :] = one.values
         further = {"keep_spread": True} if self._keeps_spread and horizon > self.reach else {}
         with seeded(self._pipeline, int(np.random.SeedSequence(seed).generate_state(1)[0])) as options:
-            quantiles, mean = self._pipeline.predict_quantiles(
+            quantiles, mean = quantiles_of(
+                self._pipeline,
                 torch.from_numpy(batch).to(torch.float32),
                 prediction_length=horizon,
                 quantile_levels=self._asked,
@@ -113,8 +114,6 @@ class Model:
                 **options,
                 **self._predict_kwargs,
             )
-        if isinstance(quantiles, list):  # Chronos-2: a tensor (variables, horizon, levels) for each series
-            quantiles, mean = torch.stack([q[0] for q in quantiles]), torch.stack([m[0] for m in mean])
         found = self._with_tails(quantiles.double().cpu().sort(dim=-1).values).numpy()
         points = mean.double().cpu().numpy()
         restored = [
@@ -140,6 +139,26 @@ class Model:
                 pair = quantiles[..., [self._asked.index(one) for one in known]]
                 columns.append(extended(pair, known, [level])[..., 0])
         return torch.stack(columns, dim=-1)
+
+
+def quantiles_of(pipeline: Any, batch: Any, **options: Any) -> tuple[Any, Any]:
+    """Quantiles (series, H, levels) and point forecasts (series, H) of single series, whatever the pipeline gives.
+
+    Parameters
+    ----------
+    pipeline
+        Any chronos-forecasting pipeline; those of series with several variates give a list of tensors.
+    batch
+        Shape (series, time), NaN on the left of shorter ones.
+    **options
+        Of ``predict_quantiles``.
+    """
+    import torch
+
+    quantiles, mean = pipeline.predict_quantiles(list(batch), **options)
+    if isinstance(quantiles, list):  # a tensor (variates, …) for each series
+        return torch.stack([one[0] for one in quantiles]), torch.stack([one[0] for one in mean])
+    return quantiles, mean
 
 
 def _family_of(pipeline: Any) -> Any:

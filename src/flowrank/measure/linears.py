@@ -99,7 +99,7 @@ def input_moments(
     with family.instrumented(gradients=True), ExitStack() as stack:
         for site in family.sites:
             query = SecondMoment(site.d_model)
-            source = query if site.kind == "self" else SecondMoment(site.d_model)
+            source = query if site.kind != "cross" else SecondMoment(site.d_model)
             output = SecondMoment(sum(site.value_widths))
             record = InputMoments({"q": query, "k": source, "v": source, "o": output})
             moments[site.name] = record

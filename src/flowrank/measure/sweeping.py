@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowrank.family import Family
+from flowrank.family import Family, rows_of
 
 BATCH_BYTES = 512 * 2**20
 """Activations of one calibration batch, over all layers, stay near or below this."""
@@ -38,14 +38,16 @@ def batches(family: Family, contexts: Iterable[Tensor]) -> Iterator[list[Tensor]
     bytes_a_token = 4 * len(sites) * 8 * sites[0].d_model
     bytes_a_pair = 4 * len(sites) * max(1, *(site.heads for site in sites))
     batch: list[Tensor] = []
-    longest = 0
+    longest = held = 0
     for context in _by_length(contexts):
         tokens = max(longest, family.context_tokens(len(context)))
-        needed = (len(batch) + 1) * tokens * (bytes_a_token + tokens * bytes_a_pair)
-        if batch and (needed > BATCH_BYTES or len(batch) == BATCH_SERIES):
+        rows = held + rows_of(context)
+        needed = rows * tokens * (bytes_a_token + tokens * bytes_a_pair)
+        if batch and (needed > BATCH_BYTES or rows > BATCH_SERIES):
             yield batch
-            batch, tokens = [], family.context_tokens(len(context))
+            batch, tokens, rows = [], family.context_tokens(len(context)), rows_of(context)
         batch.append(context)
+        held = rows
         longest = tokens
     if batch:
         yield batch

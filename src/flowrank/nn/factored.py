@@ -61,6 +61,20 @@ class FactoredEmbedding(nn.Module):
         return self.basis(self.codes(tokens))
 
 
+class Unchanged(nn.Identity):
+    """What stands for a linear layer whose matrix is the identity.
+
+    Parameters
+    ----------
+    features
+        That it reads and writes.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.in_features = self.out_features = features
+
+
 def linear(in_features: int, out_features: int, rank: int | None = None, *, bias: bool = False) -> nn.Module:
     """Make a linear layer, of two factors where a rank is given; any of the numbers may be 0."""
     with warnings.catch_warnings():  # a width of 0 is what we mean

@@ -32,6 +32,12 @@ class AttentionShape:
         ``d_vo = 0`` is gone; a head with ``d_qk = 0`` attends by positions only.
     ranks
         Inner rank of each of the projections "q", "k", "v", "o" that is stored as two factors.
+    planes
+        Of rotary attention: the planes in which queries and keys of each head turn, one tuple of numbers a head. The
+        first features of a head are the first coordinates of its planes, the next ones their second coordinates; what
+        is left of its ``d_qk`` features does not turn. (): all planes, and nothing else.
+    merged
+        Whether W_V and W_O are one matrix, of as many features as the model is wide, since nothing stands between them.
 
     Examples
     --------
@@ -43,6 +49,8 @@ class AttentionShape:
     d_qk: tuple[int, ...]
     d_vo: tuple[int, ...]
     ranks: dict[str, int]
+    planes: tuple[tuple[int, ...], ...] = ()
+    merged: bool = False
 
     @classmethod
     def dense(cls, heads: int, d_kv: int) -> AttentionShape:
@@ -62,9 +70,13 @@ class AttentionShape:
         try:
             widths = {name: tuple(raw[name]) for name in ("d_qk", "d_vo")}
             ranks = dict(raw.get("ranks", {}))
-            numbers = [*widths["d_qk"], *widths["d_vo"], *ranks.values()]
+            planes = tuple(tuple(one) for one in raw.get("planes", ()))
+            merged = raw.get("merged", False)
+            numbers = [*widths["d_qk"], *widths["d_vo"], *ranks.values(), *(n for one in planes for n in one)]
             sound = all(isinstance(n, int) and n >= 0 for n in numbers) and set(ranks) <= set(PROJECTIONS)
-            if not sound or len(widths["d_qk"]) != len(widths["d_vo"]):
+            if not sound or len(widths["d_qk"]) != len(widths["d_vo"]) or not isinstance(merged, bool):
+                raise ValueError
+            if planes and (len(planes) != len(widths["d_qk"]) or not _fit(planes, widths["d_qk"])):
                 raise ValueError
         except (AttributeError, KeyError, TypeError, ValueError):
             raise FlowrankError(
@@ -73,7 +85,7 @@ class AttentionShape:
                 found=raw,
                 todo=_RESTORE,
             ) from None
-        return cls(widths["d_qk"], widths["d_vo"], ranks)
+        return cls(widths["d_qk"], widths["d_vo"], ranks, planes, merged)
 
     def check(self, heads: int, *, where: str) -> AttentionShape:
         """Return it, if it is of a layer with so many heads.
@@ -94,15 +106,26 @@ class AttentionShape:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, read back by :meth:`from_dict`."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        raw = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        raw["planes"] = [list(one) for one in self.planes]
+        return {key: value for key, value in raw.items() if key not in ("planes", "merged") or value}
 
     def parameters(self, d_model: int) -> dict[str, int]:
         """Parameters of each projection."""
         counts = {}
         for name in PROJECTIONS:
+            if self.merged and name == "o":
+                counts[name] = 0
+                continue
             width = sum(self.d_qk if name in "qk" else self.d_vo)
             counts[name] = (d_model + width) * self.ranks[name] if name in self.ranks else d_model * width
         return counts
+
+
+def _fit(planes: Sequence[Sequence[int]], widths: Sequence[int]) -> bool:
+    """Whether the planes of each head are rising and fit into its features."""
+    pairs = zip(planes, widths, strict=True)
+    return all(list(one) == sorted(set(one)) and 2 * len(one) <= width for one, width in pairs)
 
 
 @dataclass(frozen=True)
@@ -193,6 +216,8 @@ class Shapes:
         nothing.
     int8
         Linear layers whose weights are 8-bit integers.
+    univariate
+        Whether the model reads series one by one: layers that attend to other series see one key.
 
     Examples
     --------
@@ -204,6 +229,7 @@ class Shapes:
     mlp: dict[str, MlpShape] = field(default_factory=dict)
     vocabulary: dict[str, int] = field(default_factory=dict)
     int8: tuple[str, ...] = ()
+    univariate: bool = False
 
     @classmethod
     def read(cls, raw: Any) -> Shapes:
@@ -231,7 +257,8 @@ class Shapes:
         }
         mlps = _entries(raw, "mlp").items()
         mlp = {name: MlpShape.from_dict(one, where=name) for name, one in mlps if one is not None}
-        return cls(attention, mlp, _ranks(_entries(raw, "vocabulary")), _names(raw.get("int8") or []))
+        univariate = raw.get("univariate", False) is True
+        return cls(attention, mlp, _ranks(_entries(raw, "vocabulary")), _names(raw.get("int8") or []), univariate)
 
     @classmethod
     def of(cls, config: Any) -> Shapes:
@@ -246,6 +273,7 @@ class Shapes:
             "mlp": {name: one.to_dict() for name, one in self.mlp.items()},
             "vocabulary": dict(self.vocabulary),
             "int8": list(self.int8),
+            **({"univariate": True} if self.univariate else {}),
         }
 
     def updated(self, other: Shapes) -> Shapes:
@@ -255,6 +283,7 @@ class Shapes:
             {**self.mlp, **other.mlp},
             {**self.vocabulary, **other.vocabulary},
             other.int8 or self.int8,
+            self.univariate or other.univariate,
         )
 
 

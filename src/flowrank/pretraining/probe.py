@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from flowrank.errors import check_count
+from flowrank.forecasting import quantiles_of
 from flowrank.randomness import seeded
 
 if TYPE_CHECKING:
@@ -65,9 +66,8 @@ def seasonal_probe(
     for period in periods:
         context, truth = _seasonal(check_count(period, "periods", 2), count, length, horizon, seed)
         with seeded(pipeline, seed) as options:
-            quantiles, _ = pipeline.predict_quantiles(
-                list(torch.from_numpy(context).float()), prediction_length=horizon, quantile_levels=[0.5], **options
-            )
+            given = {"prediction_length": horizon, "quantile_levels": [0.5], **options}
+            quantiles, _ = quantiles_of(pipeline, torch.from_numpy(context).float(), **given)
         forecast = quantiles[..., 0].double().cpu().numpy()
         errors[int(period)] = float(np.linalg.norm(forecast - truth) / np.linalg.norm(truth))
     return errors

@@ -21,11 +21,8 @@ from flowrank.families.chronos_bolt.engine import BoltEngine
 from flowrank.families.chronos_bolt.model import NarrowChronosBolt, NarrowChronosBoltConfig
 from flowrank.families.chronos_bolt.pipeline import FlowrankBoltPipeline
 from flowrank.families.chronos_bolt.training import BoltTraining
-from flowrank.family import pad_left
+from flowrank.family import pad_left, quantile_probe
 from flowrank.nn.shapes import KEY
-
-NARROWEST = 0.05
-"""Smallest spread between neighbouring quantiles taken at its word, in standard deviations of the context."""
 
 
 class ChronosBolt(T5StackFamily):
@@ -102,17 +99,10 @@ class ChronosBolt(T5StackFamily):
         return 1
 
     def probe(self, contexts: Sequence[Tensor], generator: torch.Generator) -> Float[Tensor, ""]:
-        """Random projection of the quantiles, weighted by the curvature of the expected quantile loss.
-
-        If the truth is distributed as the parent says, shifting the τ_k-quantile by δ costs ½ f(q_k) δ² of expected
-        quantile loss, f the density there, here (τ_{k+1} − τ_{k−1}) / (q_{k+1} − q_{k−1}). A series counts relative
-        to its own expected loss, which goes with the width of its forecast.
-        """
+        """Random projection of the quantiles, weighted by the curvature of the expected quantile loss."""
         model = self.model
         quantiles = self.run(contexts).view(len(contexts), model.num_quantiles, model.chronos_config.prediction_length)
-        curvature = _curvature(quantiles.detach().double(), model.quantiles.double())
-        signs = torch.randint(0, 2, quantiles.shape, generator=generator).to(quantiles) * 2 - 1
-        return (signs * curvature.sqrt().to(quantiles) * quantiles).sum()
+        return quantile_probe(quantiles, model.quantiles, generator)
 
     def run(
         self, contexts: Sequence[Tensor], encoded: Float[Tensor, "batch tokens d"] | None = None
@@ -133,16 +123,3 @@ class ChronosBolt(T5StackFamily):
         if model.chronos_config.use_reg_token:
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         return mask
-
-
-def _curvature(
-    quantiles: Float[Tensor, "batch levels horizon"], levels: Float[Tensor, " levels"]
-) -> Float[Tensor, "batch levels horizon"]:
-    ordered = quantiles.sort(dim=1).values
-    steps = (ordered[:, 1:] - ordered[:, :-1]).clamp_min(NARROWEST)
-    gaps = torch.cat([steps[:, :1], steps[:, 1:] + steps[:, :-1], steps[:, -1:]], dim=1)
-    probability = levels[1:] - levels[:-1]
-    probability = torch.cat([probability[:1], probability[1:] + probability[:-1], probability[-1:]])
-    density = probability[None, :, None] / gaps
-    loss = steps.sum(dim=1, keepdim=True).mean(dim=2, keepdim=True)
-    return density / loss / quantiles.shape[2]

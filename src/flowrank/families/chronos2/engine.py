@@ -1,0 +1,213 @@
+"""Chronos-2: quantiles from the same weights, without the work that changes nothing.
+
+The encoder runs on the patches that hold an observation. A token attends to the other series of its group at the same
+place, so attention over a group is computed place by place, and only where two or more series have a token; elsewhere
+it is one matrix. In the last layer only tokens of the future are needed. All of it is done in place, a few rows at a
+time: what is held is the residual stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from chronos.chronos2.layers import (
+    MHA,
+    MLP,
+    Chronos2LayerNorm,
+    Chronos2RotaryEmbedding,
+    FeedForward,
+    GroupSelfAttention,
+    ResidualBlock,
+    TimeSelfAttention,
+)
+from chronos.chronos2.model import Chronos2Encoder, Chronos2EncoderBlock
+from chronos.chronos_bolt import InstanceNorm, Patch
+from torch import Tensor, nn
+
+from flowrank.engine.chunks import budget_on
+from flowrank.engine.packing import Packed, by_count
+from flowrank.engine.paths import Engine
+from flowrank.families.chronos2.attention import NarrowMHA
+from flowrank.families.chronos2.block import NarrowMLP, NarrowResidualBlock
+from flowrank.families.chronos2.layers import FeedForwardLayer, GroupLayer, Places, TimeLayer, normalised, through
+from flowrank.families.chronos2.rotary import frequencies
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Series of whole groups, as the model reads them.
+
+    Attributes
+    ----------
+    context
+        Shape (series, time), fp32; NaN where nothing was observed.
+    groups
+        Shape (series,): series of one number are forecast together.
+    future
+        Shape (series, steps): values known ahead, NaN elsewhere; None: none are known.
+    """
+
+    context: Tensor
+    groups: Tensor
+    future: Tensor | None
+
+    def some(self, rows: Tensor) -> Inputs:
+        """Those series."""
+        return Inputs(self.context[rows], self.groups[rows], None if self.future is None else self.future[rows])
+
+
+class Chronos2Engine(Engine):
+    """Exact fast forecasts of one Chronos-2 model, dense or compressed."""
+
+    computed = (
+        *(MHA, NarrowMHA, MLP, NarrowMLP, ResidualBlock, NarrowResidualBlock, Patch, InstanceNorm),
+        *(Chronos2Encoder, Chronos2EncoderBlock, TimeSelfAttention, GroupSelfAttention, FeedForward),
+        *(Chronos2LayerNorm, Chronos2RotaryEmbedding),
+    )
+    with_biases = (ResidualBlock, NarrowResidualBlock)
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        blocks = [block.layer for block in model.encoder.block]
+        self.layers = [(TimeLayer(time), GroupLayer(group), FeedForwardLayer(last)) for time, group, last in blocks]
+
+    @torch.inference_mode()
+    def quantiles(self, inputs: Inputs, patches: int, *, memory_budget: int | None = None) -> Tensor:
+        """Forecast some output patches in one pass.
+
+        Parameters
+        ----------
+        inputs
+            Series; groups stay together.
+        patches
+            Output patches.
+        memory_budget
+            Bytes for activations; groups go through in chunks that fit.
+
+        Returns
+        -------
+        Tensor
+            Shape (series, quantiles, patches · patch size), fp32.
+        """
+        model, config = self.model, self.model.chronos_config
+        context = inputs.context[:, -config.context_length :]
+        inputs = Inputs(context, inputs.groups, inputs.future)
+        visible = model.patch(context).isnan().logical_not().any(dim=-1)
+        tokens = visible.sum(dim=1) + 1 + patches
+        size = patches * config.output_patch_size
+        result = context.new_empty(len(context), len(config.quantiles), size)
+        for rows in chunks(inputs.groups, tokens, self._rows_at_once(memory_budget)):
+            rows = rows[by_count(visible[rows])]
+            result[rows] = self._chunk(inputs.some(rows), visible[rows], patches)
+        return result
+
+    def _rows_at_once(self, memory_budget: int | None) -> int:
+        """Tokens whose stream, and what a layer adds to it, fits the budget."""
+        d, item = self.model.config.d_model, self.model.dtype.itemsize
+        return max(1, budget_on(self.model.device, memory_budget) // (4 * d * item))
+
+    def _chunk(self, inputs: Inputs, visible: Tensor, patches: int) -> Tensor:
+        model = self.model
+        first = int(visible.any(dim=0).int().argmax()) if visible.any() else visible.shape[1]
+        scaled, loc_scale = model.instance_norm(inputs.context)
+        visible = visible[:, first:]
+        seen = torch.cat([visible, visible.new_ones(len(visible), 1 + patches)], dim=1)
+        packed = Packed.of(seen, apart=False)
+        x = self._embedded(model.patch(scaled.to(model.dtype))[:, first:], inputs, loc_scale, packed, patches)
+        places = Places.of(packed, inputs.groups, frequencies(model.config), x.dtype, ahead=patches)
+        for time, group, feed_forward in self.layers[:-1]:
+            time.add(x, places)
+            group.add(x, places)
+            feed_forward.add(x)
+        time, group, feed_forward = self.layers[-1]
+        x = time.ahead(x, places)
+        group.add(x, places.future)
+        feed_forward.add(x)
+        x = normalised(x, model.encoder.final_layer_norm)
+        outputs = through(model.output_patch_embedding, x).float()
+        shape = (-1, patches, model.num_quantiles, model.chronos_config.output_patch_size)
+        quantiles = outputs.view(shape).transpose(1, 2).flatten(1)
+        return model.instance_norm.inverse(quantiles, loc_scale).unflatten(1, (model.num_quantiles, -1))
+
+    def _embedded(
+        self, context: Tensor, inputs: Inputs, loc_scale: tuple[Tensor, Tensor], packed: Packed, patches: int
+    ) -> Tensor:
+        """Embed kept patches of the past (series, patches, size), register tokens and the future: (tokens, d)."""
+        model = self.model
+        past = context.shape[1]
+        is_past, is_ahead = packed.positions < past, packed.positions > past
+        kept = context[packed.rows[is_past], packed.positions[is_past]]
+        clock = _clock(model, -past, 0)[packed.positions[is_past]]
+        x = kept.new_empty(len(packed.positions), model.config.d_model)
+        x[is_past] = through(model.input_patch_embedding, _features(clock, kept))
+        clock = _clock(model, 0, patches)
+        if inputs.future is None:
+            unknown = clock.new_full(clock.shape, torch.nan)
+            x[is_ahead] = through(model.input_patch_embedding, _features(clock, unknown)).repeat(packed.series, 1)
+        else:
+            ahead = self._ahead(inputs.future, loc_scale, patches).flatten(0, 1)
+            x[is_ahead] = through(model.input_patch_embedding, _features(clock.repeat(packed.series, 1), ahead))
+        x[packed.positions == past] = model.shared.weight[model.config.reg_token_id].detach()
+        return x
+
+    def _ahead(self, future: Tensor, loc_scale: tuple[Tensor, Tensor], patches: int) -> Tensor:
+        """Known values as patches (series, patches, size), NaN where unknown."""
+        model = self.model
+        size = model.chronos_config.output_patch_size
+        scaled, _ = model.instance_norm(future, loc_scale)
+        scaled = scaled[:, : patches * size].to(model.dtype)
+        scaled = nn.functional.pad(scaled, (0, patches * size - scaled.shape[1]), value=torch.nan)
+        return scaled.unflatten(1, (patches, size))
+
+
+def _clock(model: Any, start: int, end: int) -> Tensor:
+    """Time of every step of patches ``start`` … ``end``, (patches, size), counted from the first step ahead."""
+    config = model.chronos_config
+    size = config.input_patch_size
+    steps = torch.arange(start * size, end * size, device=model.device, dtype=torch.float32)
+    return (steps / config.time_encoding_scale).to(model.dtype).unflatten(0, (-1, size))
+
+
+def _features(clock: Tensor, values: Tensor) -> Tensor:
+    """What the model embeds of patches: time, values and which of them are known."""
+    missing = values.isnan()
+    return torch.cat([clock, values.masked_fill(missing, 0.0), missing.logical_not().to(values.dtype)], dim=1)
+
+
+def chunks(groups: Tensor, tokens: Tensor, most: int) -> Sequence[Tensor]:
+    """Indices of series, chunk by chunk: groups are whole, those of like length together.
+
+    Parameters
+    ----------
+    groups
+        Shape (series,), a number for each group.
+    tokens
+        Shape (series,), tokens of each series.
+    most
+        Tokens of a chunk at most; a group of more is a chunk by itself.
+
+    Examples
+    --------
+    >>> [one.tolist() for one in chunks(torch.tensor([0, 1, 0, 2]), torch.tensor([2, 5, 2, 1]), 5)]
+    [[3, 0, 2], [1]]
+    """
+    _, number, counts = groups.unique(return_inverse=True, return_counts=True)
+    size = torch.zeros(len(counts), dtype=torch.long, device=groups.device).index_add_(0, number, tokens)
+    each = (size / counts)[number]
+    order = number.argsort(stable=True)
+    order = order[each[order].argsort(stable=True)]
+    found: list[Tensor] = []
+    start, held = 0, 0
+    lengths, numbers = size.tolist(), number[order].tolist()
+    for index, one in enumerate(numbers):
+        if index and one == numbers[index - 1]:
+            continue
+        if index > start and held + lengths[one] > most:
+            found.append(order[start:index])
+            start, held = index, 0
+        held += lengths[one]
+    found.append(order[start:])
+    return found
