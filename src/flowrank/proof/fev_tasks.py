@@ -237,6 +237,7 @@ def score_task(
     path = first if len(files.files) == 1 else first.parent / "*.parquet"
     name = settings.get("task_name") or settings["dataset_config"] or files.name
     task = fev.Task(**settings | {"dataset_path": str(path), "dataset_config": None, "task_name": name})
+    task.load_full_dataset(num_proc=1)  # else one process a core, for each task
     began = time.perf_counter()
     with seeded(pipeline, seed) as options:
         predictions, _ = pipeline.predict_fev(task, batch_size=batch_size, **options)

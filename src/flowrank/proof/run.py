@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -121,6 +122,8 @@ def prove(
         tasks = FevTasks.read(fev_tasks, kept, None if data is None else Path(data), offline=offline)
     settings = _settings(pipeline, plan, files, tasks)
     run = _Run(pipeline, output, plan, begin(output, settings), progress, say)
+    if run.steps.lines:
+        say(f"{len(run.steps.lines)} steps were done before")
     run.steps.done("begin", lambda: {"machine": machine(), "command": command})
     run.compress()
     run.score(files)
@@ -162,20 +165,22 @@ class _Run:
         if not place.exists():
             self.say("compressing")
             self._made().save_pretrained(place)
+            shutil.rmtree(self.folder / _SEARCH / "models", ignore_errors=True)  # of its stages
             seconds = round(time.perf_counter() - began, 1)
         inner = self.parent.inner_model
         self.child = load(place, device_map=str(inner.device), dtype=inner.dtype, engine=self.parent.engine)
         self.label = f"{PurePath(self.parent.name).name}, compressed"
         digest = tensor_digest(self.child.inner_model)
-        found = {"sha256": digest, "parameters": self.child.recipe["parameters"], "seconds": seconds}
-        line = self.steps.done("compress", lambda: found)
-        if line["sha256"] != digest:
+        line = self.steps.find("compress")
+        if line is not None and line["sha256"] != digest:
             raise FlowrankError(
                 "output",
                 expected="the model that this proof made",
                 found=f"another one in {str(place)!r}",
-                todo="remove that folder and 'steps.jsonl', or choose another folder",
+                todo=f"remove that folder and {STEPS!r}, or choose another folder",
             )
+        counts = (self.child.recipe or {})["parameters"]
+        self.steps.done("compress", lambda: {"sha256": digest, "parameters": counts, "seconds": seconds})
 
     def _made(self) -> Any:
         goal, common = self.plan.goal, {"seed": self.plan.seed, "progress": self.progress, **self.plan.search}
@@ -203,9 +208,8 @@ class _Run:
         for number, (name, test) in enumerate(chosen(self.plan.sets).items(), 1):
             for label, model in models.items():
                 work = partial(self._scored, label, model, files[name], test)
-                line = self.steps.done("score", work, dataset=name, model=label)
-                wql, mase = (_shown(line[metric]) for metric in ("WQL", "MASE"))
-                self.say(f"  {number}/{len(files)} {name}, {label}: WQL {wql}, MASE {mase}")
+                told = f"  {number}/{len(files)} {name}, {label}"
+                self._step("score", work, told, ("WQL", "MASE"), dataset=name, model=label)
 
     def _scored(self, label: str, model: Any, data: DataFiles, test: Any) -> dict[str, Any]:
         rows, skipped = Rows(data.name, data.files), list[Skipped]()
@@ -227,7 +231,8 @@ class _Run:
 
     def time(self) -> None:
         """Time parent and child in turns."""
-        self.say("timing both models in turns")
+        if self.steps.find("time") is None:
+            self.say("timing both models in turns")
 
         def work() -> dict[str, Any]:
             options = {"batch_size": self.plan.batch_size, "seed": self.plan.seed, **self.plan.timing}
@@ -244,8 +249,15 @@ class _Run:
         for name, data in tasks.files.items():
             for label, model in ((self.parent.name, self.parent), (self.label, self.child)):
                 work = partial(score_task, model, tasks.tasks[name], data, **options)
-                line = self.steps.done("fev", work, task=name, model=label)
-                self.say(f"  {name}, {label}: {line['metric']} {_shown(line['error'])}")
+                self._step("fev", work, f"  {name}, {label}", ("metric", "error"), task=name, model=label)
+
+    def _step(
+        self, step: str, work: Callable[[], dict[str, Any]], told: str, shown: tuple[str, ...], **key: str
+    ) -> None:
+        """Do a step unless it is done, and tell the values of its line that are to be shown."""
+        if self.steps.find(step, **key) is None:
+            line = self.steps.done(step, work, **key)
+            self.say(f"{told}: {', '.join(f'{name} {_shown(line[name])}' for name in shown)}")
 
     def finish(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Write tables, the record and the report."""
@@ -272,5 +284,5 @@ class _Run:
         return proof
 
 
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+def _shown(value: float | str | None) -> str:
+    return "–" if value is None else f"{value:.4f}" if isinstance(value, float) else value
