@@ -70,7 +70,8 @@ def load(
     """
     check_engine(engine)
     check_budget(memory_budget)
-    checkpoint = Checkpoint.find(source, revision=revision, local_files_only=local_files_only)
+    cached = {"local_files_only": True} if local_files_only else {}
+    checkpoint = Checkpoint.find(source, revision=revision, **cached)
     if dtype == "fastest" and Shapes.of(checkpoint.config).int8:
         dtype = "auto"
     if dtype == "fastest":

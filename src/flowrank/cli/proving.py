@@ -84,6 +84,49 @@ class Timed:
     ] = None
     repeats: Annotated[int, typer.Option(help="How often both models are timed, in turns.")] = 7
 
+    def settings(self) -> dict[str, Any]:
+        """Give the library's arguments that were given."""
+        given = {"context_length": self.context_length, "repeats": self.repeats}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How small the model gets, and what it is tested on."""
+
+    panel: ClassVar[str | None] = None
+
+    max_loss: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Search for the smallest model whose error grows by at most this share on synthetic series. "
+            f"Default: {MAX_LOSS}.",
+        ),
+    ] = None
+    ratio: Annotated[
+        float | None, typer.Option(help="Instead of --max-loss: share of the whole model to keep, in (0, 1].")
+    ] = None
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="FLOWRANK_DATA",
+            help="Folder with the data sets, as NAME.parquet, NAME/*.parquet or a cache of the hub. Default: the hub.",
+        ),
+    ] = None
+    sets: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Data sets, with commas between. Default: all 27.")
+    ] = None
+    series: Annotated[int | None, typer.Option(help="Score at most so many series of each data set. Default: all.")] = (
+        None
+    )
+    fev: Annotated[bool, typer.Option("--fev", help="Score on fev-bench-mini too (needs flowrank[fev]).")] = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The data sets that were named."""
+        return tuple(name.strip() for name in (self.sets or "").split(",") if name.strip())
+
 
 @dataclass(frozen=True)
 class Downloads:
@@ -106,53 +149,27 @@ def prove(
     output: Annotated[
         Path, typer.Option(help="Folder for everything; the same command again goes on where it was stopped.")
     ],
-    run: EngineRun,
+    asked: Asked,
     shrinking: Shrinking,
+    corrected: Corrected,
     timed: Timed,
     downloads: Downloads,
-    corrected: Corrected,
-    max_loss: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SHARE",
-            help="Search for the smallest model whose error grows by at most this share on synthetic series. "
-            f"Default: {MAX_LOSS}.",
-        ),
-    ] = None,
-    ratio: Annotated[
-        float | None, typer.Option(help="Instead of --max-loss: share of the whole model to keep, in (0, 1].")
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="FLOWRANK_DATA",
-            help="Folder with the data sets, as NAME.parquet, NAME/*.parquet or a cache of the hub. Default: the hub.",
-        ),
-    ] = None,
-    sets: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Data sets, with commas between. Default: all 27.")
-    ] = None,
-    series: Annotated[
-        int | None, typer.Option(help="Score at most so many series of each data set. Default: all.")
-    ] = None,
-    fev: Annotated[bool, typer.Option("--fev", help="Score on fev-bench-mini too (needs flowrank[fev]).")] = False,
+    run: EngineRun,
 ) -> None:
     """Compress a model and show what it costs: scores on Chronos benchmark II, time and size, in one folder."""
     from flowrank.proof import Plan
     from flowrank.proof import prove as proven
     from flowrank.proof.record import refuse_strangers
 
-    names = () if sets is None else tuple(name.strip() for name in sets.split(",") if name.strip())
-    timing = {"context_length": timed.context_length, "repeats": timed.repeats}
     plan = Plan(
-        shrinking.goal(max_loss, ratio),
-        sets=names,
-        series=series,
+        shrinking.goal(asked.max_loss, asked.ratio),
+        sets=asked.names,
+        series=asked.series,
         seed=run.seed,
         batch_size=run.batch_size,
         corrections=corrected.chosen(),
         search=shrinking.settings(),
-        timing={name: value for name, value in timing.items() if value is not None},
+        timing=timed.settings(),
     )
     refuse_strangers(output)
     where = {"revision": downloads.revision, "local_files_only": downloads.offline}
@@ -161,8 +178,8 @@ def prove(
             opened(model, run.device, run.dtype, run.engine, **where),
             output,
             plan,
-            data=data,
-            fev=fev,
+            data=asked.data,
+            fev=asked.fev,
             fev_tasks=downloads.fev_tasks,
             offline=downloads.offline,
             command=shlex.join(["flowrank", *sys.argv[1:]]),
