@@ -70,7 +70,7 @@ def load(
     """
     check_engine(engine)
     check_budget(memory_budget)
-    cached = {"local_files_only": True} if local_files_only else {}
+    cached: dict[str, Any] = {"local_files_only": True} if local_files_only else {}
     checkpoint = Checkpoint.find(source, revision=revision, **cached)
     if dtype == "fastest" and Shapes.of(checkpoint.config).int8:
         dtype = "auto"

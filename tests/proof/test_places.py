@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import shutil
 
+import huggingface_hub
 import pyarrow.parquet as pq
 import pytest
 
-from flowrank import FlowrankError
+from flowrank import Budget, FlowrankError
 from flowrank.proof.places import Home, Wanted, look_in_folder, look_on_hub
+from flowrank.proof.plan import Plan, benchmark_files
 from flowrank.proof.record import data_record
 from flowrank.proof.sets import BENCHMARK, chosen, homes
-from tests.proof.stand_in import COMMIT, DATA, TABLES
+from tests.proof.stand_in import COMMIT, DATA, TABLES, add_repo
 
 NAMES = list(TABLES)
 
@@ -76,6 +78,58 @@ def test_no_folder(tmp_path, name):
     (tmp_path / "file").touch()
     with pytest.raises(FlowrankError, match="data: expected a folder with files of the data sets"):
         look_in_folder(tmp_path / name, [Wanted("m5")])
+
+
+def test_only_what_is_needed_is_downloaded(cache, monkeypatch):
+    asked: list[tuple[str, tuple[str, ...]]] = []
+    real = huggingface_hub.snapshot_download
+
+    def download(repo, *, allow_patterns, cache_dir, local_files_only, **options):
+        assert not local_files_only
+        asked.append((repo, tuple(allow_patterns)))
+        return real(repo, allow_patterns=allow_patterns, cache_dir=cache, local_files_only=True, **options)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert len(look_on_hub([homes("ercot"), homes("ETTh"), homes("m5")]).sets) == 2
+    fev = "autogluon/fev_datasets"
+    assert asked == [
+        (DATA, ("README.md",)),
+        (DATA, ("ercot/*.parquet", "m5/*.parquet")),
+        ("autogluon/chronos_datasets_extra", ("README.md",)),  # has no files of it
+        (fev, ("README.md",)),
+        (fev, ("ETT/1H/train*",)),
+    ]
+
+
+def test_why_the_hub_gave_nothing(monkeypatch):
+    def fail(*_, **__):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(FlowrankError, match=r"none in the hub of m5 \(ConnectionError\); download them where"):
+        benchmark_files(Plan(Budget(0.5), sets=("m5",)), None, offline=False, say=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("", ["x/a.parquet"]),
+        ("data_files: deep/b.parquet", ["deep/b.parquet"]),
+        ("data_files: [deep/b.parquet, deep/c.parquet]", ["deep/b.parquet", "deep/c.parquet"]),
+        (
+            "data_files: [{split: train, path: [deep/c.parquet]}, {split: test, path: deep/b.parquet}]",
+            ["deep/c.parquet"],
+        ),
+    ],
+)
+def test_cards_say_where_files_are(tmp_path, said, found):
+    card = f"---\nconfigs:\n- config_name: x\n  {said}\n---\n# Data\n"
+    names = ("x/a.parquet", "deep/b.parquet", "deep/c.parquet")
+    snapshot = add_repo(
+        tmp_path, "datasets", "some/data", {"README.md": card.encode(), **{n: n.encode() for n in names}}
+    )
+    files = look_in_folder(tmp_path, [Wanted("mine", (Home("some/data", "x"),))]).sets["mine"].files
+    assert [str(path.relative_to(snapshot)) for path in files] == found
 
 
 def test_the_record_names_every_file_by_its_content(offline):

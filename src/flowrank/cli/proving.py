@@ -206,7 +206,9 @@ def _print(proof: dict[str, Any], output: Path) -> None:
     if "tolerance" in result:
         asked = result["tolerance"]
         held = "yes" if asked["held_on_benchmark"] else "no: it was held on synthetic series only"
-        table.add_row(f"{asked['metric']} within {asked['max_loss']:.3g} on the benchmark", held, "")
+        table.add_row(f"{asked['metric']} within {100 * asked['max_loss']:g}% on the benchmark", held, "")
+    if result["series_left_out"]:
+        table.add_row("series left out", str(result["series_left_out"]), "listed in scores.json")
     out.print(table)
     out.print(f"written to {output / 'report.html'}", highlight=False)
 

@@ -62,6 +62,7 @@ def summary(lines: Sequence[Line], parent: str, child: str, goal: Tolerance | Bu
     -------
     dict
         ``parameters_kept``, ``WQL`` and ``MASE`` (child over parent, geometric mean over ``datasets`` data sets),
+        ``datasets_left_out`` (those without a usable score, and why), ``series_left_out`` (their number),
         ``over_seasonal_naive`` (both models), ``latency`` (child over parent, ``min``, ``median`` and ``max`` over
         pairs), ``fev`` and ``tolerance``, where there are such.
 
@@ -85,6 +86,7 @@ def summary(lines: Sequence[Line], parent: str, child: str, goal: Tolerance | Bu
         "MASE": float(own.loc[child, "MASE"]),
         "datasets": int(own.loc[child, "datasets"]),
         "datasets_left_out": str(own.loc[child, "left_out"]),
+        "series_left_out": sum(len(line["left_out"]) for line in lines if line.get("model") == child and "WQL" in line),
         "over_seasonal_naive": {
             role: {metric: float(naive.loc[name, metric]) for metric in ("WQL", "MASE")}
             for role, name in (("parent", parent), ("child", child))

@@ -270,12 +270,13 @@ class _Run:
         with atomic_file(self.folder / "ranks.parquet", overwrite=True) as temporary:
             rank_table(self.child).to_parquet(temporary, index=False)
         lines = self.steps.lines
+        made, timed = (next(line for line in lines if line["step"] == step) for step in ("compress", "time"))
         proof = {
             "command": lines[0]["command"],
             "result": summary(self.steps.lines, self.parent.name, self.label, self.plan.goal),
             **settings,
-            "child": {"folder": MODEL, **self.steps.done("compress", dict)},
-            "machine": lines[0]["machine"],
+            "child": {"folder": MODEL, **{key: made[key] for key in ("sha256", "parameters", "seconds")}},
+            "machine": {**lines[0]["machine"], "timed_on": timed["bench"]["device"]},
             "times": {"started": lines[0]["at"], "finished": lines[-1]["at"]},
             "steps": {"file": STEPS, "number": len(lines)},
         }
