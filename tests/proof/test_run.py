@@ -236,7 +236,7 @@ class TestRefused:
         message = r"data: expected files of 27 data sets, found none in .* of monash_traffic, "
         with pytest.raises(FlowrankError, match=message) as told:
             prove(parent, tmp_path / "p", Plan(HALF), data=flat, say=quiet)
-        assert told.value.todo.endswith("--sets) ercot,ETTh,monash_tourism_yearly,monash_cif_2016")
+        assert told.value.todo.endswith("--sets ercot,ETTh,monash_tourism_yearly,monash_cif_2016")
         assert not (tmp_path / "p").exists()
 
     def test_without_a_network_it_says_how_to_go_on(self, parent, offline, tmp_path):

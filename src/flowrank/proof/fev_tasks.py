@@ -112,7 +112,7 @@ def tasks_text(given: str | Path | None, kept: Path, *, offline: bool) -> str:
         "fev_tasks",
         expected="the list of tasks of fev-bench-mini",
         found=f"none ({reason})",
-        todo=f"download {TASKS} where there is a connection, and pass the file (fev_tasks=, --fev-tasks)",
+        todo=f"download {TASKS} where there is a connection, and pass the file with --fev-tasks",
     )
 
 

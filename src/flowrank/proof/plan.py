@@ -11,7 +11,7 @@ from flowrank.compression import Budget
 from flowrank.errors import FlowrankError, check_count
 from flowrank.forecasting import Corrections
 from flowrank.proof.places import DataFiles, look_in_folder, look_on_hub
-from flowrank.proof.sets import HUB, chosen, homes
+from flowrank.proof.sets import chosen, homes
 from flowrank.search import Tolerance
 
 
@@ -117,17 +117,18 @@ def benchmark_files(
         found = look_in_folder(data, wanted)
     if not found.missing:
         return {one.name: found.sets[one.name] for one in wanted}
-    rest = f"name those that are there: sets (--sets) {','.join(found.sets)}" if found.sets else ""
     where = "the cache of the hub" if offline else "the hub" if data is None else repr(str(data))
     todo = "put NAME.parquet or NAME/*.parquet there"
     if data is None:
-        todo = (
-            f"download them where there is a connection (hf download {HUB} --repo-type dataset), copy the cache here "
-        )
-        todo += "and take it with --offline, or name a folder that holds them (data=, --data)"
+        repos = dict.fromkeys(homes(name).homes[-1].repo for name in found.missing)
+        commands = " and ".join(f"hf download {repo} --repo-type dataset" for repo in repos)
+        todo = f"download them where there is a connection ({commands}), copy the cache here and take it with "
+        todo += "--offline, or name a folder that holds them with --data"
+    if found.sets:
+        todo += f", or name those that are there: --sets {','.join(found.sets)}"
     raise FlowrankError(
         "data",
         expected=f"files of {len(wanted)} data sets",
         found=f"none in {where} of {', '.join(found.missing)}" + (f" ({found.reason})" if found.reason else ""),
-        todo=f"{todo}, or {rest}" if rest else todo,
+        todo=todo,
     )
