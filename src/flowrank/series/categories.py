@@ -40,7 +40,7 @@ class CategoryFinder:
     """
 
     def __init__(self, decimal: str | None = None, thousands: str | None = None) -> None:
-        self._marks = {"decimal": decimal, "thousands": thousands}
+        self._marks: dict[str, Any] = {"decimal": decimal, "thousands": thousands}
         self._words: set[str] = set()
         self._numbers = False
 
@@ -54,22 +54,26 @@ class CategoryFinder:
         if self._numbers:
             return True
         declared = isinstance(column.dtype, pd.CategoricalDtype)
+        if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
+            self._numbers = bool(column.notna().any())
+            return self._numbers
         for value, word in _words(column)[1]:
             if word is None or word in self._words:
                 continue
-            if not declared and self._is_number(value):
+            if not declared and self.is_number(value):
                 self._numbers = True
                 break
             self._words.add(word)
         return self._numbers
 
-    def _is_number(self, value: Any) -> bool:
+    def is_number(self, value: Any) -> bool:
+        """Whether a value that is not missing is to be read as a number: all but booleans and other texts are."""
         if isinstance(value, str) and value.strip().lower() in _BOOLEANS:
             return False
         if isinstance(value, (bool, np.bool_)):
             return False
         if not isinstance(value, str):
-            return True  # if it is none, reading it as one refuses it
+            return True  # what is neither, reading refuses
         try:
             as_numbers(pd.Series([value], dtype=object), argument="series", where=str, **self._marks)
         except FlowrankError:
@@ -89,7 +93,8 @@ def as_codes(
 
     Examples
     --------
-    >>> as_codes(pd.Series(["sun", None, "hail"]), ("rain", "sun"), argument="series", where="row {}".format, name="sky")
+    >>> column = pd.Series(["sun", None, "hail"])
+    >>> as_codes(column, ("rain", "sun"), argument="series", where="row {}".format, name="sky")
     array([ 1., nan, -1.])
     """
     places = {word: float(place) for place, word in enumerate(categories)}
@@ -97,7 +102,7 @@ def as_codes(
     declared = isinstance(column.dtype, pd.CategoricalDtype)
     finder = CategoryFinder()
     for number, (value, word) in enumerate(words):
-        if word is not None and word not in places and not declared and finder._is_number(value):
+        if word is not None and word not in places and not declared and finder.is_number(value):
             raise FlowrankError(
                 argument,
                 expected=f"categories in {name!r}, as {', '.join(map(repr, categories[:3]))}",

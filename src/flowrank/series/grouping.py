@@ -42,8 +42,8 @@ class Interleaved:
     """The series of a table whose rows are in another order, such as that of time.
 
     The time, the value and the number of each row are written to a temporary file, 32 bytes a row, and put together
-    series by series (`GroupedRows`): in memory are the ids, and the rows of one piece or of some series. Iterating gives
-    the series in the order of their first rows; `of` gives one by its id.
+    series by series (`GroupedRows`): in memory are the ids, and the rows of one piece or of some series.
+    Iterating gives the series in the order of their first rows; `of` gives one by its id.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ def row_type(columns: int | None = None) -> np.dtype:
     (3,)
     """
     value = ("value", "<f8") if columns is None else ("value", "<f8", (columns,))
-    return np.dtype([("code", "<i8"), ("row", "<i8"), ("time", "<i8"), value])  # type: ignore[list-item]
+    return np.dtype([("code", "<i8"), ("row", "<i8"), ("time", "<i8"), value])
 
 
 ROW = row_type()
@@ -133,4 +133,3 @@ def _temporary(owner: object) -> IO[bytes]:
     file = cast("IO[bytes]", tempfile.SpooledTemporaryFile(max_size=_MEMORY))  # noqa: SIM115
     weakref.finalize(owner, file.close)
     return file
-
