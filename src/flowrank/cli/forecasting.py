@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flowrank.cli.console import out, print_skipped
-from flowrank.cli.options import Corrected, EngineRun, Model, Overwrite, Quiet, UsableColumns
+from flowrank.cli.options import Corrected, Covariates, EngineRun, ForecastColumns, Model, Overwrite, Quiet
 from flowrank.errors import FlowrankError, check_count
 from flowrank.files import refuse_existing
 
@@ -18,7 +18,8 @@ def forecast(
     series: Annotated[Path, typer.Argument(help="CSV, Parquet or Excel file of series.")],
     horizon: Annotated[int, typer.Option(help="Number of steps to forecast.")],
     output: Annotated[Path, typer.Option(help="CSV or Parquet file to write.")],
-    columns: UsableColumns,
+    columns: ForecastColumns,
+    covariates: Covariates,
     run: EngineRun,
     corrected: Corrected,
     quantile: Annotated[
@@ -37,11 +38,15 @@ def forecast(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Forecast every series of a file, in memory that grows with its ids and not with its rows."""
+    """Forecast every series of a file, in memory that grows with its ids and not with its rows.
+
+    Models that read groups forecast several targets together (`--target a,b`), with covariates.
+    """
     from flowrank.forecasting import DEFAULT_LEVELS, Skipped, write_forecasts
 
     refuse_existing(output, overwrite=overwrite, argument="--output", kind="file")
     check_count(horizon, "--horizon")
+    reading = {**columns.settings(), **covariates.settings()}
     sampling = {} if num_samples is None else {"num_samples": check_count(num_samples, "--num-samples")}
     pipeline = run.opened(model)
     if sampling and pipeline.forecast_type.name != "SAMPLES":
@@ -66,7 +71,7 @@ def forecast(
         overwrite=overwrite,
         progress=not quiet,
         predict_kwargs=sampling,
-        **columns.settings(),
+        **reading,
     )
     print_skipped(skipped)
     out.print(f"written to {output}", highlight=False)
