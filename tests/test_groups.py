@@ -103,6 +103,28 @@ def test_as_chronos_forecasting_gives(model, stock, targets, engine):
     assert_same(found, truth)
 
 
+def test_beyond_the_reach_of_the_model(model, stock):
+    horizon = model.model_prediction_length + 6
+    history, future = with_categories(*tables(horizon=horizon, ids={"x": 40, "y": 30}))
+    options = {"target": ["sold", "returned"], "future": future, "past_covariates": ["wind"]}
+    truth = stock.predict_df(history, future_df=future, target=options["target"], prediction_length=horizon)
+    assert_same(forecast(model, history, horizon=horizon, **options), truth, tolerance=1e-3)
+
+
+@pytest.mark.parametrize("targets", [["sold", "returned"], ["sold"]])
+def test_a_series_without_any_value_of_a_covariate(model, stock, targets):
+    history, future = with_categories(*tables(ids={"x": 30, "y": 24}))
+    history = history.drop(columns=sorted({"sold", "returned"} - set(targets)))
+    gone = ["wind", "price"] + ["sky"] * (
+        len(targets) > 1
+    )  # else a constant, read by the stock code as the batch will have it
+    history.loc[history["item_id"] == "y", gone] = None
+    future.loc[future["item_id"] == "y", "price"] = np.nan
+    truth = stock.predict_df(history, future_df=future, target=targets, prediction_length=HORIZON)
+    options = {"target": targets, "future": future, "past_covariates": ["wind"]}
+    assert_same(forecast(model, history, horizon=HORIZON, batch_size=1, **options), truth)
+
+
 def test_the_columns_matter_and_none_comes_in_unasked(model, stock):
     history, future = tables()
     only = ["item_id", "timestamp", "sold"]
@@ -250,13 +272,14 @@ def test_bad_series_are_left_out_with_their_reasons(model, monkeypatch):
     history.loc[history["item_id"] == "empty", "returned"] = np.nan
     last = future.index[future["item_id"] == "late"][-1]
     future = future[(future["item_id"] != "unknown") & (future.index != last)]
+    future = pd.concat([future, future[:1].assign(item_id="stranger")])
     options = {"horizon": HORIZON, "target": ["sold", "returned"], "past_covariates": ["wind"], "batch_size": 1}
     for order in (lambda frame: frame, in_order_of_time):
         skipped = []
         found = forecast(model, order(history), future=order(future), skip_bad=True, skipped=skipped, **options)
         assert set(found["item_id"]) == {"good", "fine"}
         reasons = {one.item_id: one.reason for one in skipped}
-        assert set(reasons) == {"text", "empty", "late", "unknown"}
+        assert set(reasons) == {"text", "empty", "late", "unknown", "stranger"}
         assert "numbers in 'wind', found 'calm' at row" in reasons["text"]
         assert "none in 'returned'" in reasons["empty"]
         assert "none for 2024-02-25" in reasons["late"]

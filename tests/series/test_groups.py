@@ -123,6 +123,12 @@ REFUSED = {  # history, future, options, words of the error
     "a target that is not there": (history(), None, {"target": ["sold", "won"]}, r"missing: 'won'"),
     "a covariate that is not there": (history(), None, {"past_covariates": ["rain"]}, r"missing: 'rain'"),
     "a text among numbers": (WORDS, future(), {}, r"numbers in 'price', found 'cheap' at row 2 \(series 'A'\)"),
+    "a number among texts": (
+        history(sky=[*"abcde", "12"] * 2),
+        None,
+        {"past_covariates": ["sky"]},
+        r"numbers in 'sky', found 'a' at row 0 .*write no cell of the column as a number",
+    ),
     "a text target": (history(), None, {"target": ["sold", "sky"]}, r"numbers in 'sky', found 'sun' at row 0"),
     "a name twice": (history(), None, {"target": ["sold", "sold"]}, r"each column once.*'sold' again"),
     "a target as a covariate": (history(), None, {"past_covariates": ["sold"]}, r"past_covariates.*'sold' again"),
@@ -130,6 +136,12 @@ REFUSED = {  # history, future, options, words of the error
     "no target": (history(), None, {"target": []}, r"at least one column"),
     "a wide table": (history(), future(), {"wide": True}, r"wide: expected a long table"),
     "records": ([{"sold": [1.0]}], future(), {}, r"a long table .*found list"),
+    "a row for each series": (
+        pd.DataFrame({"item_id": ["A"], "sold": [[1.0, 2.0]], "price": [[1.0, 2.0]]}),
+        None,
+        {"past_covariates": ["price"]},
+        r"a long table .*found one with a row for each series in a",
+    ),
     "an opened source": (read_series(history(), target="sold"), future(), {}, r"pass the table itself"),
     "a future without covariates": (history(), future()[["item_id", "timestamp"]], {}, r"found none; add the columns"),
     "a future without times": (history(), future()[["item_id", "price"]], {}, r"future: .*missing: 'timestamp'"),
@@ -182,7 +194,7 @@ def test_refusals(name, interleaved, opened, chronos2_folder, monkeypatch, tmp_p
     if interleaved and isinstance(table, pd.DataFrame):
         if name in ("a text among numbers", "out of order", "a time twice", "another grid", "no number", "no category"):
             words = words.split("row ")[0].split(" at ")[0]
-        table = table.sort_values("timestamp", kind="stable")
+        table = table.sort_values("timestamp", kind="stable") if "timestamp" in table else table
     options = {"target": "sold", "future": known, **options}
     with pytest.raises(FlowrankError, match=words):
         forecast(opened(flowrank.load, chronos2_folder), table, horizon=2, **options)

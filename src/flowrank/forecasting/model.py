@@ -135,7 +135,7 @@ class Model:
         return seeded(self._pipeline, int(np.random.SeedSequence(seed).generate_state(1)[0]))
 
     def _options(self, horizon: int, further: dict[str, Any]) -> dict[str, Any]:
-        return {"prediction_length": horizon, "quantile_levels": self._asked, **further, **self._predict_kwargs}
+        return dict(prediction_length=horizon, quantile_levels=self._asked, **further, **self._predict_kwargs)
 
     def _sorted(self, quantiles: Any) -> np.ndarray:
         """Quantiles at the wanted levels, rising, float64."""

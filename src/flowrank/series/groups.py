@@ -176,7 +176,7 @@ def _held(source: Any, plan: Wanted) -> Any:
 def _table(source: Any, plan: Wanted, on_bad: OnBad | None) -> LongTable:
     found = open_source(source, replace(plan, on_bad=on_bad)).table
     if found is None:
-        raise _no_table(source, plan.argument)
+        raise _no_table(plan.argument, f"one with a row for each series in {_kind(source)}")
     return found
 
 
@@ -187,17 +187,19 @@ def _future_table(source: Any, plan: Wanted, categories: Categories, on_bad: OnB
 def _names(source: Any, plan: Wanted) -> list[Any]:
     found = column_names(source, plan.encoding, plan.sheet, plan.argument)
     if found is None:
-        raise _no_table(source, plan.argument)
+        raise _no_table(plan.argument, type(source).__name__)
     return found
 
 
-def _no_table(source: Any, argument: str) -> FlowrankError:
+def _kind(source: Any) -> str:
+    return repr(str(source)) if isinstance(source, (str, Path)) else f"a {type(source).__name__}"
+
+
+def _no_table(argument: str, found: str) -> FlowrankError:
     return FlowrankError(
         argument,
         expected="a long table (a row for each series and time), as there are several targets or covariates",
-        found=f"{str(source)!r}, which has one row for each series"
-        if isinstance(source, (str, Path))
-        else type(source).__name__,
+        found=found,
         todo="pass a data frame, or a CSV, Parquet or Excel file",
     )
 

@@ -15,6 +15,8 @@ from flowrank.series.numbers import MarksOfNumbers, as_numbers
 Categories = dict[Any, tuple[str, ...]]
 """By the name of a covariate, what its texts are; those of numbers are not in it."""
 
+_CATEGORIES = "write no cell of the column as a number, if they are names of categories ('zone 3', not '3')"
+
 
 class ValueReader:
     """Reads the columns of values of a table that may come in pieces.
@@ -49,7 +51,7 @@ class ValueReader:
         layout = columns.layout
         self._columns = columns
         self._argument = argument
-        self._written = {"decimal": layout.decimal, "thousands": layout.thousands}
+        self._written: dict[str, Any] = {"decimal": layout.decimal, "thousands": layout.thousands}
         self.categories: Categories = {} if categories is None else categories
         open_ = columns.covariates if categories is None else ()
         self._finders = {name: CategoryFinder(**self._written) for name in open_}
@@ -102,4 +104,5 @@ class ValueReader:
     def _column(self, name: Any, piece: pd.DataFrame, where: Callable[[int], str]) -> np.ndarray:
         if name in self.categories:
             return as_codes(piece[name], self.categories[name], argument=self._argument, where=where, name=name)
-        return as_numbers(piece[name], argument=self._argument, where=where, name=name, **self._written)
+        otherwise = {"otherwise": _CATEGORIES} if name in self._columns.covariates else {}
+        return as_numbers(piece[name], argument=self._argument, where=where, name=name, **self._written, **otherwise)
