@@ -219,7 +219,8 @@ class TestFlags:
     def test_parts_of_a_description_go_to_their_names(self):
         told = {name: text for group in GROUPS.values() for name, text in described(group).items()}
         assert told["d_kv"] == "Width of each attention head."
-        assert told["quantiles"] == "Bolt: quantile levels that it forecasts."
+        assert told["input_patch_size"] == "Bolt, Chronos-2: values in one patch."
+        assert told["quantiles"].startswith("Bolt, Chronos-2: quantile levels that it forecasts")
         assert told["log_steps"] == "Steps between log lines."
 
     @pytest.mark.parametrize("size", SIZES)

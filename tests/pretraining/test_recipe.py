@@ -139,7 +139,7 @@ class TestGroups:
 
     def test_every_setting_is_in_one_group(self):
         names = [one.name for group in GROUPS.values() for one in fields(group)]
-        assert len(names) == len(set(names)) == len(SETTINGS) == 54
+        assert len(names) == len(set(names)) == len(SETTINGS) == 55
         assert [one.name for one in fields(Recipe)] == list(GROUPS)
         assert not set(names) & set(GROUPS)
 

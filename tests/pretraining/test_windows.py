@@ -16,8 +16,9 @@ from hypothesis.extra import numpy as arrays
 from torch.utils.data import DataLoader
 
 from flowrank.errors import FlowrankError
+from flowrank.pretraining.cutting import cut
 from flowrank.pretraining.store import SeriesStore
-from flowrank.pretraining.windows import TRAINING, VALIDATION, Windows, collate, cut
+from flowrank.pretraining.windows import TRAINING, VALIDATION, Windows, collate
 from flowrank.synthetic.mixture import SHARES, Mixture
 from tests.conftest import T5_TOKENS
 

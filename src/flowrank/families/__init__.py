@@ -17,5 +17,5 @@ BUILT_IN = (
 )
 """Where their classes are, in the order in which a model is offered to them."""
 
-TRAINED = ("bolt", "t5")
+TRAINED = ("bolt", "t5", "chronos2")
 """What recipes call those of them whose models can be trained; the first one is a recipe's default."""

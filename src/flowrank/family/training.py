@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -11,6 +12,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from flowrank.errors import FlowrankError
 from flowrank.family.objectives import Objective
+
+QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Levels that most models forecast."""
 
 
 class Training(ABC):
@@ -29,6 +33,10 @@ class Training(ABC):
         rates of Muon and of the AdamW that goes with it.
     adamw_rate
         Of pretraining: peak rate of AdamW for what Muon leaves to it.
+    levels
+        Quantile levels that its models forecast where a recipe says none.
+    groups
+        Whether its models read series in groups: they are trained on tasks (`flowrank.synthetic.Task`).
     has_tokens
         Whether its models have a vocabulary of values.
     label
@@ -41,6 +49,8 @@ class Training(ABC):
     horizons: ClassVar[tuple[int, ...]] = ()
     rates: ClassVar[tuple[float, float]]
     adamw_rate: ClassVar[float]
+    levels: ClassVar[tuple[float, ...]] = QUANTILES
+    groups: ClassVar[bool] = False
     has_tokens: ClassVar[bool] = False
     label: ClassVar[str] = "target"
 
@@ -59,6 +69,27 @@ class Training(ABC):
     @abstractmethod
     def tensors(self, recipe: Any, context: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Contexts (B, L) and targets (B, H), NaN = missing, as the model takes them in training."""
+
+    def joint_tensors(
+        self, recipe: Any, context: Tensor, target: Tensor, known: Tensor, group: Tensor
+    ) -> dict[str, Tensor]:
+        """Contexts (B, L) and targets (B, H) of groups, as the model takes them in training.
+
+        ``known`` (B,) tells whose target is known when forecasting, ``group`` (B,) which series belong together.
+        """
+        return self.tensors(recipe, context, target)
+
+    def inputs(self, recipe: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of the model's forward pass on a batch: its tensors, and what is no tensor."""
+        return dict(batch)
+
+    def prepared(self, model: PreTrainedModel) -> AbstractContextManager[None]:
+        """Change what of a model would not survive training in bfloat16, until the context ends; here nothing."""
+        return nullcontext()
+
+    def target_lengths(self, recipe: Any) -> tuple[int, ...]:
+        """Lengths of targets that a recipe trains on: its horizons, or all that the model forecasts."""
+        return recipe.horizons or (recipe.prediction_length,)
 
     @abstractmethod
     def objective(self, parent: PreTrainedModel, *, distillation: float, truth: float) -> Objective:

@@ -16,9 +16,10 @@ from flowrank.healing.options import Healing
 from flowrank.pipelines import Pipeline
 from flowrank.pretraining.architecture import adopted
 from flowrank.pretraining.budget import UNKNOWN_STEPS
+from flowrank.pretraining.cutting import cut, reach
 from flowrank.pretraining.recipe import Recipe
 from flowrank.pretraining.store import SHORTEST, SeriesStore
-from flowrank.pretraining.windows import VALIDATION, Windows, cut, reach
+from flowrank.pretraining.windows import VALIDATION, Windows
 from flowrank.series import read_series
 from flowrank.synthetic.mixture import Mixture
 
@@ -135,11 +136,12 @@ def recipe_for(child: Pipeline, options: Healing) -> Recipe:
     FlowrankError
         If the child's context is shorter than all of the options' lengths.
     """
-    chronos, family = child.inner_model.config.chronos_config, family_of(child)
+    family = family_of(child)
     training = family.training
     if training is None:
         raise family.lacks("training")
-    context, horizon = int(chronos["context_length"]), int(chronos["prediction_length"])
+    shape = training.fields(child.inner_model.config)
+    context, horizon = shape["context_length"], shape["prediction_length"]
     lengths = tuple(length for length in options.lengths if length <= context)
     if not lengths:
         raise FlowrankError(

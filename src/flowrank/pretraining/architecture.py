@@ -79,4 +79,7 @@ def _config(recipe: Recipe, family: type[Family], training: Training) -> PreTrai
     named = {layer.name: layer.depth for layer in anatomy.attention}
     layers = {"layers": anatomy.layers("encoder"), "decoder_layers": anatomy.layers("decoder")}
     widths = layer_widths(recipe.schedule, **layers, d_kv=recipe.d_kv)
-    return family.narrowed_config(config, Shapes(attention_shapes(widths, named, recipe.num_heads)))
+    narrow = {layer.name for layer in anatomy.attention if widths[layer.depth] < recipe.d_kv}
+    rotary = {layer.name for layer in anatomy.attention if layer.positions.kind == "rotary"}
+    shapes = attention_shapes(widths, named, recipe.num_heads, rotary=rotary & narrow)
+    return family.narrowed_config(config, Shapes(shapes))

@@ -129,7 +129,7 @@ class Recipe(_Readable):
         """Plain values by the names of the settings, for JSON and YAML."""
         plain = {name: getattr(getattr(self, group), name) for name, group in SETTINGS.items()}
         plain["schedule"] = schedule_to(self.model.schedule)
-        plain["shares"] = dict(self.data.shares)
+        plain |= {name: dict(plain[name]) for name in ("shares", "task_shares")}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
     @classmethod

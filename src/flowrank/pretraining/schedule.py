@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from flowrank.compression import FlowOfRanks, Uniform
@@ -86,8 +86,13 @@ def layer_widths(schedule: Schedule | None, *, layers: int, decoder_layers: int,
     return widths(max(1e-6, largest(fits, 0.0, 2.0 * d_kv * total ** abs(schedule.alpha))))
 
 
-def attention_shapes(widths: tuple[int, ...], named: Mapping[str, int], heads: int) -> dict[str, AttentionShape]:
+def attention_shapes(
+    widths: tuple[int, ...], named: Mapping[str, int], heads: int, *, rotary: Collection[str] = ()
+) -> dict[str, AttentionShape]:
     """Shape of every attention layer whose heads have these widths.
+
+    Where queries and keys turn with their places, half of a head's features do so, two to a plane, in the fastest
+    planes: the slow ones hardly turn over the lengths that models read.
 
     Parameters
     ----------
@@ -97,13 +102,22 @@ def attention_shapes(widths: tuple[int, ...], named: Mapping[str, int], heads: i
         Layer number of every attention layer, by name.
     heads
         Of each.
+    rotary
+        Names of those whose queries and keys turn.
 
     Examples
     --------
     >>> attention_shapes((2, 3), {"first": 0, "second": 1}, heads=2)["second"].d_qk
     (3, 3)
+    >>> attention_shapes((8,), {"only": 0}, heads=2, rotary={"only"})["only"].planes
+    ((0, 1), (0, 1))
     """
-    return {name: AttentionShape.dense(heads, widths[depth]) for name, depth in named.items()}
+    shapes = {name: AttentionShape.dense(heads, widths[depth]) for name, depth in named.items()}
+    for name in rotary:
+        width = widths[named[name]]
+        turning = tuple(range(min(max(1, width // 4), width // 2)))
+        shapes[name] = replace(shapes[name], planes=(turning,) * heads)
+    return shapes
 
 
 def schedule_to(schedule: Schedule | None) -> dict[str, Any] | None:

@@ -9,6 +9,8 @@ from typing import Literal, get_args
 from flowrank.errors import is_number
 from flowrank.pretraining.checks import check, counts, one_of, positive, shares
 from flowrank.synthetic.mixture import SHARES, Mixture
+from flowrank.synthetic.tasks import SHARES as TASK_SHARES
+from flowrank.synthetic.tasks import TaskMixture
 
 Optimizer = Literal["muon", "adamw"]
 RateSchedule = Literal["wsd", "linear", "cosine", "constant"]
@@ -25,10 +27,13 @@ class Data:
         Files of real series, of which the tsmixup share is mixed with one another. Not given: all series are
         synthetic.
     probability
-        Share of the series that is drawn from each file, the rest being synthetic. Not given: equal shares, and
+        Share of the series (Chronos-2: of the groups, of one series each if from a file) that is drawn from each file,
+        the rest being synthetic. Not given: equal shares, and
         nothing synthetic.
     shares
         Share of each family of synthetic series; ``flowrank datasheet`` draws some of all.
+    task_shares
+        Chronos-2: share of each kind of synthetic group of series, see `flowrank.synthetic.synthetic_tasks`.
     easy_share, easy_steps
         Share of the synthetic series that is one clean season at first, but no less than the mixture's own; step at
         which easy_share has fallen, linearly, to the mixture's own.
@@ -37,8 +42,9 @@ class Data:
     length_exponent
         0: every length is drawn equally often; 1: every length contributes equally many values.
     horizons
-        Target lengths; each batch has one of them, all equally often. None given: ``prediction_length``. Short ones
-        make a T5 read its context instead of the target so far (docs/pretraining.md).
+        Target lengths; each batch has one of them, all equally often. None given: ``prediction_length``, for Chronos-2
+        any number of patches up to it. Short ones make a T5 read its context instead of the target so far
+        (docs/pretraining.md).
     max_missing_prop
         Series with a greater share of missing values are not used.
 
@@ -56,6 +62,7 @@ class Data:
     training_data_paths: tuple[str, ...] = ()
     probability: tuple[float, ...] = ()
     shares: Mapping[str, float] = field(default_factory=lambda: dict(SHARES))
+    task_shares: Mapping[str, float] = field(default_factory=lambda: dict(TASK_SHARES))
     easy_share: float = 0.6
     easy_steps: int = 4000
     lengths: tuple[int, ...] = (32, 64, 96, 128, 192, 256, 384, 512)
@@ -74,7 +81,7 @@ class Data:
         whole = all(is_number(p, 0, 1) for p in self.probability) and sum(self.probability) <= 1 + 1e-9
         sound = whole and len(self.probability) in (0, len(self.training_data_paths))
         check(self, "probability", "for each of training_data_paths a share, 1 at most in all", sound)
-        Mixture(self.shares)
+        TaskMixture(self.task_shares, Mixture(self.shares))
 
     def data_shares(self) -> tuple[float, ...]:
         """Share of each of ``training_data_paths``: as given, or equal shares that leave no synthetic series."""

@@ -8,11 +8,9 @@ from typing import Any
 from flowrank.compression import FlowOfRanks, Uniform
 from flowrank.errors import FlowrankError, is_number
 from flowrank.families import TRAINED
-from flowrank.family import SIZES, training_keys
+from flowrank.family import SIZES, training_keys, training_of
 from flowrank.pretraining.checks import check, counts, one_of, positive, shares
 from flowrank.pretraining.schedule import Schedule, Widths
-
-QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 @dataclass(frozen=True)
@@ -22,7 +20,8 @@ class ModelShape:
     Attributes
     ----------
     family
-        ``"bolt"`` (patches, quantile loss) or ``"t5"`` (tokens, cross-entropy).
+        ``"bolt"`` (patches, quantile loss), ``"t5"`` (tokens, cross-entropy) or ``"chronos2"`` (patches, quantile
+        loss, groups of series and covariates).
     d_model, d_kv, d_ff, num_heads
         Width of the model; width of each attention head; width of the feed-forward layers; attention heads.
     num_layers, num_decoder_layers
@@ -32,17 +31,18 @@ class ModelShape:
     context_length, prediction_length
         Largest number of past values that the model reads; number of values that it forecasts at once.
     input_patch_size, quantiles
-        Bolt: values in one patch; quantile levels that it forecasts.
+        Bolt, Chronos-2: values in one patch; quantile levels that it forecasts (not given: nine from 0.1 to 0.9, or
+        21 from 0.01 to 0.99 for Chronos-2).
     n_tokens, use_eos_token
         T5: size of the vocabulary, with the two special tokens; whether sequences end with an end-of-sequence token.
     tokenizer_limit
         T5: the bins cover ± this many mean absolute values.
     initializer_factor, output_scale
-        Scale of the initial weights as in T5; scale of the initial output weights (Bolt: output block, T5: token
-        embedding), times initializer_factor.
+        Scale of the initial weights as in T5; scale of the initial output weights (T5: token embedding, others: output
+        block), times initializer_factor.
     patch_spread
-        Bolt: standard deviation of the initial weights of its patch blocks, times ``initializer_factor``. With
-        the class's own, smaller ones, seasons are learnt much later (docs/pretraining.md).
+        Bolt, Chronos-2: standard deviation of the initial weights of its patch blocks, times ``initializer_factor``.
+        With the class's own, smaller ones, seasons are learnt much later (docs/pretraining.md).
     schedule
         Head width of every attention layer: `FlowOfRanks`, `Uniform`, `Widths`, or None for ``d_kv`` everywhere.
 
@@ -70,7 +70,7 @@ class ModelShape:
     context_length: int = 512
     prediction_length: int = 64
     input_patch_size: int = 16
-    quantiles: tuple[float, ...] = QUANTILES
+    quantiles: tuple[float, ...] | None = None
     n_tokens: int = 4096
     use_eos_token: bool = True
     tokenizer_limit: float = 15.0
@@ -88,9 +88,9 @@ class ModelShape:
         shares(self, "dropout_rate")
         positive(self, "initializer_factor", "output_scale", "patch_spread", "tokenizer_limit")
         check(self, "n_tokens", "a whole number ≥ 8", type(self.n_tokens) is int and self.n_tokens >= 8)
-        levels = bool(self.quantiles) and all(is_number(q, 1e-9, 1 - 1e-9) for q in self.quantiles)
-        rising = list(self.quantiles) == sorted(set(self.quantiles))
-        check(self, "quantiles", "rising levels between 0 and 1", levels and rising)
+        if self.quantiles is None:
+            object.__setattr__(self, "quantiles", training_of(self.family).levels)
+        check(self, "quantiles", "rising levels between 0 and 1", _rises_within_1(self.quantiles))
         known = self.schedule is None or isinstance(self.schedule, FlowOfRanks | Uniform | Widths)
         check(self, "schedule", "FlowOfRanks, Uniform, Widths or None", known)
 
@@ -118,6 +118,13 @@ class ModelShape:
         return self.num_decoder_layers or self.num_layers
 
 
+def _rises_within_1(levels: tuple[float, ...] | None) -> bool:
+    """Whether there are levels, each greater than the one before it, between 0 and 1."""
+    if not levels or not all(is_number(level, 1e-9, 1 - 1e-9) for level in levels):
+        return False
+    return list(levels) == sorted(set(levels))
+
+
 @dataclass(frozen=True)
 class Start:
     """Weights of other models that training starts with; without any, all weights are random.
@@ -128,7 +135,7 @@ class Start:
         Model to train further: its architecture and weights replace those described by the other settings.
     grown_from
         Smaller dense model with as many heads, layers and values in a patch: the new, wider model starts with its
-        forecasts, see `flowrank.pretraining.growth.grow`.
+        forecasts (docs/pretraining.md). A Chronos-2 takes what fits of the encoder of a Chronos-Bolt instead.
     token_embedding, freeze_token_embedding
         T5: model whose token embedding is copied; whether the token embedding stays fixed.
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedConfig, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
 from flowrank.errors import FlowrankError
-from flowrank.family import training_of
+from flowrank.family import family_of_model, training_of
 from flowrank.files import atomic_file, refuse_other_run
 from flowrank.pipelines import Pipeline, load
 from flowrank.pretraining.architecture import adopted, build, trainable
@@ -46,8 +46,13 @@ class _Trainer(Trainer):
     def __init__(self, recipe: Recipe, clock: Clock, **kwargs: Any) -> None:
         self.recipe, self.clock = recipe, clock
         super().__init__(**kwargs)
+        self.training_of_family = training_of(recipe.family)
         # T5 takes any keyword, but gives the mean loss of a batch whatever it is told: averaging passes is left to us.
         self.model_accepts_loss_kwargs = False
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Hand the model what its family makes of a batch."""
+        return super().compute_loss(model, self.training_of_family.inputs(self.recipe, inputs), *args, **kwargs)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Make the recipe's optimiser."""
@@ -158,17 +163,21 @@ def pretrain(recipe: Recipe, output: str | Path, *, progress: bool = True, devic
 
 @contextmanager
 def fastest_attention(model: PreTrainedModel, device: torch.device) -> Iterator[None]:
-    """Train with plain attention on CPUs: their fused kernel cannot learn a position bias and falls back to worse."""
-    stacks = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
-    before = [stack.config._attn_implementation for stack in stacks]
+    """Train with plain attention on CPUs: their fused kernels are slower at it, or cannot learn a bias."""
+    found = [getattr(module, "config", None) for module in model.modules()]
+    configs = list({id(one): one for one in found if isinstance(one, PreTrainedConfig)}.values())  # some are copies
+    before = [config._attn_implementation for config in configs]
     if device.type == "cpu":
-        for stack in stacks:
-            stack.set_attn_implementation("eager")
+        for config in configs:
+            config._attn_implementation = "eager"
+    training = family_of_model(model).training
+    assert training is not None
     try:
-        yield
+        with training.prepared(model):
+            yield
     finally:
-        for stack, implementation in zip(stacks, before, strict=True):
-            stack.set_attn_implementation(implementation)
+        for config, implementation in zip(configs, before, strict=True):
+            config._attn_implementation = implementation
 
 
 @contextmanager

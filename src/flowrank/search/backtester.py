@@ -13,7 +13,7 @@ import numpy as np
 from flowrank.errors import FlowrankError, check_count
 from flowrank.evaluation import season_length, seasonal_error
 from flowrank.forecasting import DEFAULT_LEVELS, Request, predict_requests
-from flowrank.pretraining.windows import cut
+from flowrank.pretraining.cutting import cut
 from flowrank.search.tolerance import Metric
 from flowrank.series import Series, read_series
 from flowrank.synthetic import Mixture, lifted

@@ -5,5 +5,6 @@ from flowrank.synthetic.kernels import kernel_synth
 from flowrank.synthetic.levels import lifted
 from flowrank.synthetic.mixture import Mixture
 from flowrank.synthetic.mixup import tsmixup
+from flowrank.synthetic.tasks import Task, TaskMixture, synthetic_tasks
 
-__all__ = ["Mixture", "kernel_synth", "lifted", "synthetic_series", "tsmixup"]
+__all__ = ["Mixture", "Task", "TaskMixture", "kernel_synth", "lifted", "synthetic_series", "synthetic_tasks", "tsmixup"]

@@ -21,6 +21,7 @@ from flowrank.families.chronos2.cost import passes
 from flowrank.families.chronos2.engine import Chronos2Engine
 from flowrank.families.chronos2.model import NarrowChronos2, NarrowChronos2Config
 from flowrank.families.chronos2.pipeline import FlowrankChronos2Pipeline
+from flowrank.families.chronos2.training import Chronos2Training
 from flowrank.family import Family, SeriesGroup, explicit_attention, pad_left, quantile_probe
 from flowrank.nn.shapes import KEY
 
@@ -36,6 +37,7 @@ class Chronos2(Family):
     stock_config_class = Chronos2CoreConfig
     pipeline_class = FlowrankChronos2Pipeline
     engine_class = Chronos2Engine
+    training = Chronos2Training()
 
     @classmethod
     def has(cls, model: nn.Module) -> bool:
