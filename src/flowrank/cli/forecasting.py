@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -49,13 +49,8 @@ def forecast(
     reading = {**columns.settings(), **covariates.settings()}
     sampling = {} if num_samples is None else {"num_samples": check_count(num_samples, "--num-samples")}
     pipeline = run.opened(model)
-    if sampling and pipeline.forecast_type.name != "SAMPLES":
-        raise FlowrankError(
-            "--num-samples",
-            expected="a model that draws sample paths",
-            found=f"{model!r}, which gives quantiles at once",
-            todo="leave the option out",
-        )
+    if sampling:
+        _refuse_paths(pipeline, model)
     skipped: list[Skipped] = []
     write_forecasts(
         pipeline,
@@ -75,3 +70,14 @@ def forecast(
     )
     print_skipped(skipped)
     out.print(f"written to {output}", highlight=False)
+
+
+def _refuse_paths(pipeline: Any, model: str) -> None:
+    """Refuse sample paths of a model that draws none."""
+    if pipeline.forecast_type.name != "SAMPLES":
+        raise FlowrankError(
+            "--num-samples",
+            expected="a model that draws sample paths",
+            found=f"{model!r}, which gives quantiles at once",
+            todo="leave the option out",
+        )
