@@ -20,7 +20,7 @@ from flowrank.series.groups import Group
 from flowrank.series.value import OnBad
 from flowrank.series.values import Categories
 
-_WINDOW = 16  # batches that are sorted by length together
+_WINDOW = 16  # batches of single series, or as many values of groups, that are sorted by length together
 _NO_CATEGORY = "\0"  # in place of a category that the history does not have
 
 
@@ -163,19 +163,21 @@ def predict_groups(
     """
     remaining = _usable(requests, roles, model, non_negative, on_bad)
     batches = 0
-    while window := list(islice(remaining, batch_size if cross_learning else _WINDOW * batch_size)):
+    columns = len(roles.targets) + len(roles.covariates)
+    held = batch_size if cross_learning else batch_size * max(1, _WINDOW // columns)
+    while window := list(islice(remaining, held)):
         places = list(range(len(window)))
         if not cross_learning:
             places.sort(key=lambda place: -window[place].length)
         results: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for first in range(0, len(places), batch_size):
             chosen = places[first : first + batch_size]
-            rows = len(chosen) * (len(roles.targets) + len(roles.covariates))
             found = model.predict_groups(
                 [window[place].inputs for place in chosen],
                 len(window[0].steps),
                 (seed, batches),
-                **{"batch_size": rows, "cross_learning": cross_learning},
+                batch_size=len(chosen) * columns,  # rows
+                cross_learning=cross_learning,
             )
             results |= {place: _restored(window[place], *one) for place, one in zip(chosen, found, strict=True)}
             batches += 1
