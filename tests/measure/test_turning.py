@@ -95,14 +95,29 @@ def test_what_is_measured_is_what_the_smaller_layer_does(measured, contexts, kin
         hook.remove()
     query, key, value = (queries[name].unflatten(-1, (site.heads, -1)).transpose(1, 2) for name in "qkv")
     visible = family.attention_mask(contexts)
-    for index, (q, k) in enumerate(turning._smaller(query, key)):
+    for index, scores in turning.scores(query, key):
         choice = turning.choices[index]
         if choice.kind != kind:
             continue
-        scores = (q @ k.transpose(-1, -2)).masked_fill(~visible[:, None, None], -torch.inf)
+        scores = scores.masked_fill(~visible[:, None, None], -torch.inf)
         expected = (scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2)
         found = look(child(family, site, turning, choice))
         assert relative_gap(found[visible], expected[visible]) < 1e-4, choice
+
+
+@pytest.mark.parametrize("kind", ["planes", "merged", "factors"])
+def test_the_engine_runs_every_choice(measured, kind):
+    family, heads, _ = measured
+    site = family.sites[0]
+    turning = heads.turning[site.name]
+    series = [torch.randn(2, 60), torch.randn(100)]
+    for choice in turning.choices:
+        if choice.kind == kind:
+            pipeline = child(family, site, turning, choice).pipeline
+            found = pipeline.predict(series, prediction_length=20)
+            pipeline.engine = "stock"
+            expected = pipeline.predict(series, prediction_length=20)
+            assert relative_gap(torch.cat(found), torch.cat(expected)) < 1e-5, choice
 
 
 def test_losses_fall_with_what_is_kept_and_end_at_nothing(measured):

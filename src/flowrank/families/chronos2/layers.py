@@ -170,12 +170,12 @@ class TimeLayer:
         """What the last ``queries`` tokens of each series read: (series · queries, h · d_vo)."""
         heads = self.heads
         assert heads is not None
-        shape = (run.count, run.length, heads.count, -1)
+        shape, apart = (run.count, run.length, heads.count, -1), 1 if self.planes is None else heads.count
         asking = x if queries == run.length else x.view(run.count, run.length, -1)[:, -queries:].flatten(0, 1)
         query = project(asking, heads.query).view(run.count, queries, heads.count, -1)
         key, value = (project(x, each).view(shape) for each in (heads.key, heads.value))
         cosines, sines = (
-            self._chosen(table[run.tokens]).view(run.count, run.length, -1, self.turning)
+            self._chosen(table[run.tokens]).view(run.count, run.length, apart, self.turning)
             for table in (places.cosines, places.sines)
         )
         query = turned(query, cosines[:, -queries:], sines[:, -queries:]).transpose(1, 2)
