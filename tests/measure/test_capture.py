@@ -92,7 +92,7 @@ def test_rank_losses_predict_what_truncation_does(bolt_folder, contexts, part, s
         for group in factorization.groups
     ]
     from flowrank.compression.children import child_of
-    from flowrank.families.chronos_bolt.family import _curvature
+    from flowrank.family.objectives import quantile_curvature
 
     child = child_of(family.model, factorization.plan(kept))
     batch = pad_left(one, torch.device("cpu"))
@@ -102,7 +102,7 @@ def test_rank_losses_predict_what_truncation_does(bolt_folder, contexts, part, s
             raw = model(batch).quantile_preds
             _, (loc, scale) = model.instance_norm(batch)
             normalised.append((raw - loc[..., None]) / scale[..., None])
-    curvature = _curvature(normalised[0].double(), family.model.quantiles.double())
+    curvature = quantile_curvature(normalised[0].double(), family.model.quantiles.double())
     signs = torch.randint(0, 2, normalised[0].shape, generator=torch.Generator().manual_seed(9)) * 2.0 - 1
     change = float((signs * curvature.sqrt() * (normalised[1] - normalised[0])).sum())
     foretold = float(losses[site.name][part][0, rank]) ** 0.5
@@ -171,11 +171,11 @@ def test_rank_grid_covers_the_range():
 
 def test_probe_of_bolt_has_the_curvature_of_the_quantile_loss(bolt_folder, contexts):
     """½ f δ² against the expected pinball loss, where the truth is uniform between the outermost quantiles."""
-    from flowrank.families.chronos_bolt.family import _curvature
+    from flowrank.family.objectives import quantile_curvature
 
     levels = torch.arange(1, 10) / 10
     quantiles = levels.double()[None, :, None] * 10  # uniform on (0, 10)
-    curvature = _curvature(quantiles, levels.double())
+    curvature = quantile_curvature(quantiles, levels.double())
     inner = curvature[0, 1:-1, 0] * (8.0)  # undo the division by the width of the forecast, 9 − 1
     truth = torch.linspace(0, 10, 200_001, dtype=torch.float64)
     delta = 0.5

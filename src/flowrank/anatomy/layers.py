@@ -150,6 +150,11 @@ class Attention:
         return self.chooses and self.positions.joint
 
     @property
+    def turns(self) -> bool:
+        """Whether queries and keys turn with their places, and a smaller layer may turn fewer planes."""
+        return self.chooses and self.positions.separable
+
+    @property
     def even(self) -> bool:
         """Whether all heads are of one width and every projection is one matrix."""
         one = len(set(zip(self.query_widths, self.value_widths, strict=True))) <= 1

@@ -18,6 +18,9 @@ class Positions:
         Of rotary positions: the angle in radians a token by which each plane of a head turns.
     normalised
         Whether queries and keys go through a norm of the whole head before they meet.
+    separable
+        Of rotary positions: whether a smaller layer of this family may turn some planes of a head only, whose first
+        coordinates are the first features of the head (`flowrank.nn.shapes.AttentionShape.planes`).
 
     Examples
     --------
@@ -28,6 +31,7 @@ class Positions:
     kind: Literal["none", "relative_bias", "rotary"] = "none"
     frequencies: tuple[float, ...] = ()
     normalised: bool = False
+    separable: bool = False
 
     @property
     def joint(self) -> bool:

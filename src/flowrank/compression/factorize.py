@@ -16,10 +16,11 @@ from flowrank.compression.groups import Group, Kept, marginal_losses
 from flowrank.compression.methods import InputSVD, JointHeads, WeightSVD
 from flowrank.compression.plan import Plan, factors
 from flowrank.compression.rules import Budget
+from flowrank.compression.turned import turned_tensors, turning_group, widths_of
 from flowrank.errors import FlowrankError
 from flowrank.family import Family, shape_of
 from flowrank.linalg import balanced_basis, balanced_scales, input_svd, moment_root
-from flowrank.measure import HeadBases, HeadMoments, head_moments, input_moments, rank_losses
+from flowrank.measure import HeadBases, HeadMoments, Turning, head_moments, input_moments, rank_losses
 from flowrank.nn.shapes import AttentionShape, Shapes
 
 Progress = Callable[[int], None]
@@ -76,9 +77,12 @@ class JointFactorization(Factorization):
     ) -> None:
         moments = head_moments(family, contexts, seed=seed, on_batch=on_batch)
         self.heads = HeadComponents(family, moments)
-        losses = rank_losses(family, contexts, self.heads.bases, seed=seed + 1, on_batch=on_batch) if measured else None
+        losses = None
+        if measured:
+            bases, turning = self.heads.bases, self.heads.turning
+            losses = rank_losses(family, contexts, bases, turning=turning, seed=seed + 1, on_batch=on_batch)
         self.groups = self.heads.groups(losses, per_head=per_head)
-        whole = [site for site in family.sites if site.chooses and not site.joint]
+        whole = [site for site in family.sites if site.chooses and not site.joint and not site.turns]
         self.fixed = sum(2 * site.d_model * site.heads * site.d_qk for site in whole)
 
     def plan(self, kept: Kept) -> Plan:
@@ -100,8 +104,12 @@ class HeadComponents:
     def __init__(self, family: Family, moments: dict[str, HeadMoments]) -> None:
         self.sites = {site.name: site for site in family.sites}
         self.bases: dict[str, HeadBases] = {}
+        self.turning: dict[str, Turning] = {}
         self._spectra: dict[str, dict[str, Tensor]] = {}
         for name, site in self.sites.items():
+            turning = moments[name].turning
+            if turning is not None:
+                self.turning[name] = Turning(turning, moments[name].queries.mean(), moments[name].keys.mean())
             self.bases[name], self._spectra[name] = _head_bases(site, moments[name])
 
     def groups(
@@ -115,6 +123,8 @@ class HeadComponents:
         groups = []
         for name, site in self.sites.items():
             heads = [head for head in range(site.heads) if (name, head) not in without]
+            if name in self.turning and heads:
+                groups.append(turning_group(self.turning[name], heads, None if losses is None else losses[name]["QK"]))
             for part in ("QK", "VO") if site.joint else ("VO",):
                 sigma = self._spectra[name][part]
                 loss = None if losses is None else losses[name][part]
@@ -147,10 +157,20 @@ class HeadComponents:
 
     def _shape(self, site: Attention, selected: dict[tuple[str, int], Tensor]) -> AttentionShape:
         queries, values = ([0] * site.all_heads for _ in range(2))
+        planes: list[tuple[int, ...]] = [()] * site.all_heads
+        turning, ranks = self.turning.get(site.name), dict[str, int]()
+        merged = site.merged and len(selected.get(("VO", 0), ())) == site.d_vo
         for head, place in enumerate(site.active[: site.heads]):
             values[place] = len(selected.get(("VO", head), ()))
-            queries[place] = len(self._query_components(site, selected, head)) if values[place] else 0
-        return AttentionShape(tuple(queries), tuple(values), {})
+            if turning is not None and values[place]:
+                choice = turning.at(len(selected.get(("QK", head), ())))
+                queries[place], some, ranks = widths_of(turning, choice)
+                planes[place] = some[head] if some else tuple(range(turning.planes))
+            elif values[place]:
+                queries[place] = len(self._query_components(site, selected, head))
+        whole = tuple(range(site.d_kv // 2))
+        turned = () if turning is None or (all(one in ((), whole) for one in planes) and whole in planes) else planes
+        return AttentionShape(tuple(queries), tuple(values), ranks, tuple(turned), merged)
 
     @staticmethod
     def _query_components(site: Attention, selected: dict[tuple[str, int], Tensor], head: int) -> Tensor:
@@ -166,12 +186,17 @@ class HeadComponents:
             for letter, width in widths.items()
         }
         rows["o"] = site.output.weight.T.reshape(site.heads, site.d_vo, -1)
+        turning = self.turning.get(site.name)
+        if site.merged and len(selected.get(("VO", 0), none)) == site.d_vo:
+            return {}
         maps = {"q": basis.query, "k": basis.key, "v": basis.output, "o": basis.gradient}
         parts: dict[str, list[Tensor]] = {letter: [] for letter in rows}
         for head in range(site.heads):
             value_kept = selected.get(("VO", head), none)
             query_kept = self._query_components(site, selected, head) if len(value_kept) else none
             for one, other, components in (("q", "k", query_kept), ("v", "o", value_kept)):
+                if one == "q" and turning is not None:
+                    continue
                 if one == "q" and not site.joint and not site.single_key:
                     parts["q"].append(rows["q"][head][components])
                     parts["k"].append(rows["k"][head][components])
@@ -180,9 +205,26 @@ class HeadComponents:
                 left, right = balanced_scales(left.T, right)
                 parts[one].append(left.T)
                 parts[other].append(right)
-        joined = {letter: torch.cat(part) for letter, part in parts.items()}
+        joined = {letter: torch.cat(part) for letter, part in parts.items() if part}
         joined["o"] = joined["o"].T
-        return {site.projections[letter].name: {"weight": matrix} for letter, matrix in joined.items()}
+        tensors = {site.projections[letter].name: {"weight": matrix} for letter, matrix in joined.items()}
+        return tensors if turning is None else tensors | self._turned(turning, selected)
+
+    @staticmethod
+    def _turned(turning: Turning, selected: dict[tuple[str, int], Tensor]) -> dict[str, dict[str, Tensor]]:
+        """Tensors of queries and keys that turn; all heads that are left have one choice."""
+        site = turning.site
+        heads = [head for head in range(site.heads) if len(selected.get(("VO", head), ()))]
+        features = len(selected.get(("QK", heads[0]), ())) if heads else 0
+        choice = turning.at(features)
+        if choice is None and len(heads) == site.heads:
+            return {}
+        return turned_tensors(turning, choice, heads)
+
+
+def _dense_cost(site: Attention, part: str) -> int | None:
+    """Parameters of values and output as one matrix, where they are; None: they are two."""
+    return site.d_model**2 if site.merged and part == "VO" else None
 
 
 def _apart(site: Attention, part: str, heads: list[int], sigma: Tensor, losses: Tensor | None) -> list[Group]:
@@ -191,7 +233,8 @@ def _apart(site: Attention, part: str, heads: list[int], sigma: Tensor, losses: 
     stands_for = site.all_heads if site.single_key else 1
     for head in heads:
         value = sigma[head].square() if losses is None else marginal_losses(losses[head])
-        groups.append(Group(site, part, (head,), sigma[head], value, 2 * site.d_model, heads=stands_for))
+        dense = _dense_cost(site, part)
+        groups.append(Group(site, part, (head,), sigma[head], value, 2 * site.d_model, dense, heads=stands_for))
     return groups
 
 
@@ -200,7 +243,8 @@ def _pooled(site: Attention, part: str, heads: list[int], sigma: Tensor, losses:
     sigma = sigma[heads]
     value = sigma.square().sum(dim=0) if losses is None else marginal_losses(losses[heads].sum(dim=0))
     pooled, stands_for = sigma.square().sum(dim=0).sqrt(), site.all_heads if site.single_key else 1
-    return [Group(site, part, tuple(heads), pooled, value, 2 * site.d_model * len(heads), heads=stands_for)]
+    cost, dense = 2 * site.d_model * len(heads), _dense_cost(site, part)
+    return [Group(site, part, tuple(heads), pooled, value, cost, dense, heads=stands_for)]
 
 
 def _head_bases(site: Attention, moments: HeadMoments) -> tuple[HeadBases, dict[str, Tensor]]:

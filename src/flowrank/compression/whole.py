@@ -52,9 +52,9 @@ class WholeFactorization:
         fitting = [one for i, one in enumerate(contexts) if i % 3] or judging
         moments = head_moments(family, fitting, also=self.rest.moment_taps(), seed=seed, on_batch=on_batch)
         self.heads = HeadComponents(family, moments)
-        self.losses = rank_losses(
-            family, judging, self.heads.bases, also=self.rest.loss_taps(), seed=seed + 1, on_batch=on_batch
-        )
+        bases, turning = self.heads.bases, self.heads.turning
+        taps = self.rest.loss_taps()
+        self.losses = rank_losses(family, judging, bases, turning=turning, also=taps, seed=seed + 1, on_batch=on_batch)
         self.rest.count(len(judging))
 
     def shrunk(self, goal: float, price: Price, *, unit: Unit, uniform: bool = False) -> Plan:

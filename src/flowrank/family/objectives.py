@@ -139,16 +139,17 @@ def quantile_probe(
     weights
         Which series count; None: all.
     """
-    curvature = _curvature(quantiles.detach().double(), levels.double())
+    curvature = quantile_curvature(quantiles.detach().double(), levels.double())
     if weights is not None:
         curvature = curvature * weights.to(curvature)[:, None, None]
     signs = torch.randint(0, 2, quantiles.shape, generator=generator).to(quantiles) * 2 - 1
     return (signs * curvature.sqrt().to(quantiles) * quantiles).sum()
 
 
-def _curvature(
+def quantile_curvature(
     quantiles: Float[Tensor, "batch levels horizon"], levels: Float[Tensor, " levels"]
 ) -> Float[Tensor, "batch levels horizon"]:
+    """Curvature of the expected loss in each quantile, relative to what the series is expected to lose."""
     ordered = quantiles.sort(dim=1).values
     steps = (ordered[:, 1:] - ordered[:, :-1]).clamp_min(NARROWEST)
     gaps = torch.cat([steps[:, :1], steps[:, 1:] + steps[:, :-1], steps[:, -1:]], dim=1)

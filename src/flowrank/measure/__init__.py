@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from flowrank.measure.activations import HeadActivations
 from flowrank.measure.calibration import POINTS, Calibration
 from flowrank.measure.heads import (
-    HeadActivations,
     HeadBases,
     HeadMoments,
     head_moments,
@@ -15,10 +15,12 @@ from flowrank.measure.heads import (
 )
 from flowrank.measure.linears import InputMoments, LinearMoments, input_moments, linear_tap, with_constant
 from flowrank.measure.sweeping import OnBatch, Tap, batches, sweep
+from flowrank.measure.turning import Choice, Turning
 
 __all__ = [
     "POINTS",
     "Calibration",
+    "Choice",
     "HeadActivations",
     "HeadBases",
     "HeadMoments",
@@ -26,6 +28,7 @@ __all__ = [
     "LinearMoments",
     "OnBatch",
     "Tap",
+    "Turning",
     "batches",
     "head_moments",
     "head_taps",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -14,47 +14,12 @@ from torch import Tensor
 from flowrank.anatomy import Attention
 from flowrank.family import Family
 from flowrank.linalg import SecondMoment
+from flowrank.measure.activations import HeadActivations
 from flowrank.measure.sweeping import OnBatch, Tap, sweep
+from flowrank.measure.turning import Turning, TurningMoments
 
 SCORES = 1 << 20
 """Attention scores that a truncated head is run on at once on a CPU: they then stay in its cache."""
-
-
-@dataclass
-class HeadActivations:
-    """Activations and gradients of one site in one forward and backward pass over a batch.
-
-    Attributes
-    ----------
-    query, key, value
-        Features of each head, shape (B, h, L, width).
-    output, gradient
-        The heads' output before W_O and the probe's gradient there, shape (B, h, L_q, d_vo).
-    weights
-        Attention weights, shape (B, h, L_q, L_k).
-    bias
-        Position bias plus mask: what is added to the scores, broadcastable to the weights; None: not known, and got
-        back from the weights where it is needed.
-    """
-
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    output: Tensor
-    gradient: Tensor
-    weights: Tensor
-    bias: Tensor | None
-
-    def added(self, scale: float) -> Float[Tensor, "batch heads queries keys"]:
-        """Bias added to the scores; where it is not known, up to a constant for each query, which changes no weight."""
-        if self.bias is not None:
-            return self.bias
-        return self.weights.log() - scale * self.query @ self.key.transpose(-1, -2)
-
-    def score_gradient(self) -> Float[Tensor, "batch heads queries keys"]:
-        """The probe's gradient at the attention scores."""
-        at_weights = self.weights * (self.gradient @ self.value.transpose(-1, -2))
-        return at_weights - self.weights * at_weights.sum(dim=-1, keepdim=True)
 
 
 Observe = Callable[[Attention, HeadActivations], None]
@@ -73,12 +38,15 @@ class HeadMoments:
         Of the head's output, before W_O.
     gradients
         Of the probe's gradient at the head's output.
+    turning
+        What is measured of queries and keys that turn with their places; None for others.
     """
 
     queries: SecondMoment
     keys: SecondMoment
     outputs: SecondMoment
     gradients: SecondMoment
+    turning: TurningMoments | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +108,11 @@ def head_moments(
     """Moments of every head of every site, by site name; ``also``: further taps; other parameters as in `sweep`."""
     moments = {
         site.name: HeadMoments(
-            *(SecondMoment(width, site.heads) for width in (site.d_qk, site.d_qk, site.d_vo, site.d_vo))
+            queries=SecondMoment(site.d_qk, site.heads),
+            keys=SecondMoment(site.d_qk, site.heads),
+            outputs=SecondMoment(site.d_vo, site.heads),
+            gradients=SecondMoment(site.d_vo, site.heads),
+            turning=TurningMoments(site) if site.turns else None,
         )
         for site in family.sites
     }
@@ -150,8 +122,10 @@ def head_moments(
         rows = torch.tensor(float(recorded.output.shape[0] * recorded.output.shape[2]))
         mine.outputs.add(_gram(recorded.output), rows)
         mine.gradients.add(_gram(recorded.gradient), rows)
-        if site.joint:
+        if site.joint or mine.turning is not None:
             _add_scores(mine, recorded)
+        if mine.turning is not None:
+            mine.turning.update(recorded)
 
     sweep(family, contexts, [*head_taps(family, observe), *also], seed=seed, on_batch=on_batch)
     return moments
@@ -180,6 +154,7 @@ def rank_losses(
     contexts: Iterable[Tensor],
     bases: dict[str, HeadBases],
     *,
+    turning: Mapping[str, Turning] | None = None,
     also: Sequence[Tap] = (),
     seed: int = 0,
     on_batch: OnBatch | None = None,
@@ -188,13 +163,15 @@ def rank_losses(
 
     The truncated head is computed, softmax included (a linearisation is wrong where attention is sharp), and the change
     of its output is multiplied by the probe's gradient. So a loss is a Gauss-Newton estimate, in units of the family's
-    training loss a series. ``also``: further taps.
+    training loss a series. ``also``: further taps; ``turning``: choices for queries and keys that turn, by site, whose
+    losses are measured as well.
 
     Returns
     -------
     dict
         Site name to {"QK", "VO"} to losses at ranks 0 … d, shape (h, d + 1) with d = d_qk or d_vo.
     """
+    turning = turning or {}
     losses = {
         site.name: {
             part: torch.zeros(site.heads, width + 1, dtype=torch.float64)
@@ -210,12 +187,14 @@ def rank_losses(
         effects = (output @ basis.output.to(output)) * (gradient @ basis.gradient.to(output))
         tails = effects.sum(dim=2).flip(-1).cumsum(-1).flip(-1)
         mine["VO"][:, :-1] += tails.square().sum(dim=0).double().cpu()
+        if site.name in turning:
+            turning[site.name].observe(recorded, _at_once(recorded))
         if not site.joint:
             return
         query, key = recorded.query @ basis.query.to(recorded.query), recorded.key @ basis.key.to(recorded.key)
         query = query if site.scale == 1 else query * site.scale
         bias = recorded.added(site.scale).expand(len(query), -1, -1, -1)
-        at_once = max(1, SCORES // recorded.weights[0].numel()) if query.device.type == "cpu" else len(query)
+        at_once = _at_once(recorded)
         for some in (slice(i, i + at_once) for i in range(0, len(query), at_once)):
             before = (recorded.output[some] * recorded.gradient[some]).sum(dim=(2, 3))
             for rank in rank_grid(site.d_qk):
@@ -230,7 +209,15 @@ def rank_losses(
         for part, loss in losses[site.name].items():
             grid = rank_grid(site.d_qk) if part == "QK" else range(site.d_vo + 1)
             losses[site.name][part] = interpolated(loss, grid) / max(1, count)
+        if site.name in turning:
+            losses[site.name]["QK"] = turning[site.name].table(count)
     return losses
+
+
+def _at_once(recorded: HeadActivations) -> int:
+    """Series of which truncated heads are run together."""
+    on_cpu = recorded.query.device.type == "cpu"
+    return max(1, SCORES // recorded.weights[0].numel()) if on_cpu else len(recorded.query)
 
 
 def rank_grid(full: int) -> list[int]:

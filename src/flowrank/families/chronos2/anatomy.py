@@ -65,7 +65,7 @@ def _attention(place: str, wrapper: Any, number: int, config: Any, *, single_key
             d_model=config.d_model,
             all_heads=config.num_heads,
             d_kv=config.d_kv,
-            positions=Positions("rotary", frequencies=turning) if over_time else Positions(),
+            positions=Positions("rotary", frequencies=turning, separable=True) if over_time else Positions(),
             single_key=single_key,
             planes=tuple(getattr(layer, "planes", ())),
         ),

@@ -1,0 +1,315 @@
+"""Queries and keys that turn with their places: what can be done to them, and the loss of each choice.
+
+A score is Re Σ_p conj(q_p) e^{iθ_p(i−j)} k_p over planes p. So queries and keys of a layer may become smaller in three
+ways, which compete:
+
+* planes are dropped;
+* planes that turn slowly no longer turn: together they are an ordinary bilinear form, factorised jointly in each head;
+* W_Q and W_K become two factors each, shared by all heads, before anything turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from flowrank.anatomy import Attention
+from flowrank.linalg import SecondMoment, balanced_basis
+from flowrank.measure.activations import HeadActivations
+
+_KEPT = (0.0, 0.0625, 0.125, 0.25, 0.5)  # shares of planes that still turn, where the others are merged
+_RANKS = (0.0625, 0.125, 0.1875, 0.25, 0.375, 0.5, 0.75)  # of what a head's width is
+_LEAST = 1e-3  # smallest size of a feature that is taken at its word, as a share of the largest
+
+Kind = Literal["planes", "merged", "factors"]
+
+
+def turn(features: Tensor, angles: Tensor, planes: int) -> Tensor:
+    """Turn features (…, L, w), the first coordinates of the planes first, by angles (L, planes) or (h, L, planes)."""
+    first, second, rest = features[..., :planes], features[..., planes : 2 * planes], features[..., 2 * planes :]
+    cosines, sines = angles.cos(), angles.sin()
+    return torch.cat([first * cosines - second * sines, second * cosines + first * sines, rest], dim=-1)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to make queries and keys of a layer smaller.
+
+    Attributes
+    ----------
+    kind
+        "planes": some planes are kept; "merged": some turn, the others are one block that does not; "factors".
+    planes
+        How many planes of each head turn.
+    rank
+        Of the block, or of the factors.
+    cost
+        Parameters of W_Q and W_K.
+    """
+
+    kind: Kind
+    planes: int
+    rank: int
+    cost: int
+
+
+def choices(site: Attention) -> list[Choice]:
+    """Ways to make queries and keys of a layer smaller, the cheapest first."""
+    width, planes = site.d_qk, planes_of(site)
+    flat, a_feature = width - 2 * planes, 2 * site.d_model * site.heads
+    found = {Choice("merged", 0, 0, 0)}
+    for share in _RANKS:
+        kept = round(share * planes)
+        if 0 < kept < planes:
+            found.add(Choice("planes", kept, flat, (2 * kept + flat) * a_feature))
+        rank = int(share * width * a_feature / 2 / (site.d_model + site.heads * width))
+        if 0 < rank < min(site.d_model, site.heads * width):
+            found.add(Choice("factors", planes, rank, 2 * rank * (site.d_model + site.heads * width)))
+    for turning in {round(share * planes) for share in _KEPT}:
+        for share in _RANKS:
+            rank = round(share * width) - 2 * turning
+            if 0 < rank < width - 2 * turning:
+                found.add(Choice("merged", turning, rank, (2 * turning + rank) * a_feature))
+    whole = cost_of(site)
+    return sorted((one for one in found if one.cost < whole), key=lambda one: (one.cost, one.kind, one.planes))
+
+
+def planes_of(site: Attention) -> int:
+    """How many planes of each head turn."""
+    return len(site.planes[0]) if site.planes else len(site.positions.frequencies)
+
+
+def cost_of(site: Attention) -> int:
+    """Parameters of W_Q and W_K as they are."""
+    modules = {id(one.module): one.module for one in (site.query, site.key)}
+    return sum(parameter.numel() for module in modules.values() for parameter in module.parameters())
+
+
+def frequencies_of(site: Attention) -> Tensor:
+    """Radians a token by which the planes of each head turn, shape (h, planes)."""
+    every = torch.tensor(site.positions.frequencies, dtype=torch.float32)
+    planes = site.planes or (tuple(range(len(every))),) * site.heads
+    return every[torch.tensor(planes, dtype=torch.long).view(site.heads, -1)]
+
+
+@dataclass
+class TurningMoments:
+    """What is measured of queries and keys that turn, before any choice.
+
+    Attributes
+    ----------
+    effects
+        Shape (h, planes): squared change of the loss, to first order, if a plane were dropped.
+    queries, keys
+        Second moments of the features of all heads, before they turn, shape (h · width)² each; tokens count by their
+        importance.
+    importance
+        Shape (h,): how much the loss depends on the scores of each head.
+    """
+
+    site: Attention
+    effects: Tensor = field(init=False)
+    queries: SecondMoment = field(init=False)
+    keys: SecondMoment = field(init=False)
+    importance: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        heads, width = self.site.heads, self.site.d_qk
+        self.effects = torch.zeros(heads, planes_of(self.site), dtype=torch.float64)
+        self.queries, self.keys = SecondMoment(heads * width), SecondMoment(heads * width)
+        self.importance = torch.zeros(heads, dtype=torch.float64)
+
+    def update(self, recorded: HeadActivations) -> None:
+        """Add a batch."""
+        gradient = recorded.score_gradient()
+        importance = gradient.square()
+        self.importance += importance.sum(dim=(0, 2, 3)).double().cpu()
+        for moment, features, weight in (
+            (self.queries, recorded.query, importance.sum(dim=(1, 3))),
+            (self.keys, recorded.key, importance.sum(dim=(1, 2))),
+        ):
+            rows = (features.transpose(1, 2).flatten(2) * weight.sqrt()[..., None]).flatten(0, 1)
+            moment.add(rows.T @ rows, weight.sum())
+        planes = self.effects.shape[1]
+        angles = _angles(self.site, recorded.query)
+        query, key = (turn(one, angles, planes) for one in (recorded.query, recorded.key))
+        change = (gradient @ key * query).sum(dim=2)
+        by_plane = change[..., :planes] + change[..., planes : 2 * planes]
+        self.effects += by_plane.square().sum(dim=0).double().cpu()
+
+
+class Turning:
+    """The choices of one layer, and how each would be made.
+
+    Parameters
+    ----------
+    moments
+        Of its queries and keys.
+    query_grams, key_grams
+        Weighted second moments of each head's queries and keys, shape (h, width, width).
+    """
+
+    def __init__(self, moments: TurningMoments, query_grams: Tensor, key_grams: Tensor) -> None:
+        self.site = moments.site
+        self.planes = planes_of(self.site)
+        self.choices = choices(self.site)
+        self.losses = torch.zeros(len(self.choices), self.site.heads, dtype=torch.float64)
+        self._order = moments.effects.argsort(dim=1, descending=True, stable=True)
+        slowest_first = frequencies_of(self.site).argsort(dim=1, stable=True)
+        self._fastest = slowest_first.flip(1)
+        self._grams = query_grams, key_grams
+        self._blocks: dict[int, tuple[Tensor, Tensor]] = {}
+        sizes = [_sizes(gram, self.planes, moments.importance) for gram in (key_grams, query_grams)]
+        self._factors = [
+            _directions(moment, size) for moment, size in zip((moments.queries, moments.keys), sizes, strict=True)
+        ]
+        self.features = -(-cost_of(self.site) // self._a_feature)
+        self._chosen: list[Choice | None] | None = None
+        self.sigma = (self._factors[0][1] + self._factors[1][1]).clamp_min(0).sqrt()
+
+    @property
+    def _a_feature(self) -> int:
+        """Parameters of one feature of the queries and keys of all heads."""
+        return 2 * self.site.d_model * self.site.heads
+
+    def kept(self, choice: Choice) -> Tensor:
+        """Which planes of each head turn under a choice, rising, shape (h, planes kept)."""
+        order = self._order if choice.kind == "planes" else self._fastest
+        return order[:, : choice.planes].sort(dim=1).values
+
+    def columns(self, planes: Tensor) -> Tensor:
+        """Features of some planes of each head: first coordinates, then second ones."""
+        return torch.cat([planes, planes + self.planes], dim=1)
+
+    def rest(self, choice: Choice) -> Tensor:
+        """Features of each head that a block without turning is made of, shape (h, n)."""
+        heads, width = self.site.heads, self.site.d_qk
+        merged = torch.ones(heads, width, dtype=torch.bool)
+        if choice.kind == "planes":
+            merged[:, : 2 * self.planes] = False
+        merged.scatter_(1, self.columns(self.kept(choice)), False)
+        return merged.nonzero()[:, 1].view(heads, -1)
+
+    def block(self, choice: Choice) -> tuple[Tensor, Tensor]:
+        """Maps of those features to the components of their joint factorisation, shape (h, n, n) each."""
+        if choice.planes not in self._blocks:
+            rest = self.rest(choice)
+            bases = []
+            for head, some in enumerate(rest):
+                left, right = (gram[head][some][:, some] for gram in self._grams)
+                bases.append(balanced_basis(left, right)[:2])
+            self._blocks[choice.planes] = torch.stack([s for s, _ in bases]), torch.stack([t for _, t in bases])
+        return self._blocks[choice.planes]
+
+    def factor(self, side: int, rank: int) -> tuple[Tensor, Tensor]:
+        """Maps of queries (side 0) or keys (1) of all heads to fewer numbers, (h · width, rank), and back."""
+        directions, _, sizes = self._factors[side]
+        leading = directions[:, :rank]
+        return sizes[:, None] * leading, leading.T / sizes
+
+    def observe(self, recorded: HeadActivations, at_once: int) -> None:
+        """Add a batch to the losses of all choices."""
+        query, key, bias = recorded.query, recorded.key, recorded.bias
+        for start in range(0, len(query), at_once):
+            some = slice(start, start + at_once)
+            gradient, value = recorded.gradient[some], recorded.value[some]
+            before = (recorded.output[some] * gradient).sum(dim=(2, 3))
+            added = self._bias(recorded, bias, some)
+            for index, (q, k) in enumerate(self._smaller(query[some], key[some])):
+                scores = (q * self.site.scale) @ k.transpose(-1, -2)
+                read = (scores + added).softmax(dim=-1) @ value
+                effect = (read * gradient).sum(dim=(2, 3)) - before
+                self.losses[index] += effect.square().sum(dim=0).double().cpu()
+
+    def _bias(self, recorded: HeadActivations, bias: Tensor | None, some: slice) -> Tensor:
+        if bias is not None:
+            return bias.expand(len(recorded.query), -1, -1, -1)[some]
+        angles = _angles(self.site, recorded.query)
+        query, key = (turn(one[some], angles, self.planes) for one in (recorded.query, recorded.key))
+        return recorded.weights[some].log() - self.site.scale * query @ key.transpose(-1, -2)
+
+    def _smaller(self, query: Tensor, key: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Queries and keys (B, h, L, n), turned, under each choice."""
+        angles = _angles(self.site, query)
+        whole = [turn(one, angles, self.planes) for one in (query, key)]
+        for choice in self.choices:
+            if choice.kind == "factors":
+                made = []
+                for side, one in enumerate((query, key)):
+                    down, up = (part.to(one) for part in self.factor(side, choice.rank))
+                    rows = one.transpose(1, 2).flatten(2) @ down @ up
+                    made.append(turn(rows.unflatten(2, one.shape[1::2]).transpose(1, 2), angles, self.planes))
+                yield made[0], made[1]
+                continue
+            columns = self.columns(self.kept(choice))
+            fast = [_gathered(one, columns) for one in whole]
+            rest = self.rest(choice)
+            if choice.kind == "planes":
+                slow = [_gathered(one, rest) for one in (query, key)]
+            else:
+                slow = [
+                    _gathered(one, rest) @ basis[..., : choice.rank].to(one)
+                    for one, basis in zip((query, key), self.block(choice), strict=True)
+                ]
+            yield torch.cat([fast[0], slow[0]], dim=-1), torch.cat([fast[1], slow[1]], dim=-1)
+
+    def table(self, series: int) -> Tensor:
+        """Loss of each head (h, n + 1) at each number of features' worth of parameters, once losses were observed.
+
+        n features of queries and keys have as many parameters as the layer now; there nothing is lost.
+        """
+        losses = torch.zeros(self.site.heads, self.features + 1, dtype=torch.float64)
+        mine = self.losses / max(1, series)
+        self._chosen = []
+        for features in range(self.features):
+            affordable = [i for i, one in enumerate(self.choices) if one.cost <= features * self._a_feature]
+            best = min(affordable, key=lambda i: float(mine[i].sum()))
+            losses[:, features] = mine[best]
+            self._chosen.append(self.choices[best])
+        return losses
+
+    def at(self, features: int) -> Choice | None:
+        """The best choice of so many features' worth of parameters; None: all as it is.
+
+        Where no loss was observed, two factors.
+        """
+        if features >= self.features:
+            return None
+        if self._chosen is not None:
+            return self._chosen[features]
+        site = self.site
+        a_rank = 2 * (site.d_model + site.heads * site.d_qk)
+        rank = int(features * self._a_feature / a_rank)
+        return Choice("factors", self.planes, rank, rank * a_rank) if rank else Choice("merged", 0, 0, 0)
+
+
+def _gathered(features: Tensor, columns: Tensor) -> Tensor:
+    """Some features (h, n) of each head of (B, h, L, w)."""
+    batch, _, length, _ = features.shape
+    return features.gather(3, columns.to(features.device)[None, :, None].expand(batch, -1, length, -1))
+
+
+def _angles(site: Attention, features: Tensor) -> Tensor:
+    """Angles (h, L, planes) at the places of tokens (B, h, L, w)."""
+    steps = torch.arange(features.shape[2], device=features.device, dtype=torch.float32)
+    return steps[:, None] * frequencies_of(site).to(features.device)[:, None]
+
+
+def _sizes(grams: Tensor, planes: int, importance: Tensor) -> Tensor:
+    """Weight of an error of each feature, (h · width,): how large what it meets is; alike within a plane."""
+    energy = grams.diagonal(dim1=1, dim2=2).clone()
+    both = (energy[:, :planes] + energy[:, planes : 2 * planes]) / 2
+    energy[:, :planes] = energy[:, planes : 2 * planes] = both
+    sizes = (energy * importance[:, None]).flatten().clamp_min(0).sqrt()
+    return sizes.clamp_min(_LEAST * float(sizes.max()) or 1.0)
+
+
+def _directions(moment: SecondMoment, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Principal directions of weighted features, their variances, descending, and the weights."""
+    gram = sizes[:, None] * moment.mean()[0] * sizes
+    variances, directions = torch.linalg.eigh(gram)
+    return directions.flip(1), variances.flip(0), sizes
