@@ -115,6 +115,29 @@ def bench() -> dict:
     }
 
 
+FEV = """task,model,metric,error
+a,hub/parent,SQL,2.0
+b,hub/parent,MASE,1.0
+a,out/child,SQL,2.4
+b,out/child,MASE,1.2
+"""
+
+PROOF = {
+    "command": "flowrank prove hub/parent",
+    "result": {
+        "parameters_kept": 0.8125,
+        "WQL": 1.25,
+        "MASE": 1.1,
+        "datasets": 2,
+        "latency": {"min": 0.4, "median": 0.6, "max": 1.3},
+        "tolerance": {"max_loss": 0.01, "metric": "WQL", "held_on_benchmark": False},
+    },
+    "model": {"name": "hub/parent", "revision": "c0ffee", "sha256": "ab" * 32},
+    "data": {"a": {"repo": "hub/data", "config": "a", "revision": "beef", "files": {"a.parquet": "cd" * 32}}},
+    "fev": {},
+}
+
+
 def forecasts(item: str = "series", model: str | None = None) -> pd.DataFrame:
     stamps = pd.date_range("2024-01-05", periods=3, freq="D")
     frame = pd.DataFrame({"item_id": item, "timestamp": stamps, "predictions": [1.0, 2.0, 3.0]})
@@ -135,6 +158,8 @@ def folder(tmp_path):
     bounds().to_parquet(tmp_path / "bounds.parquet")
     kept().to_parquet(tmp_path / "ranks.parquet")
     (tmp_path / "scores.csv").write_text(SCORES)
+    (tmp_path / "fev.csv").write_text(FEV)
+    (tmp_path / "proof.json").write_text(json.dumps(PROOF))
     (tmp_path / "recipe.json").write_text(json.dumps(RECIPE))
     (tmp_path / "bench.json").write_text(json.dumps(bench()))
     stage = {"number": 1, "start": 0, "ratio": 0.6, "cost": 0.59, "parameters": 2400, "loss": 0.001, "upper": 0.004}
@@ -346,6 +371,19 @@ def test_every_file_is_optional_and_enough(folder, tmp_path, name):
     (folder / name).rename(alone / name)
     write_report(folder)
     write_report(alone)
+
+
+def test_a_proof_says_its_result_and_what_identifies_it(folder):
+    page, record, _ = written(folder)
+    lead = next(line for line in page.text.splitlines() if "model keeps" in line)
+    for words in ("81.2%", "2 datasets", "1.250×", "1.100×", "0.600×", "1% of WQL", "it is not met"):
+        assert words in lead
+    named = {row["key"]: row["value"] for row in record["sections"]["proof"]["proof"]}
+    assert (named["model · revision"], named["command"]) == ("c0ffee", "flowrank prove hub/parent")
+    data = {"dataset": "a", "repo": "hub/data", "revision": "beef", "file": "a.parquet", "sha256": "cd" * 32}
+    assert record["sections"]["proof"]["proof_data"] == [data]
+    assert [row["ratio"] for row in record["sections"]["fev"]["fev"]] == pytest.approx([1.2, 1.2])
+    assert "1.200× of the original's" in page.text
 
 
 def test_history_alone_has_nothing_to_show_but_is_read(tmp_path):

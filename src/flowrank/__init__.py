@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from flowrank.compression import fastest as fastest
     from flowrank.compression import quantize as quantize
     from flowrank.compression import rank_table as rank_table
+    from flowrank.compression import univariate as univariate
     from flowrank.errors import AccuracyWarning as AccuracyWarning
     from flowrank.errors import CalibrationWarning as CalibrationWarning
     from flowrank.errors import FlowrankError as FlowrankError
@@ -82,6 +83,7 @@ _HOMES = {
     "load": "pipelines",
     "quantize": "compression",
     "rank_table": "compression",
+    "univariate": "compression",
     "read_series": "series",
     "relative_scores": "evaluation",
     "smallest": "search",

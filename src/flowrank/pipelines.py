@@ -24,6 +24,7 @@ def load(
     revision: str | None = None,
     engine: str = "exact",
     memory_budget: int | None = None,
+    local_files_only: bool = False,
 ) -> Any:
     """Open a time series model of any known family, dense or compressed.
 
@@ -44,6 +45,8 @@ def load(
     memory_budget
         Bytes for activations and caches of the exact engine; None: 2 GiB on a CPU, half of what is free on a GPU. Also
         a settable attribute.
+    local_files_only
+        Whether a hub id is looked up in the cache of the hub only, and nothing is downloaded.
 
     Returns
     -------
@@ -67,7 +70,8 @@ def load(
     """
     check_engine(engine)
     check_budget(memory_budget)
-    checkpoint = Checkpoint.find(source, revision=revision)
+    cached: dict[str, Any] = {"local_files_only": True} if local_files_only else {}
+    checkpoint = Checkpoint.find(source, revision=revision, **cached)
     if dtype == "fastest" and Shapes.of(checkpoint.config).int8:
         dtype = "auto"
     if dtype == "fastest":

@@ -16,7 +16,7 @@ from flowrank.cli import compression
 from flowrank.cli.commands import app
 from tests.cli.calls import run
 
-COMMANDS = ("compress", "pretrain", "heal", "quantize", "analyze", "evaluate", "benchmark", "forecast")
+COMMANDS = ("compress", "pretrain", "heal", "quantize", "analyze", "evaluate", "benchmark", "forecast", "prove")
 ALWAYS = {"--help", "--help-all"}
 
 

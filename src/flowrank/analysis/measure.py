@@ -14,7 +14,7 @@ from flowrank.analysis.spectra import Key, Lift, WeightMatrix, activation_spectr
 from flowrank.analysis.streams import Streams
 from flowrank.anatomy import Block
 from flowrank.errors import FlowrankError, check_count
-from flowrank.family import Family, family_of, family_of_model, private_copy
+from flowrank.family import Context, Family, family_of, family_of_model, private_copy
 from flowrank.linalg import Spectrum, marchenko_pastur_edge
 from flowrank.measure import POINTS, Calibration
 from flowrank.measure import batches as batches_of
@@ -90,6 +90,8 @@ def analyze(
             "batches", expected="None for a pipeline, which runs on series", found="batches", todo="pass series=..."
         )
     calibration = Calibration.read(series, count=count, points=points, seed=seed, **columns)
+    if family.reads_groups and series is None:
+        calibration = calibration.with_groups(max(2, count // 2), points=points, seed=seed)
     streams = streams_of(family.model, list(family.anatomy.blocks), min(tolerances))
     with progress_bar("analyzing", total=len(calibration.contexts), show=progress) as advance, streams.watching():
         for batch in through(family, streams, calibration.contexts):
@@ -113,7 +115,7 @@ def streams_of(model: PreTrainedModel, blocks: list[Block], smallest: float) -> 
     return Streams(blocks, torch.float32 if single else torch.float64)
 
 
-def through(family: Family, streams: Streams, contexts: Sequence[torch.Tensor]) -> Iterable[int]:
+def through(family: Family, streams: Streams, contexts: Sequence[Context]) -> Iterable[int]:
     """Run a model on series, batch by batch; its family says which tokens count."""
     with family.instrumented(gradients=False):
         for batch in batches_of(family, contexts):

@@ -166,6 +166,15 @@ class Attention:
         return {"q": self.query, "k": self.key, "v": self.value, "o": self.output}
 
     @property
+    def matrices(self) -> dict[str, Projection]:
+        """Those of the maps that have a matrix of their own, by their letters."""
+        return {
+            letter: one
+            for letter, one in self.projections.items()
+            if any(parameter.numel() for parameter in one.module.parameters())
+        }
+
+    @property
     def dense_parameters(self) -> int:
         """Parameters of the four projections, as matrices."""
         if self.merged:

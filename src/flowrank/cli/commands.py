@@ -20,6 +20,7 @@ from flowrank.cli.healing import heal
 from flowrank.cli.models import models
 from flowrank.cli.pages import datasheet, demo, report
 from flowrank.cli.pretraining import pretrain, pretrain_command
+from flowrank.cli.proving import prove
 from flowrank.cli.quantizing import quantize
 
 
@@ -62,6 +63,7 @@ app.command(cls=Command)(grouped(analyze))
 app.command(cls=Command)(grouped(evaluate))
 app.command(cls=Command)(grouped(benchmark))
 app.command(cls=Command)(grouped(forecast))
+app.command(cls=Command)(grouped(prove))
 app.command(pretrain.__name__, help=inspect.getdoc(pretrain))(_pretrain_by_name)
 app.command(cls=Command)(grouped(datasheet))
 app.command(cls=Command)(grouped(report))

@@ -15,8 +15,8 @@ def models() -> None:
         out.print(name, highlight=False)
 
 
-def opened(model: str, device: str, dtype: str, engine: str = "exact") -> Any:
-    """Open a model; refuse a device that is not there."""
+def opened(model: str, device: str, dtype: str, engine: str = "exact", **where: Any) -> Any:
+    """Open a model; refuse a device that is not there. Further keywords are those of `flowrank.load`."""
     import torch
 
     if device != "auto":
@@ -30,4 +30,4 @@ def opened(model: str, device: str, dtype: str, engine: str = "exact") -> Any:
                 todo="leave the option out to use the CPU",
             ) from error
     hush()
-    return flowrank.load(model, device_map=device, dtype=dtype, engine=engine)
+    return flowrank.load(model, device_map=device, dtype=dtype, engine=engine, **where)

@@ -7,6 +7,7 @@ from flowrank.compression.integers import fastest, quantize
 from flowrank.compression.methods import InputSVD, JointHeads, Method, WeightSVD, WholeModel
 from flowrank.compression.ranks import rank_table
 from flowrank.compression.rules import Allocation, Budget, Epsilon, FlowOfRanks, Uniform
+from flowrank.compression.single import univariate
 
 __all__ = [
     "Allocation",
@@ -23,4 +24,5 @@ __all__ = [
     "fastest",
     "quantize",
     "rank_table",
+    "univariate",
 ]

@@ -44,6 +44,19 @@ def beyond_fixed(allocation: Allocation, fixed: float, dense: float) -> Allocati
     return replace(allocation, ratio=(ratio * dense - fixed) / (dense - fixed))
 
 
+def of_more(allocation: Allocation, times: float) -> Allocation:
+    """The allocation for a model whose parameters were ``times`` as many when the ratio was given.
+
+    Examples
+    --------
+    >>> of_more(Budget(0.5), 1.6), of_more(Budget(0.8), 1.6)
+    (Budget(ratio=0.8, unit='parameters'), Budget(ratio=1.0, unit='parameters'))
+    """
+    if allocation.ratio is None or times == 1:
+        return allocation
+    return replace(allocation, ratio=min(1.0, allocation.ratio * times))
+
+
 @singledispatch
 def allocate(allocation: Any, groups: Sequence[Group], dense_parameters: float) -> Kept:
     """Components to keep of every group.

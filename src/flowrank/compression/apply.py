@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from flowrank.compression.accuracy import Accuracy
-from flowrank.compression.allocation import allocate, beyond_fixed
+from flowrank.compression.allocation import allocate, beyond_fixed, of_more
 from flowrank.compression.children import child_of, parent_name, pipeline_of
 from flowrank.compression.coverage import covered
 from flowrank.compression.factorize import factorization_of
@@ -18,9 +17,10 @@ from flowrank.compression.methods import Method, WholeModel, describe, passes
 from flowrank.compression.prices import Price, price_in
 from flowrank.compression.reconstruction import reconstruct
 from flowrank.compression.rules import Budget
+from flowrank.compression.single import univariate as single_series
 from flowrank.compression.whole import WholeFactorization
 from flowrank.errors import FlowrankError
-from flowrank.family import Family, anatomy_of, family_of, tensor_digest
+from flowrank.family import Context, Family, anatomy_of, family_of, rows_of, tensor_digest
 from flowrank.measure import POINTS, Calibration
 from flowrank.nn.config import NarrowConfig, refuse_quantized
 from flowrank.pipelines import Pipeline
@@ -36,6 +36,7 @@ def compress(
     calibration_series: int | None = None,
     calibration_points: int = POINTS,
     seed: int = 0,
+    univariate: bool = False,
     progress: bool = False,
     **columns: Any,
 ) -> Pipeline:
@@ -54,6 +55,9 @@ def compress(
         tokens of them than its method needs, synthetic series are added (see Notes).
     seed
         Of the synthetic series and of the probe's random directions.
+    univariate
+        Of models that read several series together: whether the child reads single series only, see `univariate`;
+        a ratio still refers to the parent.
     progress
         Whether to show a progress bar.
     **columns
@@ -101,13 +105,14 @@ def compress(
     >>> child.recipe["parameters"]["attention_child"] <= 0.25 * child.recipe["parameters"]["attention_parent"]
     True
     """
-    family = family_of(pipeline).private()
-    parent = pipeline.inner_model
-    refuse_quantized(parent, "pipeline", "compress")
+    family_of(pipeline)  # refuses what is no pipeline
+    refuse_quantized(pipeline.inner_model, "pipeline", "compress")
+    if not isinstance(method, WholeModel):
+        _refuse_compressed(pipeline.inner_model)
+    start = single_series(pipeline) if univariate else pipeline
+    family, parent = family_of(start).private(), start.inner_model
     if isinstance(method, WholeModel):
         refuse_uneven(family)
-    else:
-        _refuse_compressed(parent)
     calibration = covered(
         method, family, series, count=calibration_series, points=calibration_points, seed=seed, **columns
     )
@@ -115,16 +120,18 @@ def compress(
     total = sweeps * len(calibration.contexts)
     with progress_bar(f"measuring (passes: {sweeps})", total=total, show=progress and total > 0) as advance:
         if isinstance(method, WholeModel):
-            made = shrunk(pipeline, method, calibration.contexts, seed, advance)
+            made = shrunk(start, method, calibration.contexts, seed, advance, whole=pipeline)
         else:
             factorization = factorization_of(method, family, calibration.contexts, seed, advance)
             dense = sum(site.dense_parameters for site in family.sites)
-            allocation = beyond_fixed(method.allocation, factorization.fixed, dense)
+            before = sum(site.dense_parameters for site in family_of(pipeline).sites)
+            allocation = beyond_fixed(of_more(method.allocation, before / dense), factorization.fixed, dense)
             kept = allocate(allocation, factorization.groups, dense - factorization.fixed)
             made = pipeline_of(child_of(parent, factorization.plan(kept)))
     made.name = f"{parent_name(pipeline)} compressed"
     made.recipe = account(pipeline, made.inner_model, calibration, calibration_points, seed) | {
         "method": describe(method),
+        **({"univariate": True} if univariate else {}),
         "allocation": describe(method.allocation),
     }
     if hasattr(pipeline, "predict_quantiles"):
@@ -141,7 +148,7 @@ def account(pipeline: Any, child: PreTrainedModel, calibration: Calibration, poi
         "seed": seed,
         "calibration": {
             "source": calibration.source,
-            "series": len(calibration.contexts),
+            "series": sum(rows_of(one) for one in calibration.contexts),
             "own": len(calibration.own),
             "points": points,
             "skipped": calibration.skipped,
@@ -177,26 +184,31 @@ def refuse_uneven(family: Family) -> None:
 def shrunk(
     pipeline: Any,
     method: WholeModel,
-    contexts: list[Tensor],
+    contexts: list[Context],
     seed: int,
     advance: Callable[[int], None] | None,
     price: Price | None = None,
+    whole: Any = None,
 ) -> Pipeline:
     """Shrink in rounds of equal ratio, each measured on the model that the last one left.
 
+    ``whole``: pipeline that the ratio refers to, where it is not the one that shrinks; of latencies it always is.
     ``price`` computes a model's cost in the budget's unit; None: latency is measured first, other units are computed.
     """
     unit = method.allocation.unit if isinstance(method.allocation, Budget) else "parameters"
     if price is None:
         price = Latency.measure(pipeline) if unit == "latency" else price_in(unit, pipeline.inner_model)
     dense = price(pipeline.inner_model.config)
+    target = dense * method.allocation.ratio
+    if whole is not None and whole is not pipeline and unit != "latency":
+        target = min(dense, price_in(unit, whole.inner_model)(whole.inner_model.config) * method.allocation.ratio)
     made = pipeline
     for round_ in range(1, method.rounds + 1):
         last = round_ == method.rounds
         parts = [one for one in method.parts if last or one != "factors"] or method.parts
-        whole = WholeFactorization(family_of(made).private(), contexts, seed + 2 * round_, advance, parts=parts)
-        goal = dense * method.allocation.ratio ** (round_ / method.rounds)
-        plan = whole.shrunk(goal, price, unit=unit, uniform=not isinstance(method.allocation, Budget))
+        parts_of = WholeFactorization(family_of(made).private(), contexts, seed + 2 * round_, advance, parts=parts)
+        goal = dense * (target / dense) ** (round_ / method.rounds)
+        plan = parts_of.shrunk(goal, price, unit=unit, uniform=not isinstance(method.allocation, Budget))
         made = pipeline_of(child_of(made.inner_model, plan))
     if method.refit:
         reconstruct(family_of(made), family_of(pipeline).private(), contexts)

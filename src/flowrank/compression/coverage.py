@@ -11,12 +11,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-
 from flowrank.anatomy import Attention
 from flowrank.compression.methods import InputSVD, JointHeads, WholeModel, passes
 from flowrank.errors import CalibrationWarning
-from flowrank.family import Family
+from flowrank.family import Context, Family
 from flowrank.measure import Calibration
 
 DEFAULT_SERIES = 512
@@ -96,7 +94,10 @@ def covered(
         return Calibration([], "none needed", {})
     asked = DEFAULT_SERIES if count is None else count
     mixed = isinstance(method, WholeModel)
-    found = Calibration.read(series, count=asked, points=points, seed=seed, mixed=mixed, **columns)
+    single = asked - asked // 3 if family.reads_groups and series is None else asked
+    found = Calibration.read(series, count=single, points=points, seed=seed, mixed=mixed, **columns)
+    if family.reads_groups:  # of single series alone, attention to other series would seem to do nothing
+        found = found.with_groups(max(len(found.contexts) // 2, series_needed(method) // 2), points=points, seed=seed)
     missing = _less(tokens_needed(method, family), tokens_in(family, found.contexts))
     fewer = series_needed(method) - len(found.contexts)
     if fewer <= 0 and max(missing.values()) <= 0:
@@ -105,7 +106,7 @@ def covered(
     before = asked if series is None else 0
     drawn = Calibration.read(None, count=before + 2 * most, points=points, seed=seed, mixed=mixed)
     pool = drawn.contexts[len(found.contexts) if series is None else 0 :]
-    added: list[Tensor] = []
+    added: list[Context] = []
     for context in pool:
         if len(added) >= fewer and max(missing.values()) <= 0:
             break
@@ -118,7 +119,7 @@ def covered(
     return found.mixed_with(Calibration(added, drawn.source, {}))
 
 
-def tokens_in(family: Family, contexts: Iterable[Tensor]) -> dict[str, int]:
+def tokens_in(family: Family, contexts: Iterable[Context]) -> dict[str, int]:
     """Tokens of some series that the encoder and the decoder read.
 
     Examples
@@ -144,7 +145,7 @@ def _head_width(site: Attention) -> int:
     return max(site.d_qk, site.d_vo) // (site.all_heads if site.single_key else 1)
 
 
-def _warn(method: Any, found: Calibration, added: list[Tensor]) -> None:
+def _warn(method: Any, found: Calibration, added: list[Context]) -> None:
     mine, name = len(found.contexts), type(method).__name__
     warnings.warn(
         f"{mine} calibration series ({found.source}) are too few for {name} on this model, so {len(added)} synthetic "

@@ -18,7 +18,7 @@ from flowrank.compression.plan import Plan, factors
 from flowrank.compression.rules import Budget
 from flowrank.compression.turned import turned_tensors, turning_group, widths_of
 from flowrank.errors import FlowrankError
-from flowrank.family import Family, shape_of
+from flowrank.family import Context, Family, shape_of
 from flowrank.linalg import balanced_basis, balanced_scales, input_svd, moment_root
 from flowrank.measure import HeadBases, HeadMoments, Turning, head_moments, input_moments, rank_losses
 from flowrank.nn.shapes import AttentionShape, Shapes
@@ -45,7 +45,7 @@ class Factorization(ABC):
 
 @singledispatch
 def factorization_of(
-    method: Any, family: Family, contexts: Sequence[Tensor], seed: int, on_batch: Progress | None
+    method: Any, family: Family, contexts: Sequence[Context], seed: int, on_batch: Progress | None
 ) -> Factorization:
     """Factorise every attention layer by a method; register further methods with ``factorization_of.register``.
 
@@ -68,7 +68,7 @@ class JointFactorization(Factorization):
     def __init__(
         self,
         family: Family,
-        contexts: Sequence[Tensor],
+        contexts: Sequence[Context],
         seed: int,
         on_batch: Progress | None,
         *,
@@ -267,7 +267,7 @@ class MatrixFactorization(Factorization):
     def __init__(
         self,
         family: Family,
-        contexts: Sequence[Tensor],
+        contexts: Sequence[Context],
         seed: int,
         on_batch: Progress | None,
         *,
@@ -279,7 +279,7 @@ class MatrixFactorization(Factorization):
         self._sites = {site.name: site for site in family.sites}
         moments = input_moments(family, contexts, seed=seed, on_batch=on_batch) if input_aware or measured else {}
         for site in family.sites:
-            for name in ("q", "k", "v", "o"):
+            for name in site.matrices:
                 weight = site.projections[name].weight.T
                 metric, importance = None, 1.0
                 if moments:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from flowrank.anatomy import Place
-from flowrank.family import Family
+from flowrank.family import Context, Family
 from flowrank.measure import OnBatch, batches
 from flowrank.nn.factored import FactoredLinear
 
@@ -38,11 +38,11 @@ class _Batch:
         Outputs of the child's encoder, already fitted, and of the parent's; None: the encoder is still being fitted.
     """
 
-    series: list[Tensor]
+    series: list[Context]
     encoded: tuple[Tensor, Tensor] | None = None
 
 
-def reconstruct(child: Family, parent: Family, contexts: Sequence[Tensor], on_batch: OnBatch | None = None) -> None:
+def reconstruct(child: Family, parent: Family, contexts: Sequence[Context], on_batch: OnBatch | None = None) -> None:
     """Fit the output matrices of a child, in place.
 
     Parameters
@@ -111,7 +111,7 @@ class _System:
                 on_batch(len(batch.series))
         return gram, cross, size
 
-    def _counted(self, batch: list[Tensor], output: Tensor) -> Tensor:
+    def _counted(self, batch: list[Context], output: Tensor) -> Tensor:
         """Which tokens of the output (B, L, d) are no padding."""
         if self.place.stack == "decoder":
             return torch.ones(output.shape[:2], dtype=torch.bool, device=output.device)
@@ -128,12 +128,12 @@ class _System:
             self.bias.bias = _changed(self.bias.bias, change[start])
 
 
-def _encoded(family: Family, series: list[Tensor]) -> Tensor:
+def _encoded(family: Family, series: list[Context]) -> Tensor:
     return _pass(family, series, "encoder", [], None)[0].cpu()
 
 
 def _pass(
-    family: Family, series: list[Tensor], name: str, ends: list[nn.Linear], encoded: Tensor | None
+    family: Family, series: list[Context], name: str, ends: list[nn.Linear], encoded: Tensor | None
 ) -> tuple[Tensor, list[Tensor]]:
     """Output of a module and inputs of its last matrices, without running later layers or an encoder that is known.
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from flowrank.compression.allocation import allocate, spend
 from flowrank.compression.factorize import HeadComponents
@@ -16,7 +15,7 @@ from flowrank.compression.plan import Plan
 from flowrank.compression.prices import Price, fixed_costs, priced, refuse_below, stands
 from flowrank.compression.remainder import Remainder
 from flowrank.compression.rules import Uniform, Unit
-from flowrank.family import Family
+from flowrank.family import Context, Family
 from flowrank.measure import head_moments, rank_losses
 from flowrank.nn.config import NarrowConfig
 from flowrank.nn.shapes import Shapes
@@ -39,7 +38,7 @@ class WholeFactorization:
     def __init__(
         self,
         family: Family,
-        contexts: Sequence[Tensor],
+        contexts: Sequence[Context],
         seed: int,
         on_batch: Callable[[int], None] | None,
         *,

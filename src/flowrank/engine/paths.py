@@ -11,14 +11,14 @@ from transformers import PreTrainedModel
 
 from flowrank.engine.cross import CROSS_CACHES
 from flowrank.errors import FlowrankError, check_count
-from flowrank.nn.factored import FactoredEmbedding, FactoredLinear
+from flowrank.nn.factored import FactoredEmbedding, FactoredLinear, Unchanged
 from flowrank.nn.int8 import Int8Linear
 
 ENGINES = ("exact", "stock")
 _Engine = TypeVar("_Engine", bound="Engine")
 
 _PLAIN = (
-    *(FactoredLinear, FactoredEmbedding, Int8Linear),
+    *(FactoredLinear, FactoredEmbedding, Int8Linear, Unchanged),
     *(nn.Linear, nn.Embedding, nn.Dropout, nn.ModuleList, nn.ReLU),
 )
 

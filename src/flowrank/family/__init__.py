@@ -7,7 +7,7 @@ from flowrank.family.checkpoint import MODEL_FILES, Checkpoint, tensor_digest
 from flowrank.family.copies import private_copy
 from flowrank.family.costs import cost
 from flowrank.family.embedded import DEFAULT, embedded_models
-from flowrank.family.groups import SeriesGroup, rows_of
+from flowrank.family.groups import Context, SeriesGroup, rows_of
 from flowrank.family.layouts import Layout, layout_of
 from flowrank.family.objectives import Objective, quantile_objective, quantile_probe, token_objective
 from flowrank.family.pipeline import FlowrankPipeline, check_reach
@@ -32,6 +32,7 @@ __all__ = [
     "MODEL_FILES",
     "SIZES",
     "Checkpoint",
+    "Context",
     "Family",
     "FlowrankPipeline",
     "Layout",

@@ -84,6 +84,14 @@ class Checkpoint:
         config._name_or_path = str(source)
         return cls(str(source), folder, family, config, _read_recipe(folder))
 
+    @property
+    def revision(self) -> str | None:
+        """Commit on the hub that the files are of; None if they do not lie in its cache."""
+        for folder in (self.folder, *self.folder.parents):
+            if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
+                return folder.name
+        return None
+
     def open(self, *args: Any, **kwargs: Any) -> PreTrainedModel:
         """Load the weights, in eval mode, after checking that they fit the config.
 
@@ -211,7 +219,8 @@ def _download(repo_id: str, subfolder: str, hub: dict[str, Any]) -> Path:
             "model",
             expected="a folder, an embedded name, or a hub id that can be downloaded",
             found=f"{repo_id!r} ({type(error).__name__})",
-            todo=f"check the spelling and the connection, or use an embedded model: {', '.join(embedded_models())}",
+            todo=f"check the spelling and the connection, download it where there is one (hf download {repo_id}) and "
+            f"copy the cache here, or use an embedded model: {', '.join(embedded_models())}",
         ) from error
 
 

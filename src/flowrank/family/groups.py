@@ -43,7 +43,11 @@ class SeriesGroup:
         return past, future
 
 
-def rows_of(context: Tensor | SeriesGroup) -> int:
+Context = Tensor | SeriesGroup
+"""What a model is measured on: a series (time,), or a group of them."""
+
+
+def rows_of(context: Context) -> int:
     """How many series a context holds.
 
     Examples

@@ -32,6 +32,8 @@ class FlowrankPipeline:
         What it was loaded as, or how it was made.
     recipe
         How flowrank made it; None for a model that flowrank did not make.
+    revision
+        Commit on the hub that its files are of; None for a model from elsewhere.
     """
 
     inner_model: PreTrainedModel
@@ -40,6 +42,12 @@ class FlowrankPipeline:
     inference: Inference
     name: str = "in memory"
     recipe: dict[str, Any] | None = None
+    revision: str | None = None
+
+    @property
+    def takes_groups(self) -> bool:
+        """Whether the model reads several targets and covariates together; else it reads series one by one."""
+        return False
 
     @property
     def engine(self) -> str:
@@ -109,6 +117,7 @@ class FlowrankPipeline:
             )
         pipeline = family.pipeline_of(checkpoint.open(*args, **kwargs))
         pipeline.name, pipeline.recipe = checkpoint.name, checkpoint.recipe
+        pipeline.revision = checkpoint.revision
         return pipeline
 
     def save_pretrained(

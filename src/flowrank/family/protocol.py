@@ -220,6 +220,15 @@ class Family(ABC):
         """S, the paths that a forecast draws unless told; None: the model gives quantiles."""
         return None
 
+    @property
+    def reads_groups(self) -> bool:
+        """Whether it reads several series together (`flowrank.family.SeriesGroup`), so that they inform one another."""
+        return False
+
+    def univariate_layers(self) -> tuple[Shapes, dict[str, dict[str, Tensor]]]:
+        """Sizes and tensors of layers that let the model read single series alone, with the same forecasts of them."""
+        raise self.lacks("models for single series (univariate=True), as its models read nothing else")
+
     def sources(self) -> list[nn.Module]:
         """The modules whose outputs enter the stacks: gradients of a measurement begin there."""
         raise self.lacks("a calibration pass")
@@ -232,8 +241,8 @@ class Family(ABC):
         """Tokens that the decoder reads when the model runs on a series of so many points; none without a decoder."""
         return 0
 
-    def probe(self, contexts: Sequence[Tensor], generator: torch.Generator) -> Float[Tensor, ""]:
-        """Run the model on series (1-D, NaN = missing) and return a random scalar.
+    def probe(self, contexts: Sequence[Any], generator: torch.Generator) -> Float[Tensor, ""]:
+        """Run the model on series (1-D, NaN = missing; or groups, if it reads those) and return a random scalar.
 
         Its gradient g satisfies E[g gᵀ] = the Gauss-Newton matrix of the family's own training loss, summed over the
         series, when the parent's forecasts are taken as the truth. So one backward pass measures what a small change
@@ -241,14 +250,14 @@ class Family(ABC):
         """
         raise self.lacks("a calibration pass")
 
-    def run(self, contexts: Sequence[Tensor], encoded: Float[Tensor, "batch tokens d"] | None = None) -> Tensor:
+    def run(self, contexts: Sequence[Any], encoded: Float[Tensor, "batch tokens d"] | None = None) -> Tensor:
         """Run the model on series: what it forecasts them by, quantiles or logits, whose first axis is the series.
 
         ``encoded`` is what the encoder gives, where it is known already: it is not run then.
         """
         raise self.lacks("a calibration pass")
 
-    def attention_mask(self, contexts: Sequence[Tensor]) -> Bool[Tensor, "batch tokens"]:
+    def attention_mask(self, contexts: Sequence[Any]) -> Bool[Tensor, "batch tokens"]:
         """Which of the encoder's tokens are no padding when series are run together."""
         raise self.lacks("a calibration pass")
 
@@ -305,8 +314,12 @@ def shape_of(site: Attention) -> AttentionShape:
     widths = {"qk": [0] * site.all_heads, "vo": [0] * site.all_heads}
     for head, query, value in zip(site.active, site.query_widths, site.value_widths, strict=True):
         widths["qk"][head], widths["vo"][head] = query, value
+    planes: list[tuple[int, ...]] = [()] * site.all_heads
+    for head, some in zip(site.active, site.planes, strict=False):
+        planes[head] = some
     ranks = _ranks({letter: one.module for letter, one in site.projections.items()})
-    return AttentionShape(tuple(widths["qk"]), tuple(widths["vo"]), ranks)
+    turning = tuple(planes) if site.planes else ()
+    return AttentionShape(tuple(widths["qk"]), tuple(widths["vo"]), ranks, turning, site.merged)
 
 
 def _ranks(layers: Mapping[str, nn.Module]) -> dict[str, int]:

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from flowrank.errors import FlowrankError, check_count
+from flowrank.family import Context, SeriesGroup
 from flowrank.series import Series, read_series
 from flowrank.synthetic import lifted, synthetic_series
 from flowrank.synthetic.levels import EVERY
+from flowrank.synthetic.tasks import Task, synthetic_tasks
 
 SHORTEST = 4
 """Observed points below which a series says nothing about attention."""
@@ -35,7 +37,8 @@ class Calibration:
     Attributes
     ----------
     contexts
-        1-D float32 tensors, NaN = missing, divided by their largest magnitude.
+        1-D float32 tensors, NaN = missing, divided by their largest magnitude; and groups of such series
+        (`flowrank.family.SeriesGroup`) for models that read groups.
     source
         For the recipe and the report.
     skipped
@@ -44,7 +47,7 @@ class Calibration:
         The user's series among the contexts.
     """
 
-    contexts: list[Tensor]
+    contexts: list[Context]
     source: str
     skipped: dict[str, int]
     own: list[Tensor] = field(default_factory=list)
@@ -84,18 +87,18 @@ class Calibration:
         else:
             source, name = read_series(series, **columns), _name(series)
         skipped: Counter[str] = Counter()
-        contexts: list[Tensor] = []
+        own: list[Tensor] = []
         examples: dict[str, str] = {}
         for item in source:
             reason = _unusable(item, points)
             if reason is None:
-                contexts.append(_context(item, points))
+                own.append(_context(item, points))
             else:
                 skipped[reason] += 1
                 examples.setdefault(reason, item.item_id)
-            if len(contexts) == count:
+            if len(own) == count:
                 break
-        if not contexts:
+        if not own:
             found = ", ".join(f"{n} {reason} (e.g. {examples[reason]!r})" for reason, n in skipped.items())
             raise FlowrankError(
                 "series",
@@ -103,7 +106,29 @@ class Calibration:
                 found=found or "no series at all",
                 todo="pass longer or other series, or leave the argument out to use synthetic ones",
             )
-        return cls(contexts, name, dict(skipped), [] if series is None else contexts)
+        return cls(list(own), name, dict(skipped), [] if series is None else own)
+
+    def with_groups(self, rows: int, *, points: int = POINTS, seed: int = 0) -> Calibration:
+        """With synthetic groups of so many series in all, in random order.
+
+        Examples
+        --------
+        >>> both = Calibration([torch.ones(8)] * 4, "mine", {}).with_groups(6, points=64)
+        >>> len(both.contexts) > 4, both.source
+        (True, 'mine; synthetic groups, seed 0')
+        """
+        groups: list[Context] = []
+        left = rows
+        for task in synthetic_tasks(4 * rows + 8, length=max(points, SYNTHETIC_POINTS), seed=seed):
+            if left <= 0:
+                break
+            if task.size > 1 and (made := _group(task, points)) is not None:
+                groups.append(made)
+                left -= task.size
+        contexts: list[Context] = [*self.contexts, *groups]
+        order = torch.randperm(len(contexts), generator=torch.Generator().manual_seed(seed)).tolist()
+        source = f"{self.source}; synthetic groups, seed {seed}"
+        return Calibration([contexts[i] for i in order], source, self.skipped, self.own)
 
     def mixed_with(self, other: Calibration) -> Calibration:
         """Contexts of both, alternating, then the rest of the longer.
@@ -148,6 +173,17 @@ def _unusable(item: Series, points: int) -> str | None:
 def _context(item: Series, points: int) -> Tensor:
     values = item.target[-points:]
     return torch.as_tensor(values / np.nanmax(np.abs(values)), dtype=torch.float32)
+
+
+def _group(task: Task, points: int) -> SeriesGroup | None:
+    """Series of a task, each divided by its largest magnitude; None if one says nothing."""
+    values = task.values[:, -points:]
+    observed = np.isfinite(values).sum(axis=1) >= SHORTEST
+    if not observed.all():
+        return None
+    sizes = np.nanmax(np.abs(values), axis=1, keepdims=True)
+    scaled = torch.as_tensor(values / np.where(sizes > 0, sizes, 1.0), dtype=torch.float32)
+    return SeriesGroup(scaled, torch.from_numpy(task.known.astype(bool)))
 
 
 def _name(series: Any) -> str:

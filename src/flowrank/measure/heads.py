@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowrank.anatomy import Attention
-from flowrank.family import Family
+from flowrank.family import Context, Family
 from flowrank.linalg import SecondMoment
 from flowrank.measure.activations import HeadActivations
 from flowrank.measure.sweeping import OnBatch, Tap, sweep
@@ -80,6 +80,8 @@ def _tap(family: Family, site: Attention, observe: Observe) -> list[Any]:
         output = heads("output", inputs[0])
 
         def backward(gradient: Tensor) -> None:
+            for name in ("query", "key"):  # of a layer that makes none, as there is one key
+                recorded.setdefault(name, output[..., :0])
             observe(site, HeadActivations(output=output, gradient=heads("gradient", gradient), **recorded))
             recorded.clear()
 
@@ -99,7 +101,7 @@ def _tap(family: Family, site: Attention, observe: Observe) -> list[Any]:
 
 def head_moments(
     family: Family,
-    contexts: Iterable[Tensor],
+    contexts: Iterable[Context],
     *,
     also: Sequence[Tap] = (),
     seed: int = 0,
@@ -151,7 +153,7 @@ def _add_scores(moments: HeadMoments, recorded: HeadActivations) -> None:
 
 def rank_losses(
     family: Family,
-    contexts: Iterable[Tensor],
+    contexts: Iterable[Context],
     bases: dict[str, HeadBases],
     *,
     turning: Mapping[str, Turning] | None = None,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowrank.family import Family
+from flowrank.family import Context, Family
 from flowrank.linalg import SecondMoment
 from flowrank.measure.sweeping import OnBatch, Tap, batches
 
@@ -91,7 +91,7 @@ class InputMoments:
 
 
 def input_moments(
-    family: Family, contexts: Iterable[Tensor], *, seed: int = 0, on_batch: OnBatch | None = None
+    family: Family, contexts: Iterable[Context], *, seed: int = 0, on_batch: OnBatch | None = None
 ) -> dict[str, InputMoments]:
     """Moments of the inputs of W_Q, W_K, W_V, W_O of every site (O(d²) each), and how sensitive their outputs are."""
     moments: dict[str, InputMoments] = {}

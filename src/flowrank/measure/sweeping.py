@@ -8,9 +8,8 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from flowrank.family import Family, rows_of
+from flowrank.family import Context, Family, rows_of
 
 BATCH_BYTES = 512 * 2**20
 """Activations of one calibration batch, over all layers, stay near or below this."""
@@ -28,7 +27,7 @@ Tap = Callable[[], list[Any]]
 """Hangs hooks into a model, and gives the handles that take them off again."""
 
 
-def batches(family: Family, contexts: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+def batches(family: Family, contexts: Iterable[Context]) -> Iterator[list[Context]]:
     """Group series, the longest first, so that activations kept for the backward pass fit in `BATCH_BYTES`.
 
     Sorting reduces padding, and cuts fewer series to the horizon of a short one (`Family.probe`). A token keeps about 8
@@ -37,7 +36,7 @@ def batches(family: Family, contexts: Iterable[Tensor]) -> Iterator[list[Tensor]
     sites = family.attention
     bytes_a_token = 4 * len(sites) * 8 * sites[0].d_model
     bytes_a_pair = 4 * len(sites) * max(1, *(site.heads for site in sites))
-    batch: list[Tensor] = []
+    batch: list[Context] = []
     longest = held = 0
     for context in _by_length(contexts):
         tokens = max(longest, family.context_tokens(len(context)))
@@ -53,7 +52,7 @@ def batches(family: Family, contexts: Iterable[Tensor]) -> Iterator[list[Tensor]
         yield batch
 
 
-def _by_length(contexts: Iterable[Tensor]) -> Iterator[Tensor]:
+def _by_length(contexts: Iterable[Context]) -> Iterator[Context]:
     """The longest first, block by block."""
     rest = iter(contexts)
     while block := list(islice(rest, BLOCK)):
@@ -62,7 +61,7 @@ def _by_length(contexts: Iterable[Tensor]) -> Iterator[Tensor]:
 
 def sweep(
     family: Family,
-    contexts: Iterable[Tensor],
+    contexts: Iterable[Context],
     taps: Iterable[Tap],
     *,
     seed: int = 0,

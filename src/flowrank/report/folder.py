@@ -29,6 +29,7 @@ COLUMNS = {
     "bounds.parquet": (*SITE, "k", "sigma", "bound"),
     "ranks.parquet": (*SITE, "part", "head", "full", "kept", "cost", "full_cost"),
     "scores.csv": ("dataset", "model", "MASE", "WQL"),
+    "fev.csv": ("task", "model", "metric", "error"),
     "forecasts.parquet": ("item_id", "timestamp", "predictions"),
     "history.parquet": ("item_id", "timestamp", "target"),
     "search.jsonl": (
@@ -38,10 +39,10 @@ COLUMNS = {
 }
 """Columns that each table must have; others are ignored."""
 
-TEXT = {"stack", "kind", "quantity", "part", "dataset", "model", "item_id", "timestamp"}
+TEXT = {"stack", "kind", "quantity", "part", "dataset", "model", "item_id", "timestamp", "task", "metric"}
 """Columns that need not be numbers."""
 
-FILES = (*COLUMNS, "search.json", "analysis.json", "recipe.json", "bench.json")
+FILES = (*COLUMNS, "search.json", "analysis.json", "recipe.json", "bench.json", "proof.json")
 """Every file that a report looks for."""
 
 FIELDS = {"search.json": "settings"}
@@ -64,6 +65,8 @@ class Findings:
     analysis: dict[str, Any] | None = None
     recipe: dict[str, Any] | None = None
     bench: dict[str, Any] | None = None
+    fev: pd.DataFrame | None = None
+    proof: dict[str, Any] | None = None
 
     @property
     def kept(self) -> pd.DataFrame | None:

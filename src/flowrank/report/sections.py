@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pandas as pd
@@ -11,6 +10,7 @@ from flowrank.figures.names import NAMES
 from flowrank.report import figures, flow, outcomes, search
 from flowrank.report.accuracy import METRICS, NAIVE, Roles, by_dataset, summary
 from flowrank.report.folder import Findings
+from flowrank.report.proof import fev_tasks, flat, outcome
 from flowrank.report.ranks import (
     attention_in,
     flow_rows,
@@ -26,10 +26,12 @@ from flowrank.report.tables import Column, Section, Table
 def sections(findings: Findings, who: Roles) -> list[Section]:
     """Every section that the findings support."""
     parts = [
+        outcome(findings.proof),
         _search(findings),
         _spectra(findings.spectra),
         _ranks(findings.rank_profile, findings.bounds, findings.kept),
         _accuracy(findings.scores, who),
+        fev_tasks(findings.fev, who),
         _cost(findings.bench),
         _forecasts(findings.forecasts, findings.history),
         _provenance(findings),
@@ -299,7 +301,7 @@ def _provenance(findings: Findings) -> Section | None:
         for key, value in (record or {}).items():
             if source == "benchmark" and key in ("models", "ratio"):
                 continue
-            for name, entry in _flat(key, value):
+            for name, entry in flat(key, value):
                 rows.append({"source": source, "key": name, "value": entry})
     if not rows:
         return None
@@ -331,11 +333,3 @@ def _without_stages(recipe: dict[str, Any] | None) -> dict[str, Any] | None:
     if recipe is None or not isinstance(search, dict):
         return recipe
     return recipe | {"search": {key: value for key, value in search.items() if key != "stages"}}
-
-
-def _flat(key: str, value: Any) -> list[tuple[str, str]]:
-    """Nested records as (path, text) pairs."""
-    if isinstance(value, dict):
-        return [pair for k, v in value.items() for pair in _flat(f"{key} · {k}", v)]
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return [(key, text)]

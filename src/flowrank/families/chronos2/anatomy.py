@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flowrank.anatomy import Anatomy, Attention, Block, Ends, Mlp, Positions, Projection, Sublayer
-from flowrank.families.chronos2.attention import heads_of
+from flowrank.families.chronos2.attention import NarrowMHA, heads_of
 from flowrank.families.chronos2.block import FEED_FORWARD, READS, RESIDUAL, WRITES
 from flowrank.families.chronos2.model import GROUP, TIME
 from flowrank.families.chronos2.rotary import frequencies
@@ -67,10 +67,15 @@ def _attention(place: str, wrapper: Any, number: int, config: Any, *, single_key
             d_kv=config.d_kv,
             positions=Positions("rotary", frequencies=turning, separable=True) if over_time else Positions(),
             single_key=single_key,
-            planes=tuple(getattr(layer, "planes", ())),
+            planes=_planes(layer),
         ),
         name=place,
     )
+
+
+def _planes(layer: Any) -> tuple[tuple[int, ...], ...]:
+    """Planes in which each active head turns; (): all of them, and no other feature."""
+    return tuple(layer.planes) if isinstance(layer, NarrowMHA) and layer.shape.planes else ()
 
 
 def _feed_forward(place: str, wrapper: Any, number: int, config: Any) -> Sublayer:

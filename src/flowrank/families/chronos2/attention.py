@@ -71,10 +71,11 @@ class NarrowMHA(MHA):
         output_attentions: bool = False,
     ) -> AttentionOutput:
         """Attend from tokens (B, L, d) to those of the same row; ``mask`` is added to the scores."""
-        if not self.active_heads:
-            return AttentionOutput(hidden_states=torch.zeros_like(hidden_states), attn_weights=None)
-        if self.single_key:
-            return AttentionOutput(hidden_states=self.o(self.v(hidden_states)), attn_weights=None)
+        if not self.active_heads or self.single_key:
+            nothing = not self.active_heads
+            output = torch.zeros_like(hidden_states) if nothing else self.o(self.v(hidden_states))
+            weights = hidden_states.new_ones(1, 1, 1, 1) if output_attentions else None
+            return AttentionOutput(hidden_states=output, attn_weights=weights)
         query = self.query_layout.split(self.q(hidden_states))
         key = self.query_layout.split(self.k(hidden_states))
         value = self.value_layout.split(self.v(hidden_states))

@@ -22,8 +22,9 @@ from flowrank.families.chronos2.engine import Chronos2Engine
 from flowrank.families.chronos2.model import NarrowChronos2, NarrowChronos2Config
 from flowrank.families.chronos2.pipeline import FlowrankChronos2Pipeline
 from flowrank.families.chronos2.training import Chronos2Training
+from flowrank.families.chronos2.univariate import univariate_layers
 from flowrank.family import Family, SeriesGroup, explicit_attention, pad_left, quantile_probe
-from flowrank.nn.shapes import KEY
+from flowrank.nn.shapes import KEY, Shapes
 
 _PATCHES = 4
 """Output patches of a calibration pass."""
@@ -97,10 +98,7 @@ class Chronos2(Family):
         self, site: Attention, kwargs: Mapping[str, Any], result: Any
     ) -> tuple[Float[Tensor, "batch heads queries keys"], Tensor | None]:
         """Weights of attention over time or over a group, and the mask that was added to the scores."""
-        weights = result.attn_weights
-        if weights is None:  # of a layer whose tokens see themselves alone
-            return torch.ones(1, 1, 1, 1, device=result.hidden_states.device), None
-        return weights.detach(), kwargs["mask"]
+        return result.attn_weights.detach(), kwargs["mask"]
 
     def sources(self) -> list[nn.Module]:
         """The block that embeds patches."""
@@ -111,6 +109,15 @@ class Chronos2(Family):
         config = self.model.chronos_config
         points = min(points, config.context_length)
         return -(-points // config.input_patch_size) + 1 + self._patches
+
+    @property
+    def reads_groups(self) -> bool:
+        """Whether it reads several series together."""
+        return not Shapes.of(self.model.config).univariate
+
+    def univariate_layers(self) -> tuple[Shapes, dict[str, dict[str, Tensor]]]:
+        """Sizes and tensors of layers that let the model read single series alone, with the same forecasts of them."""
+        return univariate_layers(self.attention, self.model.config)
 
     @property
     def _patches(self) -> int:
