@@ -45,9 +45,7 @@ def test_it_is_one_matrix_a_layer(parent):
 
 
 def test_narrow_heads_stay_two_matrices(tmp_path, series):
-    parent = flowrank.load(
-        make_chronos2(tmp_path / "narrow", d_kv=4, num_heads=3)
-    )
+    parent = flowrank.load(make_chronos2(tmp_path / "narrow", d_kv=4, num_heads=3))
     single = flowrank.univariate(parent)
     saved = 2 * parent.inner_model.config.num_layers * 32 * 12
     assert parent.inner_model.num_parameters() - single.inner_model.num_parameters() == saved
