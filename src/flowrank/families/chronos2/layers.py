@@ -174,8 +174,9 @@ class TimeLayer:
         asking = x if queries == run.length else x.view(run.count, run.length, -1)[:, -queries:].flatten(0, 1)
         query = project(asking, heads.query).view(run.count, queries, heads.count, -1)
         key, value = (project(x, each).view(shape) for each in (heads.key, heads.value))
+        each = 1 if self.planes is None else heads.count
         cosines, sines = (
-            self._chosen(table[run.tokens]).view(run.count, run.length, -1, self.turning)
+            self._chosen(table[run.tokens]).view(run.count, run.length, each, self.turning)
             for table in (places.cosines, places.sines)
         )
         query = turned(query, cosines[:, -queries:], sines[:, -queries:]).transpose(1, 2)
@@ -271,6 +272,8 @@ def through(block: Any, x: Tensor) -> Tensor:
     """A patch block on rows (n, m)."""
     if not isinstance(block.act, nn.ReLU):
         return block(x)
+    if not len(x):  # no series has an observation
+        return x.new_empty(0, block.output_layer.out_features)
     parts = []
     for piece in _pieces(len(x), block.output_layer.in_features):
         rows = x[piece]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from chronos.chronos2 import Chronos2Model, Chronos2Pipeline
 from torch import Tensor
@@ -77,12 +78,42 @@ class FlowrankChronos2Pipeline(FlowrankPipeline, Chronos2Pipeline):
             inputs, prediction_length, batch_size, context_length, cross_learning, limit_prediction_length, **kwargs
         )
 
+    def embed(
+        self, inputs: Any, batch_size: int = 256, context_length: int | None = None
+    ) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
+        """Encode series, as ``Chronos2Pipeline.embed`` does, by the stock code path.
+
+        Parameters
+        ----------
+        inputs
+            A batch (series, variates, time), or a list of series (time,) or (variates, time).
+        batch_size
+            Rows that go through the model together.
+        context_length
+            Last points of each series that are read.
+
+        Returns
+        -------
+        embeddings
+            For each input, shape (variates, patches + 2, d): patches, the register token and a patch ahead.
+        loc_scale
+            Level and scale of each input's variates.
+
+        Raises
+        ------
+        FlowrankError
+            If the model reads single series and is given several variates.
+        """
+        if self.univariate:
+            _refuse_groups(inputs, False)
+        return super().embed(inputs, batch_size, context_length)
+
     def _predict_step(
         self, context: Tensor, group_ids: Tensor, future_covariates: Tensor | None, num_output_patches: int
     ) -> Tensor:
         """Quantiles (series, quantiles, time) of so many output patches."""
         engine = self.inference.engine_for(self.model)
-        if engine is None:
+        if engine is None or num_output_patches < 1:  # chronos-forecasting refuses to forecast nothing
             return super()._predict_step(context, group_ids, future_covariates, num_output_patches)
         future = future_covariates
         if future is not None and (future.shape[1] == 0 or bool(future.isnan().all())):
@@ -116,9 +147,14 @@ def _several(inputs: Any) -> str | None:
             if "target" in one and given:
                 return f"{' and '.join(given)} at index {place}"
             rows = one.get("context", one.get("target"))
-            targets = one.get("n_targets", 1)
-            if rows is not None and getattr(rows, "ndim", 1) == 2 and rows.shape[0] > 1:
-                return f"{rows.shape[0]} variates ({targets} targets) at index {place}"
-        elif getattr(one, "ndim", 1) == 2 and one.shape[0] > 1:
-            return f"{one.shape[0]} variates at index {place}"
+            if rows is not None and _count(rows) > 1:
+                return f"{_count(rows)} variates at index {place}"
+        elif hasattr(one, "shape") and _count(one) > 1:
+            return f"{_count(one)} variates at index {place}"
     return None
+
+
+def _count(rows: Any) -> int:
+    """Series in an array of shape (time,) or (series, time), or in lists that are one."""
+    shape = np.shape(rows)
+    return int(shape[0]) if len(shape) == 2 else 1
