@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from flowrank.engine.paths import Inference
 from flowrank.errors import FlowrankError
 from flowrank.families.chronos2.engine import Chronos2Engine, Inputs
+from flowrank.families.chronos2.tuning import Tuning, fine_tuned
 from flowrank.family import FlowrankPipeline
 from flowrank.nn.shapes import Shapes
 
@@ -107,6 +109,102 @@ class FlowrankChronos2Pipeline(FlowrankPipeline, Chronos2Pipeline):
         if self.univariate:
             _refuse_groups(inputs, False)
         return super().embed(inputs, batch_size, context_length)
+
+    def fit(
+        self,
+        inputs: Any,
+        prediction_length: int,
+        validation_inputs: Any = None,
+        finetune_mode: Literal["full", "lora"] = "full",
+        lora_config: Any = None,
+        context_length: int | None = None,
+        learning_rate: float = 1e-6,
+        num_steps: int = 1000,
+        batch_size: int = 256,
+        output_dir: str | Path | None = None,
+        min_past: int | None = None,
+        finetuned_ckpt_name: str = "finetuned-ckpt",
+        callbacks: list[Any] | None = None,
+        remove_printer_callback: bool = False,
+        disable_data_parallel: bool = True,
+        *,
+        overwrite: bool = False,
+        **extra_trainer_kwargs: Any,
+    ) -> FlowrankChronos2Pipeline:
+        """Fine-tune a copy of the model, dense or compressed, as ``Chronos2Pipeline.fit`` does.
+
+        Needs ``pip install "flowrank[finetune]"``.
+
+        Parameters
+        ----------
+        inputs
+            Series, as `predict` takes them; values of covariates known ahead are cut from their past.
+        prediction_length
+            H to train for.
+        validation_inputs
+            Series by which the best weights are chosen; None: the last ones are kept.
+        finetune_mode
+            "full" trains all weights. "lora" trains small matrices beside the attention layers, or beside the factors
+            of these, and adds them to the weights in the end.
+        lora_config
+            A ``peft.LoraConfig`` or a dictionary for one; None: rank 8.
+        context_length
+            Last points that are read; None: the model's own.
+        learning_rate, num_steps, batch_size
+            Of the optimiser. A batch is so many rows, targets and covariates.
+        output_dir
+            Folder of the trainer; None: one in ``chronos-2-finetuned`` named after the time.
+        min_past
+            Points of context at least; None: H.
+        finetuned_ckpt_name
+            Name of the result's folder in ``output_dir``.
+        callbacks, remove_printer_callback, disable_data_parallel
+            As there.
+        overwrite
+            Whether an earlier result may be replaced.
+        **extra_trainer_kwargs
+            Of ``transformers.TrainingArguments``.
+
+        Returns
+        -------
+        FlowrankChronos2Pipeline
+            The new model, fp32, of the same shape. Its ``recipe["finetuning"]`` holds the settings, and `flowrank.load`
+            opens its folder.
+
+        Raises
+        ------
+        FlowrankError
+            If the model is of 8-bit integers, or reads single series and is given others; if the result's folder
+            exists; if ``peft`` or ``accelerate`` is missing; if an option is none.
+        ValueError
+            If chronos-forecasting refuses the inputs.
+
+        Examples
+        --------
+        >>> import flowrank
+        >>> pipeline = flowrank.load("amazon/chronos-2")  # doctest: +SKIP
+        >>> tuned = pipeline.fit([torch.arange(400.0)], prediction_length=24, num_steps=10)  # doctest: +SKIP
+        """
+        if self.univariate:
+            for given in (inputs, validation_inputs):
+                _refuse_groups(() if given is None else given, False)
+        options = Tuning(
+            prediction_length=prediction_length,
+            finetune_mode=finetune_mode,
+            lora_config=lora_config,
+            context_length=context_length,
+            learning_rate=learning_rate,
+            num_steps=num_steps,
+            batch_size=batch_size,
+            output_dir=output_dir,
+            min_past=min_past,
+            finetuned_ckpt_name=finetuned_ckpt_name,
+            callbacks=callbacks,
+            remove_printer_callback=remove_printer_callback,
+            disable_data_parallel=disable_data_parallel,
+            extra=extra_trainer_kwargs,
+        )
+        return fine_tuned(self, super().fit, inputs, validation_inputs, options, overwrite=overwrite)
 
     def _predict_step(
         self, context: Tensor, group_ids: Tensor, future_covariates: Tensor | None, num_output_patches: int
