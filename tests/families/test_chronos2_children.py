@@ -58,6 +58,7 @@ SHAPES = {
     "planes of each head": (turning((0, 2), (1, 3), (0, 1), d_qk=4), GROUP),
     "planes and what does not turn": (turning((0,), (3,), (2,), d_qk=5, d_vo=(3, 9, 8)), None),
     "no planes": (turning((), (), (), d_qk=3), None),
+    "as many planes as fit": (turning(d_qk=6), GROUP),
     "factors": (turning(d_qk=8, q=2, k=3, v=4, o=5), {**GROUP, "ranks": {"q": 2, "k": 1, "v": 3, "o": 4}}),
     "a head is gone": (turning((0, 1), (), (2, 3), d_qk=4, d_vo=(4, 0, 6)), {**GROUP, "d_vo": [0, 0, 7]}),
     "no heads": (turning(d_qk=8, d_vo=(0, 0, 0)), {**GROUP, "d_vo": [0, 0, 0]}),
@@ -248,7 +249,6 @@ def test_planes_that_a_layer_does_not_have_are_refused():
         turning((0, 4), (0, 1), (0, 1), d_qk=4),
         turning((0, 1), (0, 1), (0,), d_qk=4),
         {**turning(d_qk=8), "d_qk": [8, 8, 9]},
-        turning(d_qk=6),
     ]
     for shape in wrong:
         with pytest.raises(FlowrankError, match=r"config\.json flowrank\.attention"):
