@@ -38,8 +38,8 @@ def rank_in_position(frame: pd.DataFrame | None, ranks: pd.DataFrame | None = No
     planes = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     lead = (
         f"Attention over time knows where tokens are by turning queries and keys: a head has {planes} planes, and each "
-        f"turns at its own speed. Over the {rows[0]['tokens']:,} tokens that were measured, planes that hardly turn say "
-        "nothing about position. They can become one small block that does not turn, at almost no change of the "
+        f"turns at its own speed. Over the {rows[0]['tokens']:,} tokens that were measured, planes that hardly turn "
+        "say nothing about position. They can become one small block that does not turn, at almost no change of the "
         "scores; compression with JointHeads does so where the loss that it measures allows."
     )
     if ranks is not None and _reads_one_by_one(ranks):
