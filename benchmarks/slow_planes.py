@@ -1,6 +1,6 @@
 """What it costs when the slow planes of rotary attention no longer turn: error of scores and of forecasts.
 
-python benchmarks/slow_planes.py MODEL [--spans 37 101 577] [--series 16] [--output slow_planes.json] [--figure slow.png]
+python benchmarks/slow_planes.py MODEL [--spans 37 101 577] [--output slow_planes.json] [--figure slow_planes.png]
 
 MODEL is a dense Chronos-2 folder. For each span of tokens, and for each number f of planes that still turn (the fastest
 ones), the other planes stop turning in every layer; nothing else changes. Reported:
@@ -36,6 +36,9 @@ from flowrank.theory import slow_planes
 AHEAD = 4
 """Patches of the future, as in 512 → 64 with patches of 16."""
 
+SHORTEST = 64
+"""Points of the shortest synthetic series."""
+
 STEPS = 16
 """Numbers of planes that still turn: so many steps from none to all."""
 
@@ -64,8 +67,11 @@ def turning(layers: list[Any], count: int) -> Iterator[None]:
 def contexts(model: Any, tokens: int, series: int) -> Tensor:
     """Synthetic series (series, points) that make so many tokens with [REG] and the future."""
     points = (tokens - 1 - AHEAD) * model.chronos_config.input_patch_size
-    drawn = [torch.as_tensor(one.target, dtype=torch.float32) for one in synthetic_series(series, length=points)]
-    return torch.stack([one / one.abs().max().clamp_min(1e-6) for one in drawn])
+    if points < SHORTEST:
+        raise SystemExit(f"--spans: expected {SHORTEST} points of context or more, found {points} for {tokens} tokens")
+    drawn = (torch.as_tensor(one.target, dtype=torch.float32) for one in synthetic_series(8 * series, length=points))
+    whole = [one / one.abs().max() for one in drawn if len(one) == points and one.isfinite().all() and one.std() > 0]
+    return torch.stack(whole[:series])
 
 
 @torch.no_grad()
@@ -139,9 +145,10 @@ def score(query: Tensor, key: Tensor, lags: Tensor, frequencies: Tensor) -> Tens
     return (query.conj() * torch.polar(torch.ones_like(angles), angles) * key).real.sum(dim=1)
 
 
-def draw(rows: list[dict[str, float]], path: Path) -> None:
+def draw(rows: list[dict[str, float]], path: Path, kind: str) -> None:
     """Both errors over the number of planes that still turn, a curve a span."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     from flowrank import figures
 
@@ -158,8 +165,9 @@ def draw(rows: list[dict[str, float]], path: Path) -> None:
             ax.plot(x, [max(row[name], 1e-12) for row in mine], dash, color=hue, label=label, linewidth=1.8)
     for ax, what in ((left, "relative error of scores"), (right, "relative error of forecasts")):
         ax.set(yscale="log", xlabel=f"planes that still turn, of {rows[0]['planes']}", ylabel=what)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         figures.legible(ax)
-    drawing.savefig(path, dpi=150)
+    drawing.savefig(path, dpi=150, format=kind)
 
 
 def main() -> None:
@@ -190,7 +198,7 @@ def main() -> None:
             temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if arguments.figure:
         with atomic_file(arguments.figure, overwrite=arguments.overwrite) as temporary:
-            draw(rows, temporary)
+            draw(rows, temporary, arguments.figure.suffix[1:] or "png")
 
 
 if __name__ == "__main__":
