@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import flowrank
+from flowrank.family import training_of
 from flowrank.pretraining import pretrain
 from flowrank.pretraining.architecture import build
 from flowrank.pretraining.config import to_yaml
@@ -17,7 +18,7 @@ from flowrank.pretraining.journal import read_log
 from flowrank.pretraining.windows import Windows
 
 
-@pytest.mark.parametrize("family", ["bolt", "t5"])
+@pytest.mark.parametrize("family", ["bolt", "t5", "chronos2"])
 def test_two_processes_and_two_passes_are_the_same(recipe, tmp_path, family):
     shared = {"family": family, "optim": "adamw", "max_steps": 3, "warmup_ratio": 0.0, "lr_scheduler_type": "constant"}
     alone = recipe(gradient_accumulation_steps=2, **shared)
@@ -40,7 +41,8 @@ def test_two_processes_and_two_passes_are_the_same(recipe, tmp_path, family):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     batches = Windows(alone, batches=2)
     model = build(alone).inner_model
-    first = [float(model(**batches.batch(number)).loss) for number in (0, 1)]
+    training = training_of(family)
+    first = [float(model(**training.inputs(alone, batches.batch(number))).loss) for number in (0, 1)]
     assert losses[0][0] == pytest.approx(sum(first) / 2, rel=1e-5)
     for name, weights in one.inner_model.state_dict().items():
         torch.testing.assert_close(two.inner_model.state_dict()[name], weights, rtol=1e-3, atol=1e-4)

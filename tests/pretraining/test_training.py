@@ -48,7 +48,11 @@ def losses(folder: Path) -> dict[int, float]:
     return {line["step"]: line["loss"] for line in read_log(folder / "log.jsonl") if "loss" in line}
 
 
-@pytest.mark.parametrize("options", [{"optim": "muon"}, {"optim": "adamw", "family": "t5"}], ids=["bolt", "t5"])
+@pytest.mark.parametrize(
+    "options",
+    [{"optim": "muon"}, {"optim": "adamw", "family": "t5"}, {"family": "chronos2", "precision": "bfloat16"}],
+    ids=["bolt", "t5", "chronos2"],
+)
 def test_killed_training_goes_on_as_if_it_had_not_been(recipe, tmp_path, options):
     made = recipe(max_steps=12, save_steps=4, dropout_rate=0.1, easy_steps=10, **options)
     undisturbed = pretrain(made, tmp_path / "whole", progress=False, device="cpu")
@@ -104,7 +108,25 @@ def test_trained_model_opens_with_chronos(recipe, tmp_path, family, schedule):
     assert "2 steps" in (tmp_path / "run" / "README.md").read_text()
 
 
-@pytest.mark.parametrize("family", ["bolt", "t5"])
+@pytest.mark.parametrize("schedule", [None, Widths((2, 8))], ids=["dense", "widths"])
+def test_trained_groups_open_with_chronos(recipe, tmp_path, schedule):
+    made = recipe(family="chronos2", schedule=schedule, max_steps=2)
+    trained = pretrain(made, tmp_path / "run", progress=False, device="cpu")
+    task = {"target": torch.arange(40.0), "past_covariates": {"x": torch.arange(40.0) % 5}}
+    task["future_covariates"] = {"x": torch.arange(5.0)}
+    opened = BaseChronosPipeline.from_pretrained(str(tmp_path / "run"))
+    found = []
+    for pipeline in (trained, opened, flowrank.load(tmp_path / "run")):
+        if hasattr(pipeline, "engine"):
+            pipeline.engine = "stock"
+        [quantiles], _ = pipeline.predict_quantiles([task], prediction_length=5)
+        assert quantiles.shape == (1, 5, 9)
+        found.append(quantiles)
+    assert all(torch.equal(found[0], quantiles) for quantiles in found)
+    assert trained.recipe["pretraining"]["recipe"] == made.to_dict()
+
+
+@pytest.mark.parametrize("family", ["bolt", "t5", "chronos2"])
 def test_it_learns(recipe, tmp_path, family):
     steps = {"max_steps": 60, "log_steps": 5, "eval_steps": 60, "save_steps": 60}
     made = recipe(family=family, shares={"clean_season": 1.0}, learning_rate=0.01, **steps)

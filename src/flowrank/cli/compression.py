@@ -61,7 +61,7 @@ def compress(
         method = method_of(size, ranks)
         common |= {"calibration_series": number, "calibration_points": points}
         with announced():
-            child = flowrank.compress(run.opened(model), method, **common)
+            child = flowrank.compress(run.opened(model), method, univariate=size.univariate, **common)
         child.save_pretrained(output, overwrite=overwrite)
     else:
         tolerance = tolerated(size, ranks, search)
@@ -71,7 +71,9 @@ def compress(
         if number is not None:
             common["calibration_series"] = number
         work, keep = work_folder(search.folder, output), search.folder is not None
-        child = searched(run.opened(model), tolerance, work, keep=keep, **common, **search.settings())
+        parent = run.opened(model)
+        parent = flowrank.univariate(parent) if size.univariate else parent
+        child = searched(parent, tolerance, work, keep=keep, **common, **search.settings())
         child.save_pretrained(output, overwrite=overwrite)
         if not keep:
             shutil.rmtree(work)

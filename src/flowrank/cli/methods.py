@@ -66,6 +66,14 @@ class Size:
             "weight: the same from the weights alone (plain SVD); whole: heads, feed-forward neurons and the rest."
         ),
     ] = MethodName.joint
+    univariate: Annotated[
+        bool,
+        typer.Option(
+            "--univariate",
+            help="Of models that read several series together: the smaller model reads single series only, and has no "
+            "attention to others. It refuses several targets and covariates.",
+        ),
+    ] = False
     unit: Annotated[UnitName, typer.Option(help="Cost that is to become small, with --method whole or --max-loss.")] = (
         UnitName.parameters
     )

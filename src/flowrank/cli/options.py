@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -9,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 import typer
 
 from flowrank.cli.models import opened
+from flowrank.errors import FlowrankError
 
 Model = Annotated[
     str, typer.Argument(help="Model: Hugging Face id, folder, or embedded model (`flowrank models` lists them).")
@@ -98,6 +100,78 @@ class UsableColumns(Columns):
 
 
 @dataclass(frozen=True)
+class ForecastColumns(UsableColumns):
+    """How a file of series reads, and which of its columns are forecast."""
+
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column with the values; default: target. Several, repeated or with commas between (a name with a "
+            "comma in quotes), are forecast together by models that read groups; target_name tells their rows apart.",
+        ),
+    ] = None  # type: ignore[assignment]
+
+    def settings(self) -> dict[str, Any]:
+        """Give the library's arguments for them."""
+        targets = names_of(self.target or ["target"], "--target")
+        return {**super().settings(), "target": targets[0] if len(targets) == 1 else targets}
+
+
+@dataclass(frozen=True)
+class Covariates:
+    """What helps to forecast the targets and is not forecast."""
+
+    panel: ClassVar[str | None] = "Covariates, for models that read groups"
+
+    past_covariates: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Columns that are known in the past only, repeated or with commas between: numbers, or texts and "
+            "booleans, which are categories."
+        ),
+    ] = None
+    future: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table of covariates whose next values are known: the same id and time columns, and a row for each of "
+            "the next --horizon steps of each series. The series file has its columns as well."
+        ),
+    ] = None
+    cross_learning: Annotated[
+        bool,
+        typer.Option(
+            "--cross-learning",
+            help="Read all series of a batch as one group: a forecast then depends on the others in its batch, and on "
+            "--batch-size.",
+        ),
+    ] = False
+
+    def settings(self) -> dict[str, Any]:
+        """Give the library's arguments for them."""
+        past = names_of(self.past_covariates or [], "--past-covariates")
+        return {"past_covariates": past, "future": self.future, "cross_learning": self.cross_learning}
+
+
+def names_of(given: list[str], option: str) -> list[str]:
+    """Return the names in an option that may be repeated, with commas between several.
+
+    Raises
+    ------
+    FlowrankError
+        If a name is empty.
+
+    Examples
+    --------
+    >>> names_of(["sold,returned", "price"], "--target"), names_of(['"a,b"'], "--target")
+    (['sold', 'returned', 'price'], ['a,b'])
+    """
+    found = [name for row in csv.reader(given, skipinitialspace=True) for name in row]
+    if "" in found or len(found) < len(given):
+        raise FlowrankError(option, expected="names of columns with commas between", found=", ".join(map(repr, given)))
+    return found
+
+
+@dataclass(frozen=True)
 class Corrected:
     """Which weaknesses of models are worked around."""
 
@@ -108,7 +182,8 @@ class Corrected:
         typer.Option(
             help="Weaknesses of the models that are worked around: all, none (as by the model's own code), or "
             "names with commas between: missing-tail (cuts missing last values, forecasts further), level (high level, "
-            "small movement), constant, tails (quantiles beyond the trained ones), long-horizon."
+            "small movement), constant, tails (quantiles beyond the trained ones), long-horizon. "
+            "Of groups (several targets, covariates), tails alone."
         ),
     ] = "all"
 

@@ -131,9 +131,8 @@ def _parts(names: list[str], description: str) -> list[str]:
     """Divide one description among the names that share it."""
     if len(names) == 1:
         return [description]
-    scope, colon, rest = (
-        description.partition(": ") if re.match(r"[\w-]+(, [\w-]+)*: ", description) else ("", "", description)
-    )
+    scoped = re.match(r"[\w-]+(, [\w-]+)*: ", description)
+    scope, colon, rest = description.partition(": ") if scoped else ("", "", description)
     parts = rest.rstrip(".").split("; ")
     return [f"{scope}{colon}{part}." if scope else f"{part[0].upper()}{part[1:]}." for part in parts]
 

@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 
+from flowrank.family import family_of
 from flowrank.pipelines import Pipeline
 from flowrank.stopwatch import seconds_taken
 
@@ -30,13 +31,14 @@ def seconds_of(
     """
     first = next(iter(pipelines.values()))
     points = context_length or int(first.inner_model.config.chronos_config["context_length"])
-    series = torch.randn(batch_size, points, generator=torch.Generator().manual_seed(0)).cumsum(dim=1)
+    series = list(torch.randn(batch_size, points, generator=torch.Generator().manual_seed(0)).cumsum(dim=1))
+    horizon = family_of(first).usual_horizon(first.inner_model.config)
     best = dict.fromkeys(pipelines, float("inf"))
     for pipeline in pipelines.values():
-        pipeline.predict(series)
+        pipeline.predict(series, prediction_length=horizon)
     until, rounds = time.perf_counter() + seconds, 0
     while rounds < _LEAST_ROUNDS or time.perf_counter() < until:
         rounds += 1
         for name, pipeline in pipelines.items():
-            best[name] = min(best[name], seconds_taken(partial(pipeline.predict, series)))
+            best[name] = min(best[name], seconds_taken(partial(pipeline.predict, series, prediction_length=horizon)))
     return best

@@ -49,6 +49,8 @@ def turned_tensors(turning: Turning, choice: Choice | None, heads: Sequence[int]
     site = turning.site
     rows = [one.weight.view(site.heads, site.d_qk, site.d_model) for one in (site.query, site.key)]
     names = site.query.name, site.key.name
+    if not heads:
+        return {name: {"weight": torch.zeros(0, site.d_model)} for name in names}
     features = [head * site.d_qk + feature for head in heads for feature in range(site.d_qk)]
     if choice is None:
         return {one.name: _rows(one.module, features) for one in (site.query, site.key)}

@@ -45,6 +45,11 @@ class FlowrankPipeline:
     revision: str | None = None
 
     @property
+    def takes_groups(self) -> bool:
+        """Whether the model reads several targets and covariates together; else it reads series one by one."""
+        return False
+
+    @property
     def engine(self) -> str:
         """The code path: "exact" (`flowrank.engine`) or "stock" (chronos-forecasting's and transformers' own).
 

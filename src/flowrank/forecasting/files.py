@@ -14,6 +14,7 @@ import pandas as pd
 from flowrank.errors import FlowrankError
 from flowrank.files import atomic_file, refuse_existing
 from flowrank.forecasting.skipping import Skipped, skipped_path, write_skipped
+from flowrank.forecasting.sources import check_asked, opened
 from flowrank.forecasting.tables import iter_forecasts
 from flowrank.forecasting.texts import write_csv
 from flowrank.series import read_series
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from chronos import BaseChronosPipeline
 
-_READING = set(inspect.signature(read_series).parameters) - {"source", "argument", "on_bad"}
+_READING = {*inspect.signature(read_series).parameters, "past_covariates", "future"} - {"source", "argument", "on_bad"}
+_ASKED = ("target", "past_covariates", "future", "cross_learning")
 _ROW_GROUP = 65_536  # rows of a Parquet file that are written together
 
 
@@ -58,8 +60,8 @@ def write_forecasts(
             todo="rename it",
         )
     skipped = [] if skipped is None else skipped
-    reading = {name: options[name] for name in _READING if name in options}
-    source = read_series(source, **reading)
+    check_asked(pipeline, **{name: options[name] for name in _ASKED if name in options})
+    source = opened(source, **{name: options[name] for name in _READING if name in options})
     frames = iter_forecasts(pipeline, source, horizon=horizon, skip_bad=skip_bad, skipped=skipped, **options)
     listed = skipped_path(output)
     if skip_bad:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -104,23 +104,43 @@ class Model:
         for row, one in zip(batch, histories, strict=True):
             row[len(row) - len(one.values) :] = one.values
         further = {"keep_spread": True} if self._keeps_spread and horizon > self.reach else {}
-        with seeded(self._pipeline, int(np.random.SeedSequence(seed).generate_state(1)[0])) as options:
+        with self._seeded(seed) as options:
             quantiles, mean = quantiles_of(
                 self._pipeline,
                 torch.from_numpy(batch).to(torch.float32),
-                prediction_length=horizon,
-                quantile_levels=self._asked,
-                **further,
-                **options,
-                **self._predict_kwargs,
+                **self._options(horizon, {**further, **options}),
             )
-        found = self._with_tails(quantiles.double().cpu().sort(dim=-1).values).numpy()
-        points = mean.double().cpu().numpy()
+        found, points = self._sorted(quantiles), mean.double().cpu().numpy()
         restored = [
             (one.restored(quantile), one.restored(point))
             for one, quantile, point in zip(histories, found, points, strict=True)
         ]
         return np.stack([quantile for quantile, _ in restored]), np.stack([point for _, point in restored])
+
+    def predict_groups(
+        self, inputs: Sequence[Mapping[str, Any]], horizon: int, seed: tuple[int, int], **further: Any
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return quantiles ``(targets, horizon, levels)`` and point forecasts ``(targets, horizon)`` for each input.
+
+        Inputs are dictionaries of ``target``, ``past_covariates`` and ``future_covariates``, as chronos-forecasting's
+        pipelines of several variates take them; ``further`` are more arguments of ``predict_quantiles``.
+        """
+        with self._seeded(seed) as options:
+            quantiles, means = self._pipeline.predict_quantiles(
+                list(inputs), **self._options(horizon, {**further, **options})
+            )
+        return [(self._sorted(one), mean.double().cpu().numpy()) for one, mean in zip(quantiles, means, strict=True)]
+
+    def _seeded(self, seed: tuple[int, int]) -> Any:
+        return seeded(self._pipeline, int(np.random.SeedSequence(seed).generate_state(1)[0]))
+
+    def _options(self, horizon: int, further: dict[str, Any]) -> dict[str, Any]:
+        return dict(prediction_length=horizon, quantile_levels=self._asked, **further, **self._predict_kwargs)
+
+    def _sorted(self, quantiles: Any) -> np.ndarray:
+        """Quantiles at the wanted levels, rising, float64."""
+        found: np.ndarray = self._with_tails(quantiles.double().cpu().sort(dim=-1).values).numpy()
+        return found
 
     def _with_tails(self, quantiles: Any) -> Any:
         """Quantiles at all wanted levels from those at the levels that were asked for, both rising."""

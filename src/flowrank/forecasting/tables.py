@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import pandas as pd
 
 from flowrank.errors import FlowrankError, check_count
 from flowrank.forecasting.corrections import Corrections
+from flowrank.forecasting.groups import group_request, predict_groups
 from flowrank.forecasting.levels import DEFAULT_LEVELS, check_levels
+from flowrank.forecasting.model import Model
 from flowrank.forecasting.requests import Request, predict_requests
 from flowrank.forecasting.skipping import Skipped, Skipping
+from flowrank.forecasting.sources import check_asked, grouped, opened, several
 from flowrank.progress import progress_bar
-from flowrank.series import Series, read_series
+from flowrank.series import Series, SeriesSource
 from flowrank.series.columns import Columns
 from flowrank.series.grids import future_timestamps
 from flowrank.series.ids import IdType
 
 if TYPE_CHECKING:
     from chronos import BaseChronosPipeline
+
+_Made = TypeVar("_Made")
 
 
 def iter_forecasts(
@@ -41,6 +47,9 @@ def iter_forecasts(
     predict_kwargs: Mapping[str, Any] | None = None,
     skip_bad: bool = False,
     skipped: list[Skipped] | None = None,
+    past_covariates: Sequence[Any] = (),
+    future: Any = None,
+    cross_learning: bool = False,
     **reading: Any,
 ) -> Iterator[pd.DataFrame]:
     """Yield forecasts as frames of ``batch_size`` series; parameters as in `forecast`.
@@ -59,21 +68,27 @@ def iter_forecasts(
     names = Columns(id_column or "item_id", timestamp_column or "timestamp", target)
     _check_names(names, levels)
     skipping = Skipping(skip_bad, skipped)
+    joint = check_asked(pipeline, target, past_covariates, future, cross_learning)
     columns = {"id_column": id_column, "timestamp_column": timestamp_column, "target": target}
-    series = read_series(source, on_bad=skipping.reader, **columns, **reading)
-    results = predict_requests(
+    columns |= {"past_covariates": past_covariates, "future": future}
+    found = opened(source, on_bad=skipping.reader, **columns, **reading)
+    options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "non_negative": non_negative}
+    options["on_bad"] = skipping.reader
+    if joint:
+        model = Model(pipeline, levels, corrections or Corrections(), dict(predict_kwargs or {}))
+        results = _joint(model, found, target, horizon, skipping, progress, cross_learning=cross_learning, **options)
+        return _frames(results, levels, batch_size, names, found.ids, skipping)
+    pairs = ((one, partial(_request, one)) for one in _shown(cast(SeriesSource, found), progress))
+    predicted = predict_requests(
         pipeline,
-        _requests(_shown(series, progress), horizon, skipping),
+        _requests(pairs, horizon, skipping),
         horizon=horizon,
         quantile_levels=levels,
-        batch_size=batch_size,
-        seed=seed,
         corrections=corrections,
-        non_negative=non_negative,
         predict_kwargs=predict_kwargs,
-        on_bad=skipping.reader,
+        **options,
     )
-    return _frames(results, levels, batch_size, names, series.ids, skipping)
+    return _frames(_of_series(predicted, several(target)[0]), levels, batch_size, names, found.ids, skipping)
 
 
 def _check_names(names: Columns, levels: list[float]) -> None:
@@ -89,9 +104,12 @@ def _check_names(names: Columns, levels: list[float]) -> None:
             )
 
 
-def _requests(series: Iterable[Series], horizon: int, skipping: Skipping) -> Iterator[Request[pd.Index]]:
+def _requests(
+    pairs: Iterable[tuple[Series, Callable[[pd.Index], _Made]]], horizon: int, skipping: Skipping
+) -> Iterator[_Made]:
+    """Make requests of series and functions of the steps that follow them."""
     kind: tuple[bool, bool] | None = None
-    for one in series:
+    for one, made in pairs:
         mine = (one.start is not None, one.start is not None and one.start.tz is not None)
         try:
             if mine != (kind or mine):
@@ -101,12 +119,16 @@ def _requests(series: Iterable[Series], horizon: int, skipping: Skipping) -> Ite
                     found=f"series {one.item_id!r} unlike those before it",
                     todo="forecast the two kinds apart",
                 )
-            request = Request(one.item_id, one.target, _future(one, horizon))
+            request = made(_future(one, horizon))
         except FlowrankError as error:
             skipping(one.item_id, error)
             continue
         kind = mine
         yield request
+
+
+def _request(series: Series, steps: pd.Index) -> Request[pd.Index]:
+    return Request(series.item_id, series.target, steps)
 
 
 def _future(series: Series, horizon: int) -> pd.Index:
@@ -122,8 +144,35 @@ def _future(series: Series, horizon: int) -> pd.Index:
     return future_timestamps(series.start, len(series), series.freq, horizon)
 
 
+class _Forecast(NamedTuple):
+    """Quantiles (horizon, levels) and point forecasts (horizon,) of one target."""
+
+    item_id: Any
+    steps: pd.Index
+    target: Any
+    quantiles: np.ndarray
+    mean: np.ndarray
+
+
+def _of_series(
+    results: Iterator[tuple[Request[pd.Index], np.ndarray, np.ndarray]], target: Any
+) -> Iterator[list[_Forecast]]:
+    for request, quantiles, mean in results:
+        yield [_Forecast(request.item_id, request.key, target, quantiles, mean)]
+
+
+def _joint(
+    model: Model, source: Any, target: Any, horizon: int, skipping: Skipping, progress: bool, **options: Any
+) -> Iterator[list[_Forecast]]:
+    groups, roles = grouped(source, target, skipping.reader)
+    pairs = ((one.series, partial(group_request, one, roles)) for one in _shown(groups, progress))
+    results = predict_groups(model, _requests(pairs, horizon, skipping), roles, **options)
+    for item_id, steps, quantiles, means in results:
+        yield [_Forecast(item_id, steps, *one) for one in zip(roles.targets, quantiles, means, strict=True)]
+
+
 def _frames(
-    results: Iterator[tuple[Request[pd.Index], np.ndarray, np.ndarray]],
+    results: Iterator[list[_Forecast]],
     levels: list[float],
     batch_size: int,
     names: Columns,
@@ -131,23 +180,22 @@ def _frames(
     skipping: Skipping,
 ) -> Iterator[pd.DataFrame]:
     count = 0
-    while batch := list(islice(results, batch_size)):
+    while batch := list(chain.from_iterable(islice(results, batch_size))):
         count += len(batch)
-        requests = [request for request, _, _ in batch]
-        horizon = len(requests[0].key)
-        column = ids.column([request.item_id for request in requests])
+        horizon = len(batch[0].steps)
+        column = ids.column([one.item_id for one in batch])
         frame = pd.DataFrame(
             {
                 names.id_column: column.repeat(horizon).reset_index(drop=True),
-                names.timestamp_column: requests[0].key.append([request.key for request in requests[1:]]),
-                "target_name": names.target,
-                "predictions": np.concatenate([mean for _, _, mean in batch]),
+                names.timestamp_column: batch[0].steps.append([one.steps for one in batch[1:]]),
+                "target_name": pd.Series([one.target for one in batch]).repeat(horizon).reset_index(drop=True),
+                "predictions": np.concatenate([one.mean for one in batch]),
             }
         )
-        quantiles = np.concatenate([quantiles for _, quantiles, _ in batch])
+        quantiles = np.concatenate([one.quantiles for one in batch])
         for values, level in zip(quantiles.T, levels, strict=True):
             frame[str(level)] = values
-        frame.attrs["time_of_day"] = any(_within_days(request.key) for request in requests)
+        frame.attrs["time_of_day"] = any(_within_days(one.steps) for one in batch)
         yield frame
     skipping.finish(count)
 
@@ -158,9 +206,9 @@ def _within_days(times: pd.Index) -> bool:
     return isinstance(step, pd.tseries.offsets.Tick) and step.nanos < 86_400 * 10**9
 
 
-def _shown(series: Iterable[Series], progress: bool) -> Iterator[Series]:
+def _shown(items: Iterable[_Made], progress: bool) -> Iterator[_Made]:
     with progress_bar("forecasting", show=progress) as advance:
-        for one in series:
+        for one in items:
             yield one
             advance(1)
 
@@ -181,17 +229,31 @@ def forecast(pipeline: BaseChronosPipeline, source: Any, *, horizon: int, **opti
         raises the quantile loss. Levels that the model was not trained on are extended, down to 0.001, and those that
         its sample paths are too few for refused.
     batch_size
-        Series in one pass through the model.
+        Series in one pass through the model; of several targets or with covariates, ids.
     seed
         For models that sample; whole number ≥ 0. With the exact engine a series' forecast depends on the seed and on
         the series, not on its neighbours, the batch size or what other threads draw. Pipelines that know torch's
         global generators only, as chronos-forecasting's own do, have them seeded for each batch and then given back;
         such batches wait for those of other threads.
-    id_column, timestamp_column, target, freq, wide, encoding, sheet, date_format, day_first, utc, decimal, thousands
+    target
+        Name of the column of values, or a list of names: columns that are forecast together.
+    past_covariates
+        Names of columns that help and are not forecast: known up to the last row. Numbers; or texts and booleans, which
+        are categories.
+    future
+        A table, or the path of one, of what is known of the time to come: the same columns of ids and times, and the
+        covariates whose next values are known, such as prices or holidays. The history has these columns too; they
+        count as known for this reason alone, and need not be in ``past_covariates``. There is a row for each of the
+        next ``horizon`` steps of each series; a cell may be empty, further rows are not used.
+    cross_learning
+        Whether all series of a batch are read as one group. A forecast then depends on the other series of its batch,
+        and on ``batch_size``.
+    id_column, timestamp_column, freq, wide, encoding, sheet, date_format, day_first, utc, decimal, thousands
         As in `flowrank.series.read_series`, which says what the others that it takes are.
     corrections
         Which weaknesses of the models are worked around: missing values at the end, high levels, constants, outer
-        quantiles, long horizons. None: all of `Corrections`.
+        quantiles, long horizons. None: all of `Corrections`. Where several targets, covariates or ``cross_learning``
+        are asked for, outer quantiles alone are: the model reads missing values at the end as they are.
     non_negative
         Whether values are never below 0, as counts: forecasts are then raised to 0, and a negative value is refused.
     progress
@@ -207,14 +269,16 @@ def forecast(pipeline: BaseChronosPipeline, source: Any, *, horizon: int, **opti
     Returns
     -------
     pd.DataFrame
-        ``horizon`` rows a series, in the order of the source: id, in the type that it came in; time (or the step, from
-        the series' length on, where there are no times), ``target_name``, ``predictions`` (the pipeline's point
-        forecast) and one column a level, named by it.
+        ``horizon`` rows a series, and target, in the order of the source: id, in the type that it came in; time (or
+        the step, from the series' length on, where there are no times), ``target_name``, ``predictions`` (the
+        pipeline's point forecast) and one column a level, named by it.
 
     Raises
     ------
     FlowrankError
-        If an argument or the source is at fault, or a series has no observed value in the model's context.
+        If an argument or the source is at fault, or a series has no observed value in the model's context; if the
+        pipeline reads series one by one and is asked for more; if ``future`` lacks a row or a series, has a column or
+        an id that the history has not, or goes on at other times.
 
     Examples
     --------

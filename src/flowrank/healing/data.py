@@ -13,6 +13,7 @@ from torch import Tensor
 from flowrank.errors import FlowrankError
 from flowrank.family import family_of
 from flowrank.healing.options import Healing
+from flowrank.nn.shapes import Shapes
 from flowrank.pipelines import Pipeline
 from flowrank.pretraining.architecture import adopted
 from flowrank.pretraining.budget import UNKNOWN_STEPS
@@ -22,6 +23,7 @@ from flowrank.pretraining.store import SHORTEST, SeriesStore
 from flowrank.pretraining.windows import VALIDATION, Windows
 from flowrank.series import read_series
 from flowrank.synthetic.mixture import Mixture
+from flowrank.synthetic.tasks import SHARES as TASK_SHARES
 
 _ADAMW = 1e-4
 _HELD_OUT_BATCH = 64
@@ -148,7 +150,9 @@ def recipe_for(child: Pipeline, options: Healing) -> Recipe:
             "lengths", expected=f"one at most {context}, the model's context", found=repr(options.lengths)
         )
     horizons = (*training.horizons, horizon) if options.horizons is None else options.horizons
+    alone = Shapes.of(child.inner_model.config).univariate  # it promises that no series reads another
     recipe = Recipe(
+        task_shares={"single": 1.0} if alone else TASK_SHARES,
         context_length=context,
         lengths=lengths,
         prediction_length=horizon,

@@ -12,7 +12,10 @@ import torch
 from flowrank.family import Context, Family, rows_of
 
 BATCH_BYTES = 512 * 2**20
-"""Activations of one calibration batch, over all layers, stay near or below this."""
+"""Activations of one calibration batch, over all layers, stay near or below this, or half of the model's bytes."""
+
+LEAST_BYTES = 256 * 2**20
+"""However small the model is."""
 
 BATCH_SERIES = 64
 """Most series in one calibration batch."""
@@ -34,6 +37,8 @@ def batches(family: Family, contexts: Iterable[Context]) -> Iterator[list[Contex
     vectors of the model's width a layer, a pair of tokens one attention weight a head.
     """
     sites = family.attention
+    size = sum(parameter.nbytes for parameter in family.model.parameters())
+    most = min(BATCH_BYTES, max(LEAST_BYTES, size // 2))
     bytes_a_token = 4 * len(sites) * 8 * sites[0].d_model
     bytes_a_pair = 4 * len(sites) * max(1, *(site.heads for site in sites))
     batch: list[Context] = []
@@ -42,7 +47,7 @@ def batches(family: Family, contexts: Iterable[Context]) -> Iterator[list[Contex
         tokens = max(longest, family.context_tokens(len(context)))
         rows = held + rows_of(context)
         needed = rows * tokens * (bytes_a_token + tokens * bytes_a_pair)
-        if batch and (needed > BATCH_BYTES or rows > BATCH_SERIES):
+        if batch and (needed > most or rows > BATCH_SERIES):
             yield batch
             batch, tokens, rows = [], family.context_tokens(len(context)), rows_of(context)
         batch.append(context)

@@ -219,9 +219,8 @@ class Turning:
             gradient, value = recorded.gradient[some], recorded.value[some]
             before = (recorded.output[some] * gradient).sum(dim=(2, 3))
             added = self._bias(recorded, bias, some)
-            for index, (q, k) in enumerate(self._smaller(query[some], key[some])):
-                scores = (q * self.site.scale) @ k.transpose(-1, -2)
-                read = (scores + added).softmax(dim=-1) @ value
+            for index, scores in self.scores(query[some], key[some]):
+                read = (scores * self.site.scale + added).softmax(dim=-1) @ value
                 effect = (read * gradient).sum(dim=(2, 3)) - before
                 self.losses[index] += effect.square().sum(dim=0).double().cpu()
 
@@ -232,30 +231,64 @@ class Turning:
         query, key = (turn(one[some], angles, self.planes) for one in (recorded.query, recorded.key))
         return recorded.weights[some].log() - self.site.scale * query @ key.transpose(-1, -2)
 
-    def _smaller(self, query: Tensor, key: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Queries and keys (B, h, L, n), turned, under each choice."""
+    def scores(self, query: Tensor, key: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Products (B, h, L, L) of queries and keys (B, h, L, w) under each choice, by its number.
+
+        Choices that go on from one another share what they have in common.
+        """
         angles = _angles(self.site, query)
-        whole = [turn(one, angles, self.planes) for one in (query, key)]
-        for choice in self.choices:
-            if choice.kind == "factors":
-                made = []
-                for side, one in enumerate((query, key)):
-                    down, up = (part.to(one) for part in self.factor(side, choice.rank))
-                    rows = one.transpose(1, 2).flatten(2) @ down @ up
-                    made.append(turn(rows.unflatten(2, one.shape[1::2]).transpose(1, 2), angles, self.planes))
-                yield made[0], made[1]
-                continue
-            columns = self.columns(self.kept(choice))
-            fast = [_gathered(one, columns) for one in whole]
-            rest = self.rest(choice)
-            if choice.kind == "planes":
-                slow = [_gathered(one, rest) for one in (query, key)]
+        kinds: dict[tuple[str, int], list[int]] = {}
+        for index, one in enumerate(self.choices):
+            kinds.setdefault((one.kind, one.planes if one.kind == "merged" else 0), []).append(index)
+        for (kind, _), indices in kinds.items():
+            ranked = sorted(indices, key=lambda index: self.choices[index].rank)
+            if kind == "factors":
+                yield from self._of_factors(query, key, angles, ranked)
+            elif kind == "merged":
+                yield from self._of_blocks(query, key, angles, ranked)
             else:
-                slow = [
-                    _gathered(one, rest) @ basis[..., : choice.rank].to(one)
-                    for one, basis in zip((query, key), self.block(choice), strict=True)
-                ]
-            yield torch.cat([fast[0], slow[0]], dim=-1), torch.cat([fast[1], slow[1]], dim=-1)
+                yield from self._of_planes(query, key, angles, ranked)
+
+    def _of_planes(
+        self, query: Tensor, key: Tensor, angles: Tensor, indices: list[int]
+    ) -> Iterator[tuple[int, Tensor]]:
+        query, key = (turn(one, angles, self.planes) for one in (query, key))
+        for index in indices:
+            choice = self.choices[index]
+            columns = torch.cat([self.columns(self.kept(choice)), self.rest(choice)], dim=1)
+            yield index, _gathered(query, columns) @ _gathered(key, columns).transpose(-1, -2)
+
+    def _of_blocks(
+        self, query: Tensor, key: Tensor, angles: Tensor, indices: list[int]
+    ) -> Iterator[tuple[int, Tensor]]:
+        first = self.choices[indices[0]]
+        columns, rest = self.columns(self.kept(first)), self.rest(first)
+        turning = [_gathered(turn(one, angles, self.planes), columns) for one in (query, key)]
+        blocks = [
+            _gathered(one, rest) @ basis.to(one) for one, basis in zip((query, key), self.block(first), strict=True)
+        ]
+        scores, done = turning[0] @ turning[1].transpose(-1, -2), 0
+        for index in indices:
+            more = slice(done, self.choices[index].rank)
+            done = more.stop
+            scores = scores + blocks[0][..., more] @ blocks[1][..., more].transpose(-1, -2)
+            yield index, scores
+
+    def _of_factors(
+        self, query: Tensor, key: Tensor, angles: Tensor, indices: list[int]
+    ) -> Iterator[tuple[int, Tensor]]:
+        most = self.choices[indices[-1]].rank
+        sides = []
+        for side, one in enumerate((query, key)):
+            down, up = (part.to(one) for part in self.factor(side, most))
+            sides.append((one.transpose(1, 2).flatten(2) @ down, up))
+        made, done = [0 * query.transpose(1, 2).flatten(2), 0 * key.transpose(1, 2).flatten(2)], 0
+        for index in indices:
+            more = slice(done, self.choices[index].rank)
+            done = more.stop
+            made = [sums + few[..., more] @ up[more] for sums, (few, up) in zip(made, sides, strict=True)]
+            q, k = (turn(one.unflatten(2, (self.site.heads, -1)).transpose(1, 2), angles, self.planes) for one in made)
+            yield index, q @ k.transpose(-1, -2)
 
     def table(self, series: int) -> Tensor:
         """Loss of each head (h, n + 1) at each number of features' worth of parameters, once losses were observed.

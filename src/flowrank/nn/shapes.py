@@ -35,7 +35,7 @@ class AttentionShape:
     planes
         Of rotary attention: the planes in which queries and keys of each head turn, one tuple of numbers a head. The
         first features of a head are the first coordinates of its planes, the next ones their second coordinates; what
-        is left of its ``d_qk`` features does not turn. (): all planes, and nothing else.
+        is left of its ``d_qk`` features does not turn. (): as many planes as fit, the fastest first.
     merged
         Whether W_V and W_O are one matrix, of as many features as the model is wide, since nothing stands between them.
 

@@ -68,7 +68,8 @@ def seasonal_probe(
         with seeded(pipeline, seed) as options:
             given = {"prediction_length": horizon, "quantile_levels": [0.5], **options}
             quantiles, _ = quantiles_of(pipeline, torch.from_numpy(context).float(), **given)
-        forecast = quantiles[..., 0].double().cpu().numpy()
+        told = torch.cat(quantiles) if isinstance(quantiles, list) else quantiles  # of groups, each of one series
+        forecast = told[..., 0].double().cpu().numpy()
         errors[int(period)] = float(np.linalg.norm(forecast - truth) / np.linalg.norm(truth))
     return errors
 

@@ -12,8 +12,10 @@ import numpy as np
 
 from flowrank.errors import FlowrankError, check_count
 from flowrank.evaluation import season_length, seasonal_error
+from flowrank.family import family_of
 from flowrank.forecasting import DEFAULT_LEVELS, Request, predict_requests
 from flowrank.pretraining.cutting import cut
+from flowrank.search.joint import JointCases
 from flowrank.search.tolerance import Metric
 from flowrank.series import Series, read_series
 from flowrank.synthetic import Mixture, lifted
@@ -27,6 +29,7 @@ _BLOCK = 64  # synthetic series of one length
 _STREAM = 3  # of the generator: neither training, nor validation, nor calibration draws from it
 _RESAMPLES = 400
 _GROUPS, _GROUP = 10, 64  # groups of series at most, and the least that makes one
+_SHARE = 4  # one task of several series, where the model reads such, for so many single ones
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -72,8 +75,9 @@ class Backtester:
     Series are taken in units of their history's mean magnitude and grouped by how much they change from season to
     season there. Each group is treated as a data set: the child's summed loss is divided by the parent's. The result is
     the geometric mean over groups, as over the data sets of published benchmarks, so that calm series count as much
-    as volatile ones, whose losses are larger. The user's series and the synthetic ones have equal weight in total. Both
-    models sample with the same noise.
+    as volatile ones, whose losses are larger. The user's series and the synthetic ones have equal weight in total. Of
+    models that read several series together, synthetic tasks of several series are a further kind. Both models sample
+    with the same noise.
 
     Parameters
     ----------
@@ -144,12 +148,23 @@ class Backtester:
             first, weight = len(self._requests), 1 / len(alike) / len(kinds)
             self._groups += [_Group(first + indices, weight) for indices in alike]
             self._requests += drawn
+        self._joint: JointCases | None = None
+        if family_of(parent).reads_groups:
+            self._add_tasks(JointCases(max(1, count // _SHARE), context=context, horizon=self.horizon, seed=seed))
         self._parent = self._losses(parent)
+
+    def _add_tasks(self, tasks: JointCases) -> None:
+        """Let tasks of several series weigh as much as one kind of single ones does."""
+        alike, first = _alike(tasks.scales), len(self._requests)
+        kinds = 2 + self.also_synthetic
+        self._groups = [_Group(one.indices, one.weight * (kinds - 1) / kinds) for one in self._groups]
+        self._groups += [_Group(first + indices, 1 / len(alike) / kinds) for indices in alike]
+        self._joint = tasks
 
     @property
     def series(self) -> int:
-        """How many series are forecast."""
-        return len(self._requests)
+        """How many series, or tasks of several, are forecast."""
+        return len(self._requests) + (0 if self._joint is None else len(self._joint))
 
     def compare(self, child: Any) -> Comparison:
         """Compare a child with the parent on the series."""
@@ -173,7 +188,7 @@ class Backtester:
                 losses[i] = 2 * np.nansum(np.maximum(levels * error, (levels - 1) * error)) / len(levels)
             else:
                 losses[i] = np.nanmean(np.abs(error[:, len(levels) // 2])) / case.scale
-        return losses
+        return losses if self._joint is None else np.append(losses, self._joint.losses(pipeline, self.metric))
 
 
 def evenly(series: Iterable[Series], most: int = MOST) -> list[Series]:

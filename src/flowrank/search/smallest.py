@@ -196,6 +196,8 @@ class _Search:
     def _read_series(self, calibration_series: int) -> None:
         self.past = None if self.series is None else _pasts(self.series, self.horizon, self.columns)
         self.calibration = _calibration(self.past, self.also_synthetic, calibration_series, self.seed)
+        if family_of(self.parent).reads_groups:
+            self.calibration = self.calibration.with_groups(calibration_series // 2, seed=self.seed)
         self.backtester = Backtester(
             self.parent,
             series=self.series,

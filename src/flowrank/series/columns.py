@@ -16,23 +16,38 @@ class Columns:
     """Which columns of a table hold the ids, the times and the values.
 
     ``id_column`` None makes the table one series; ``timestamp_column`` None means rows in order of time.
-    ``layout`` says how texts are read.
+    ``layout`` says how texts are read. Of several values a row, ``target`` is the first; ``more_targets`` and
+    ``covariates`` follow it. A table of covariates alone has the target None.
 
     Examples
     --------
     >>> Columns("item_id", None, "target").needed
     ['item_id', 'target']
+    >>> Columns("item_id", None, "sales", covariates=("price",)).values
+    ['sales', 'price']
     """
 
     id_column: Any = "item_id"
     timestamp_column: Any = "timestamp"
     target: Any = "target"
     layout: Layout = field(default_factory=Layout)
+    more_targets: tuple[Any, ...] = ()
+    covariates: tuple[Any, ...] = ()
+
+    @property
+    def values(self) -> list[Any]:
+        """The columns of values."""
+        return [name for name in (self.target, *self.more_targets, *self.covariates) if name is not None]
+
+    @property
+    def joint(self) -> bool:
+        """Whether each row has several values, an array of them: not a single target without covariates."""
+        return bool(self.more_targets or self.covariates)
 
     @property
     def needed(self) -> list[Any]:
         """The names that a table must have."""
-        return [name for name in (self.id_column, self.timestamp_column, self.target) if name is not None]
+        return [name for name in (self.id_column, self.timestamp_column) if name is not None] + self.values
 
     def check(self, found: Sequence[Any], *, argument: str) -> None:
         """Refuse a table whose columns, ``found``, lack one that is needed or have it twice."""

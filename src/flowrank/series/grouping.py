@@ -12,7 +12,7 @@ import pandas as pd
 from flowrank.errors import FlowrankError
 from flowrank.series.ids import plain
 from flowrank.series.runs import Run, runs_of
-from flowrank.series.spilling import ROW, GroupedRows
+from flowrank.series.spilling import GroupedRows, row_type
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Piece:
     rows
         Numbers of the rows in the source.
     times, target
-        Shape ``(rows,)`` each.
+        Shape ``(rows,)`` each; several columns of values are ``(rows, columns)``.
     errors
         By id, why its rows cannot be read; their times and values are then anything.
     """
@@ -43,6 +43,7 @@ class Interleaved:
 
     The time, the value and the number of each row are written to a temporary file, 32 bytes a row, and put together
     series by series (`GroupedRows`): in memory are the ids, and the rows of one piece or of some series.
+    Iterating gives the series in the order of their first rows; `of` gives one by its id.
 
     Parameters
     ----------
@@ -61,14 +62,15 @@ class Interleaved:
     def __init__(self, pieces: Iterable[Piece], other_zone: Callable[[Run, str], FlowrankError]) -> None:
         names: dict[Any, int] = {}
         self._errors: dict[int, FlowrankError] = {}
-        self._grouped = GroupedRows()
+        grouped: GroupedRows | None = None
         self._timed = False
         zone: Any = None
         for piece in pieces:
             local, uniques = pd.factorize(piece.ids)
             found = [plain(one) for one in uniques]
             known = [names.setdefault(name, len(names)) for name in found]
-            rows = np.zeros(len(piece.rows), ROW)
+            row = row_type(*piece.target.shape[1:])
+            rows = np.zeros(len(piece.rows), row)
             rows["code"], rows["row"] = np.asarray(known, dtype=np.int64)[local], piece.rows
             rows["value"] = piece.target
             if piece.times is not None:
@@ -81,21 +83,39 @@ class Interleaved:
                 zone = zone or ((piece.times.tz,) if readable else None)
                 self._timed = True
                 rows["time"] = piece.times.asi8
-            self._grouped.add(rows)
+            grouped = grouped or GroupedRows(row)
+            grouped.add(rows)
             for name, error in piece.errors.items():
                 self._errors.setdefault(names[plain(name)], error)
+        self._grouped = grouped or GroupedRows()
         self._names = list(names)
         self._zone = None if zone is None else zone[0]
+        self._codes: dict[str, int] = {}
+
+    @property
+    def ids(self) -> list[Any]:
+        """The ids, in the order of their first rows."""
+        return self._names
 
     def __iter__(self) -> Iterator[Run]:
         for rows in self._grouped:
-            times = None
-            if self._timed:
-                times = pd.DatetimeIndex(rows["time"].astype("datetime64[ns]"))
-                times = times if self._zone is None else times.tz_localize("UTC").tz_convert(self._zone)
-            codes, numbers, target = (np.ascontiguousarray(rows[name]) for name in ("code", "row", "value"))
-            starts = runs_of(codes)
-            for start, end in zip(starts, [*starts[1:], len(codes)], strict=True):
-                code = int(codes[start])
-                own_times = None if times is None else times[start:end]
-                yield Run(self._names[code], numbers[start:end], own_times, target[start:end], self._errors.get(code))
+            yield from self._runs(rows)
+
+    def of(self, item_id: Any) -> Run | None:
+        """Return the rows of the series whose id is the same text, in the order they came in; None: there are none."""
+        if not self._codes:
+            self._codes = {str(name): code for code, name in enumerate(self._names)}
+        code = self._codes.get(str(item_id))
+        return None if code is None else next(self._runs(self._grouped.of(code)))
+
+    def _runs(self, rows: np.ndarray) -> Iterator[Run]:
+        times = None
+        if self._timed:
+            times = pd.DatetimeIndex(rows["time"].astype("datetime64[ns]"))
+            times = times if self._zone is None else times.tz_localize("UTC").tz_convert(self._zone)
+        codes, numbers, target = (np.ascontiguousarray(rows[name]) for name in ("code", "row", "value"))
+        starts = runs_of(codes)
+        for start, end in zip(starts, [*starts[1:], len(codes)], strict=True):
+            code = int(codes[start])
+            own_times = None if times is None else times[start:end]
+            yield Run(self._names[code], numbers[start:end], own_times, target[start:end], self._errors.get(code))

@@ -21,6 +21,7 @@ from flowrank.series.source import SeriesSource
 from flowrank.series.tables import LongTable
 from flowrank.series.tabular_files import CsvFile, ParquetFile, is_parquet
 from flowrank.series.value import OnBad, Series
+from flowrank.series.values import Categories
 from flowrank.series.wide import WideTable, load_of, wide_columns
 
 
@@ -34,6 +35,27 @@ def repeatable(source: Any, argument: str) -> Any:
     return list(source) if isinstance(source, Iterator) else source
 
 
+def column_names(source: Any, encoding: str | None, sheet: str | None, argument: str) -> list[Any] | None:
+    """Return the names of the columns of a table or a file, without levels of an index; None if it is neither."""
+    if isinstance(source, (str, Path)):
+        if Path(source).is_file() and is_excel(source):
+            return list(read_excel(source, sheet, argument).columns)
+        if is_parquet(source, argument=argument, encoding=encoding):
+            return _without_index(ParquetFile(str(source), argument).schema().names)
+        return CsvFile(str(source), argument, encoding).names()
+    if isinstance(source, pd.DataFrame):
+        return list(source.columns)
+    if isinstance(source, ArrowTables):
+        return _without_index(source.schema.names)
+    features = getattr(source, "features", None)  # of a Hugging Face data set
+    return None if features is None else list(features)
+
+
+def _without_index(names: list[str]) -> list[str]:
+    """Leave out the columns that hold the index of a pandas frame."""
+    return [name for name in names if not name.startswith("__index_level_")]
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What `read_series` was asked for."""
@@ -45,6 +67,7 @@ class Wanted:
     sheet: str | None
     on_bad: OnBad | None
     argument: str
+    categories: Categories | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -108,7 +131,7 @@ def _file(path: Path, wanted: Wanted) -> SeriesSource:
 def _arrow(table: ArrowTables | ParquetFile, wanted: Wanted) -> SeriesSource:
     schema = table.schema() if isinstance(table, ParquetFile) else table.schema
     if wanted.wide:
-        names = [name for name in schema.names if not name.startswith("__index_level_")]
+        names = _without_index(schema.names)
         return _wide(load_of(table.pieces, names), names, wanted)
     if _one_row_a_series(schema, wanted.columns):
         return _rows(table.tables, schema, wanted)
@@ -155,7 +178,8 @@ def _whole(frame: pd.DataFrame, names: list[Any]) -> Iterator[pd.DataFrame]:
 
 
 def _long(pieces: Any, wanted: Wanted, ids: IdType | None = None, *, numbered: bool = False) -> SeriesSource:
-    return SeriesSource(LongTable(pieces, wanted.columns, **wanted.options, numbered=numbered).__iter__, ids=ids)
+    table = LongTable(pieces, wanted.columns, **wanted.options, numbered=numbered, categories=wanted.categories)
+    return SeriesSource(table.__iter__, ids=ids, table=table)
 
 
 def _wide(load: Callable[[], pd.DataFrame], names: list[Any], wanted: Wanted) -> SeriesSource:

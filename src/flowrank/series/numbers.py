@@ -25,6 +25,7 @@ def as_numbers(
     name: str = "target",
     decimal: str | None = None,
     thousands: str | None = None,
+    otherwise: str = "choose the column of values with target=",
 ) -> np.ndarray:
     """Turn a column of numbers, booleans or texts that are numbers into float64.
 
@@ -40,6 +41,8 @@ def as_numbers(
         Name of the column, for errors.
     decimal, thousands
         The marks in texts, as in 1.234,5; None: a point, and none.
+    otherwise
+        What to do about a text that is no number, other than to correct it.
 
     Returns
     -------
@@ -76,13 +79,15 @@ def as_numbers(
     ):
         numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
     elif pd.api.types.is_object_dtype(column.dtype) or pd.api.types.is_string_dtype(column.dtype):
-        numbers = _numbers_in_text(column, decimal or ".", thousands, argument=argument, where=where, name=name)
+        numbers = _numbers_in_text(
+            column, decimal or ".", thousands, argument=argument, where=where, name=name, otherwise=otherwise
+        )
     else:
         raise FlowrankError(
             argument,
             expected=f"numbers in {name!r}",
             found=f"{column.dtype} at {where(0)}",
-            todo="choose the column of values with target=",
+            todo=otherwise,
         )
     infinite = np.isinf(numbers)
     if infinite.any():
@@ -112,6 +117,7 @@ def _numbers_in_text(
     argument: str,
     where: Callable[[int], str],
     name: str,
+    otherwise: str,
 ) -> np.ndarray:
     import pyarrow as pa
 
@@ -141,7 +147,7 @@ def _numbers_in_text(
                 argument,
                 expected=f"numbers in {name!r}",
                 found=f"{value!r} at {where(position)}",
-                todo=_remedy(value, decimal, thousands),
+                todo=_remedy(value, decimal, thousands, f"correct it, or {otherwise}"),
             ) from None
     return numbers
 
@@ -153,8 +159,7 @@ def _pattern(decimal: str, thousands: str | None) -> re.Pattern[str]:
     return re.compile(rf"^[+-]?(({whole}({point}\d*)?|{point}\d+)(e[+-]?\d+)?|inf(inity)?)$", re.IGNORECASE)
 
 
-def _remedy(value: Any, decimal: str, thousands: str | None) -> str:
-    general = "correct it, or choose the column of values with target="
+def _remedy(value: Any, decimal: str, thousands: str | None, general: str) -> str:
     if not isinstance(value, str):
         return general
     text = value.strip()

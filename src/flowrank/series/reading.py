@@ -93,20 +93,39 @@ def read_series(
     """
     if isinstance(source, SeriesSource):
         return source.leaving_out(on_bad)
+    source = repeatable(source, argument)
+    given = {"id_column": id_column, "timestamp_column": timestamp_column, "freq": freq, "wide": wide}
+    given |= {"encoding": encoding, "sheet": sheet, "argument": argument, "date_format": date_format}
+    given |= {"day_first": day_first, "utc": utc, "decimal": decimal, "thousands": thousands}
+    found = open_source(source, wanted(target, on_bad=on_bad, **given))
+    if on_bad is None:
+        found._again = partial(read_series, source, target=target, **given)
+    return found
+
+
+def wanted(
+    target: Any,
+    *,
+    more_targets: tuple[Any, ...] = (),
+    covariates: tuple[Any, ...] = (),
+    id_column: Any = "item_id",
+    timestamp_column: Any = "timestamp",
+    freq: str | None = None,
+    wide: bool = False,
+    encoding: str | None = None,
+    sheet: str | None = None,
+    on_bad: OnBad | None = None,
+    argument: str = "series",
+    **written: Any,
+) -> Wanted:
+    """Check the arguments of `read_series`, and put them together.
+
+    Raises
+    ------
+    FlowrankError
+        If the frequency is unknown, or two arguments contradict each other.
+    """
     if freq is not None:
         normalize_frequency(freq)
-    source = repeatable(source, argument)
-    given = {"id_column": id_column, "timestamp_column": timestamp_column, "target": target, "freq": freq}
-    written: dict[str, Any] = {
-        "date_format": date_format,
-        "day_first": day_first,
-        "utc": utc,
-        "decimal": decimal,
-        "thousands": thousands,
-    }
-    given |= {"wide": wide, "encoding": encoding, "sheet": sheet, "argument": argument, **written}
-    columns = Columns(id_column, timestamp_column, target, Layout.of(**written))
-    found = open_source(source, Wanted(columns, freq, wide, encoding, sheet, on_bad, argument))
-    if on_bad is None:
-        found._again = partial(read_series, source, **given)
-    return found
+    columns = Columns(id_column, timestamp_column, target, Layout.of(**written), more_targets, covariates)
+    return Wanted(columns, freq, wide, encoding, sheet, on_bad, argument)

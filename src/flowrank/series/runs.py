@@ -13,7 +13,10 @@ from flowrank.errors import FlowrankError
 
 @dataclass(frozen=True)
 class Run:
-    """Consecutive rows of one series; ``rows`` are their numbers in the source, counted from 0."""
+    """Consecutive rows of one series; ``rows`` are their numbers in the source, counted from 0.
+
+    ``target`` has the shape (rows,), or (rows, columns) where several are read.
+    """
 
     item_id: Any
     rows: np.ndarray

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from flowrank.series.ids import IdType
 from flowrank.series.value import OnBad, Series
+
+if TYPE_CHECKING:
+    from flowrank.series.tables import LongTable
 
 
 class SeriesSource:
@@ -22,6 +26,8 @@ class SeriesSource:
         Data type of the ids.
     again
         Reads the source once more, given ``on_bad``.
+    table
+        What is read, if that is a long table.
 
     Examples
     --------
@@ -37,9 +43,11 @@ class SeriesSource:
         *,
         ids: IdType | None = None,
         again: Callable[..., SeriesSource] | None = None,
+        table: LongTable | None = None,
     ) -> None:
         self._begin = begin
         self._again = again
+        self.table = table
         self.ids = IdType() if ids is None else ids
 
     def __iter__(self) -> Iterator[Series]:

@@ -17,10 +17,10 @@ from flowrank.series.frequency import normalize_frequency
 from flowrank.series.grouping import Interleaved, Piece
 from flowrank.series.ids import Known, plain
 from flowrank.series.inference import infer_frequency
-from flowrank.series.numbers import MarksOfNumbers, as_numbers
 from flowrank.series.runs import Run, joined, runs_of, where_in
 from flowrank.series.timed import timed_series
 from flowrank.series.value import OnBad, Series
+from flowrank.series.values import Categories, ValueReader
 
 
 class LongTable:
@@ -44,6 +44,8 @@ class LongTable:
         Called with the id and the error of each series that cannot be used; None: the error is raised.
     numbered
         Whether the index of the pieces has the numbers of the rows, for errors.
+    categories
+        Those of the covariates, where another table has them; None: found out from this one.
 
     Examples
     --------
@@ -63,6 +65,7 @@ class LongTable:
         argument: str,
         on_bad: OnBad | None = None,
         numbered: bool = False,
+        categories: Categories | None = None,
     ) -> None:
         self._pieces = pieces
         self._columns = columns
@@ -70,7 +73,7 @@ class LongTable:
         self._argument = argument
         self._on_bad = on_bad
         self._numbered = numbered
-        self._layout = columns.layout
+        self._cells = ValueReader(columns, argument=argument, categories=categories)
         self._times = TimeReader(columns.layout.dates, argument=argument, name=columns.timestamp_column)
         self._interleaved: bool | None = None
         self._usual: tuple[str | None] | None = None
@@ -112,10 +115,30 @@ class LongTable:
             self._usual = (next((freq for freq in found if freq is not None), None),)
         return self._usual[0]
 
-    def _all_runs(self) -> Iterator[Run]:
+    def begin(self) -> Categories:
+        """Find out, once, how the table is ordered and its texts read; return the categories of its covariates."""
         if self._interleaved is None:
             self._interleaved = self._is_interleaved()
             self._survey()
+        return self._cells.categories
+
+    def ids(self) -> Iterator[Any]:
+        """Yield the ids, those of a piece of the table once each."""
+        if self._columns.id_column is None:
+            yield "0"
+            return
+        first_row = 0
+        for piece in self._pieces([self._columns.id_column]):
+            yield from map(plain, pd.unique(self._ids(piece, first_row)))
+            first_row += len(piece)
+
+    def by_id(self) -> Interleaved:
+        """Return the rows of all series, each to be had by its id, in whatever order they are."""
+        self.begin()
+        return Interleaved(self._read_pieces(), self._other_zone)
+
+    def _all_runs(self) -> Iterator[Run]:
+        self.begin()
         if not self._interleaved:
             yield from self._runs(self._pieces(self._columns.needed))
             return
@@ -148,7 +171,7 @@ class LongTable:
     def _read_apart(self, piece: pd.DataFrame, ids: pd.Series, rows: np.ndarray) -> Any:
         """Read the rows of each series in a piece by themselves, as some cannot be read."""
         codes, uniques = pd.factorize(ids)
-        target, errors = np.full(len(piece), np.nan), {}
+        target, errors = self._cells.missing(len(piece)), {}
         times, zone = np.zeros(len(piece), dtype=np.int64), None
         for code, name in enumerate(map(plain, uniques)):
             chosen = np.flatnonzero(codes == code)
@@ -192,29 +215,26 @@ class LongTable:
         return False
 
     def _survey(self) -> None:
-        """Find out how dates and numbers are written, from as much of the table as that takes."""
-        columns, layout = self._columns, self._layout
-        marks = None
-        if layout.semicolons and layout.decimal is None and layout.thousands is None:
-            marks = MarksOfNumbers(self._argument, columns.target)
-        dated = columns.timestamp_column is not None
-        wanted = [columns.timestamp_column] if dated else []
-        wanted += [columns.target] if marks is not None else []
+        """Find out how dates and values are written, from as much of the table as that takes."""
+        time = self._columns.timestamp_column
+        dated, valued = time is not None, bool(self._cells.undecided)
+        wanted = ([time] if dated else []) + self._cells.undecided
         first_row = 0
         for piece in self._pieces(wanted) if wanted else ():
             where = _row_after(int(piece.index[0]) if self._numbered and len(piece) else first_row)
             if dated and len(piece):
-                dated = not self._times.note(piece[columns.timestamp_column], where)
-            if marks is not None:
-                marks.add(piece[columns.target], where)
-            if not dated and marks is None:
+                dated = not self._times.note(piece[time], where)
+            if valued:
+                valued = not self._cells.note(piece, where)
+            if not dated and not valued:
                 break
             first_row += len(piece)
-        if marks is not None:
-            marks.check()
+        self._cells.settle()
         self._times.settle()
 
     def _ids(self, piece: pd.DataFrame, first_row: int) -> pd.Series:
+        if self._columns.id_column is None:
+            return pd.Series(["0"] * len(piece), dtype=object)
         ids = piece[self._columns.id_column]
         missing = ids.isna().to_numpy()
         if missing.any():
@@ -245,10 +265,7 @@ class LongTable:
             if len(piece) == 0:
                 continue
             numbers = piece.index.to_numpy() if self._numbered else np.arange(first_row, first_row + len(piece))
-            if self._columns.id_column is None:
-                starts, names = np.zeros(1, dtype=np.int64), ["0"]
-            else:
-                starts, names = self._runs_of(self._ids(piece, first_row), first_row)
+            starts, names = self._runs_of(self._ids(piece, first_row), first_row)
             where = partial(where_in, numbers, starts, names)
             ends = [*starts[1:], len(piece)]
             try:
@@ -281,14 +298,7 @@ class LongTable:
             yield joined(open_runs)
 
     def _values(self, piece: pd.DataFrame, where: Callable[[int], str]) -> tuple[np.ndarray, pd.DatetimeIndex | None]:
-        target = as_numbers(
-            piece[self._columns.target],
-            argument=self._argument,
-            where=where,
-            name=self._columns.target,
-            decimal=self._layout.decimal,
-            thousands=self._layout.thousands,
-        )
+        target = self._cells.read(piece, where)
         if self._columns.timestamp_column is None:
             return target, None
         times = self._times.read(piece[self._columns.timestamp_column], where)
@@ -300,7 +310,7 @@ class LongTable:
         try:
             target, times = self._values(piece, where)
         except FlowrankError as error:
-            return Run(name, rows, None, np.full(len(rows), np.nan), error)
+            return Run(name, rows, None, self._cells.missing(len(rows)), error)
         return Run(name, rows, times, target)
 
     def _other_zone(self, run: Run, zone: str | None) -> FlowrankError:

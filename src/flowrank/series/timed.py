@@ -31,7 +31,7 @@ def timed_series(
     Parameters
     ----------
     times, target
-        Time stamps and values, shape ``(time,)`` each, at least one.
+        Time stamps and values, shape ``(time,)`` each, at least one; several columns of values are ``(time, columns)``.
     freq
         The frequency, or None to infer it. With a frequency, gaps become missing values.
     usual_freq
@@ -52,7 +52,7 @@ def timed_series(
     ...              argument="series", where="row {}".format).target
     array([ 1., nan,  3.])
     """
-    _refuse_disorder(item_id, times, argument=argument, where=where)
+    refuse_disorder(item_id, times, argument=argument, where=where)
     if freq is None:
         inferred = _inferred(times, usual_freq)
         if inferred is _Unclear:
@@ -86,7 +86,7 @@ def timed_series(
             todo="correct the time stamp or pass another frequency",
         )
     if positions[-1] + 1 != len(times):
-        regular = np.full(positions[-1] + 1, np.nan)
+        regular = np.full((positions[-1] + 1, *target.shape[1:]), np.nan)
         regular[positions] = target
         target = regular
     return Series(item_id, target, times[0], anchored)
@@ -112,7 +112,8 @@ def _inferred(times: pd.DatetimeIndex, usual_freq: Callable[[], str | None]) -> 
     return _Unclear if second > 1 else infer_frequency(times)
 
 
-def _refuse_disorder(item_id: Any, times: pd.DatetimeIndex, *, argument: str, where: Callable[[int], str]) -> None:
+def refuse_disorder(item_id: Any, times: pd.DatetimeIndex, *, argument: str, where: Callable[[int], str]) -> None:
+    """Refuse time stamps that do not rise from each to the next."""
     values = times.asi8
     steps = values[1:] - values[:-1]
     if (steps > 0).all():

@@ -24,7 +24,8 @@ class Series:
     item_id
         Name of the series, in the type that it has in its source: a text, a whole number, a date …
     target
-        Values in order of time, shape ``(time,)``, float64; NaN is a missing value.
+        Values in order of time, shape ``(time,)``, float64; NaN is a missing value. In a `flowrank.series.groups.Group`
+        there are several columns of them, shape ``(time, columns)``.
     start
         Time of the first value; None if the series has no calendar.
     freq

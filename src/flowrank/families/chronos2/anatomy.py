@@ -75,7 +75,8 @@ def _attention(place: str, wrapper: Any, number: int, config: Any, *, single_key
 
 def _planes(layer: Any) -> tuple[tuple[int, ...], ...]:
     """Planes in which each active head turns; (): all of them, and no other feature."""
-    return tuple(layer.planes) if isinstance(layer, NarrowMHA) and layer.shape.planes else ()
+    narrowed = isinstance(layer, NarrowMHA) and any(2 * len(one) < layer.kv_proj_dim for one in layer.planes)
+    return tuple(layer.planes) if narrowed else ()
 
 
 def _feed_forward(place: str, wrapper: Any, number: int, config: Any) -> Sublayer:

@@ -39,8 +39,7 @@ class NarrowMHA(MHA):
         self.active_heads = active
         self.query_layout = HeadLayout([shape.d_qk[head] for head in active])
         self.value_layout = HeadLayout([shape.d_vo[head] for head in active])
-        planes = shape.planes or (tuple(range(config.d_kv // 2)),) * self.n_heads
-        self.planes = [planes[head] for head in active] if use_rope else []
+        self.planes = [planes_of(shape, config)[head] for head in active] if use_rope else []
         for name in ("q", "k", "v", "o"):
             setattr(self, name, self._projection(name))
 
@@ -98,6 +97,11 @@ class NarrowMHA(MHA):
         each = frequencies(self.config)[torch.tensor(self.planes, dtype=torch.long)].to(places.device)
         angles = places[:, None, :, None].float() * each[None, :, None]
         return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def planes_of(shape: AttentionShape, config: Any) -> tuple[tuple[int, ...], ...]:
+    """Planes in which each head turns: what its shape says, else as many as fit into it, the fastest first."""
+    return shape.planes or tuple(tuple(range(min(width, config.d_kv) // 2)) for width in shape.d_qk)
 
 
 def heads_of(layer: Any) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:

@@ -129,8 +129,13 @@ class TimeLayer:
         self.norm, self.heads = wrapper.layer_norm, heads_of(layer)
         self.planes: Tensor | None = None
         self.turning = layer.kv_proj_dim // 2
-        if isinstance(layer, NarrowMHA) and layer.shape.planes and layer.planes:
-            self.planes, self.turning = torch.tensor(layer.planes, dtype=torch.long), len(layer.planes[0])
+        self.apart = 1  # heads whose planes turn by angles of their own
+        if isinstance(layer, NarrowMHA) and layer.planes:
+            unlike = sorted(set(layer.planes))
+            self.turning, every = len(unlike[0]), tuple(range(layer.kv_proj_dim // 2))
+            if unlike != [every]:
+                chosen = unlike if len(unlike) == 1 else layer.planes
+                self.planes, self.apart = torch.tensor(chosen, dtype=torch.long), len(chosen)
 
     def add(self, x: Tensor, places: Places) -> None:
         """Update all tokens ``x`` (n, d) in place."""
@@ -175,7 +180,7 @@ class TimeLayer:
         query = project(asking, heads.query).view(run.count, queries, heads.count, -1)
         key, value = (project(x, each).view(shape) for each in (heads.key, heads.value))
         cosines, sines = (
-            self._chosen(table[run.tokens]).view(run.count, run.length, -1, self.turning)
+            self._chosen(table[run.tokens]).view(run.count, run.length, self.apart, self.turning)
             for table in (places.cosines, places.sines)
         )
         query = turned(query, cosines[:, -queries:], sines[:, -queries:]).transpose(1, 2)

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoModel
 
 from flowrank.errors import FlowrankError
-from flowrank.families.chronos2.attention import NarrowMHA
+from flowrank.families.chronos2.attention import NarrowMHA, planes_of
 from flowrank.families.chronos2.block import FEED_FORWARD, READS, RESIDUAL, WRITES, NarrowMLP, NarrowResidualBlock
 from flowrank.nn.config import NarrowConfig
 from flowrank.nn.narrowed import NarrowModel, is_real
@@ -70,7 +70,7 @@ class NarrowChronos2(NarrowModel, Chronos2Model):
 def _check_planes(shape: AttentionShape, config: Any, over_time: bool, name: str) -> None:
     """Refuse planes that a layer does not have, and turning heads of several widths."""
     active = [head for head, width in enumerate(shape.d_vo) if width > 0]
-    planes = shape.planes or ((tuple(range(config.d_kv // 2)),) * config.num_heads if over_time else ())
+    planes = planes_of(shape, config) if over_time else shape.planes
     sound = len({(shape.d_qk[head], len(planes[head])) for head in active}) <= 1 if over_time else not planes
     last = max((plane for head in active for plane in planes[head]), default=0) if over_time else 0
     fits = all(2 * len(planes[head]) <= shape.d_qk[head] for head in active) if over_time else True

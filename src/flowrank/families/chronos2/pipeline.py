@@ -28,6 +28,11 @@ class FlowrankChronos2Pipeline(FlowrankPipeline, Chronos2Pipeline):
         """Whether the model reads series one by one: it takes neither several targets nor covariates."""
         return Shapes.of(self.model.config).univariate
 
+    @property
+    def takes_groups(self) -> bool:
+        """Whether the model reads several targets and covariates together."""
+        return not self.univariate
+
     def predict(
         self,
         inputs: Any,
