@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flowrank.anatomy import Attention
-from flowrank.measure.turning import frequencies_of, planes_of, turn
+from flowrank.measure.planes import frequencies_of, planes_of, turn
 
 
 class TurningStreams:
