@@ -57,9 +57,7 @@ def test_no_plane_turning_is_all_tokens_at_one_place(benchmark, chronos2_folder)
         places = torch.zeros(1, args[0].shape[1], dtype=torch.long)
         return args, {**kwargs, "position_ids": places}
 
-    handles = [
-        block.layer[0].register_forward_pre_hook(one_place, with_kwargs=True) for block in model.encoder.block
-    ]
+    handles = [block.layer[0].register_forward_pre_hook(one_place, with_kwargs=True) for block in model.encoder.block]
     expected = benchmark.forecast(model, context)
     for handle in handles:
         handle.remove()
