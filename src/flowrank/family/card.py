@@ -19,13 +19,13 @@ def model_card(name: str, model: PreTrainedModel, recipe: dict[str, Any] | None)
             f"{type(model).__name__}, {parameters:,} parameters, pretrained by flowrank: {run['series']:,} series in "
             f"{run['steps']:,} steps, {run['minutes']:g} minutes, {run['device']}.",
             "",
-            *_healed(recipe),
+            *_trained(recipe),
             "`recipe.json` holds the whole recipe.",
         ]
         return "\n".join([*front, *body, ""])
-    healed = _healed(recipe)
+    trained = _trained(recipe)
     if recipe is None or "parameters" not in recipe:
-        body = [f"# {name}", "", f"{type(model).__name__}, {parameters:,} parameters, saved by flowrank.", *healed]
+        body = [f"# {name}", "", f"{type(model).__name__}, {parameters:,} parameters, saved by flowrank.", *trained]
         return "\n".join([*front, *body, ""])
     counts, parent = recipe["parameters"], recipe["parent"]
     kept = counts["attention_child"] / max(1, counts["attention_parent"])
@@ -37,7 +37,7 @@ def model_card(name: str, model: PreTrainedModel, recipe: dict[str, Any] | None)
         f"- attention parameters: {counts['attention_child']:,} of {counts['attention_parent']:,} ({kept:.1%})",
         f"- method: {_call(recipe['method'])}, allocation: {_call(recipe['allocation'])}, seed {recipe['seed']}",
         f"- calibration: {recipe['calibration']['series']} series, {recipe['calibration']['source']}",
-        *healed,
+        *trained,
         "",
         "```python",
         "import flowrank  # registers the architecture",
@@ -51,14 +51,22 @@ def model_card(name: str, model: PreTrainedModel, recipe: dict[str, Any] | None)
     return "\n".join([*front, *body, ""])
 
 
-def _healed(recipe: dict[str, Any] | None) -> list[str]:
-    if recipe is None or "healing" not in recipe:
-        return []
-    run = recipe["healing"]
-    return [
-        f"- healed by distillation: {run['best_step']:,} steps, held-out loss {run['loss_before']:.4f} → "
-        f"{run['loss_after']:.4f}"
-    ]
+def _trained(recipe: dict[str, Any] | None) -> list[str]:
+    """What was trained after the model was made."""
+    lines = []
+    if recipe is not None and "healing" in recipe:
+        run = recipe["healing"]
+        lines += [
+            f"- healed by distillation: {run['best_step']:,} steps, held-out loss {run['loss_before']:.4f} → "
+            f"{run['loss_after']:.4f}"
+        ]
+    if recipe is not None and "finetuning" in recipe:
+        run = recipe["finetuning"]
+        lines += [
+            f"- fine-tuned ({run['finetune_mode']}): {run['num_steps']:,} steps at a learning rate of "
+            f"{run['learning_rate']:g}, for {run['prediction_length']} steps ahead"
+        ]
+    return lines
 
 
 def _call(value: dict[str, Any]) -> str:

@@ -30,10 +30,13 @@ from torch import Tensor, nn
 from flowrank.engine.chunks import budget_on
 from flowrank.engine.packing import Packed, by_count
 from flowrank.engine.paths import Engine
+from flowrank.errors import FlowrankError
 from flowrank.families.chronos2.attention import NarrowMHA
 from flowrank.families.chronos2.block import NarrowMLP, NarrowResidualBlock
 from flowrank.families.chronos2.layers import FeedForwardLayer, GroupLayer, Places, TimeLayer, normalised, through
 from flowrank.families.chronos2.rotary import frequencies
+
+_STREAMS = 4  # what is held of a token, in units of the residual stream
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,11 @@ class Chronos2Engine(Engine):
         blocks = [block.layer for block in model.encoder.block]
         self.layers = [(TimeLayer(time), GroupLayer(group), FeedForwardLayer(last)) for time, group, last in blocks]
 
+    @classmethod
+    def knows(cls, model: Any) -> bool:
+        """Whether it computes all that the model does; one without a register token fails in the stock code too."""
+        return bool(model.chronos_config.use_reg_token) and super().knows(model)
+
     @torch.inference_mode()
     def quantiles(self, inputs: Inputs, patches: int, *, memory_budget: int | None = None) -> Tensor:
         """Forecast some output patches in one pass.
@@ -85,34 +93,65 @@ class Chronos2Engine(Engine):
         patches
             Output patches.
         memory_budget
-            Bytes for activations; groups go through in chunks that fit.
+            Bytes for activations; groups go through in chunks that fit. None: the default of the device, which a
+            larger group may exceed.
 
         Returns
         -------
         Tensor
             Shape (series, quantiles, patches · patch size), fp32.
+
+        Raises
+        ------
+        FlowrankError
+            If a group of several series does not fit into ``memory_budget``.
         """
         model, config = self.model, self.model.chronos_config
         context = inputs.context[:, -config.context_length :]
         inputs = Inputs(context, inputs.groups, inputs.future)
         visible = model.patch(context).isnan().logical_not().any(dim=-1)
         tokens = visible.sum(dim=1) + 1 + patches
+        most = self._tokens_at_once(memory_budget)
+        if memory_budget is not None:
+            self._check_groups(inputs.groups, tokens, most, memory_budget)
         size = patches * config.output_patch_size
         result = context.new_empty(len(context), len(config.quantiles), size)
-        for rows in chunks(inputs.groups, tokens, self._rows_at_once(memory_budget)):
+        for rows in chunks(inputs.groups, tokens, most):
             rows = rows[by_count(visible[rows])]
             result[rows] = self._chunk(inputs.some(rows), visible[rows], patches)
         return result
 
-    def _rows_at_once(self, memory_budget: int | None) -> int:
-        """Tokens whose stream, and what a layer adds to it, fits the budget."""
-        d, item = self.model.config.d_model, self.model.dtype.itemsize
-        return max(1, budget_on(self.model.device, memory_budget) // (4 * d * item))
+    @property
+    def _bytes_a_token(self) -> int:
+        """What the stream holds of a token, and what a layer adds to it."""
+        return _STREAMS * int(self.model.config.d_model) * int(self.model.dtype.itemsize)
+
+    def _tokens_at_once(self, memory_budget: int | None) -> int:
+        """Tokens that fit the budget."""
+        return max(1, budget_on(self.model.device, memory_budget) // self._bytes_a_token)
+
+    def _check_groups(self, groups: Tensor, tokens: Tensor, most: int, memory_budget: int) -> None:
+        """Refuse a group of several series with more tokens than fit; a single series always runs."""
+        sizes, series = tokens_of_groups(groups, tokens)
+        too_large = (sizes > most) & (series > 1)
+        if not too_large.any():
+            return
+        worst = int((sizes * too_large).argmax())
+        need = int(sizes[worst]) * self._bytes_a_token
+        raise FlowrankError(
+            "memory_budget",
+            expected=f"at least {need:,} bytes for a group of {int(series[worst])} series, {int(sizes[worst])} tokens",
+            found=f"{memory_budget:,}",
+            todo=f"pass memory_budget={need}, or None; or forecast smaller groups, e.g. with a smaller batch_size "
+            "where cross_learning=True makes a batch one group",
+        )
 
     def _chunk(self, inputs: Inputs, visible: Tensor, patches: int) -> Tensor:
         model = self.model
         first = int(visible.any(dim=0).int().argmax()) if visible.any() else visible.shape[1]
         scaled, loc_scale = model.instance_norm(inputs.context)
+        if not loc_scale[0].isfinite().all():  # what no scale can hold is no missing value
+            scaled = scaled.masked_fill(scaled.isnan() & inputs.context.isnan().logical_not(), torch.inf)
         visible = visible[:, first:]
         seen = torch.cat([visible, visible.new_ones(len(visible), 1 + patches)], dim=1)
         packed = Packed.of(seen, apart=False)
@@ -194,8 +233,8 @@ def chunks(groups: Tensor, tokens: Tensor, most: int) -> Sequence[Tensor]:
     >>> [one.tolist() for one in chunks(torch.tensor([0, 1, 0, 2]), torch.tensor([2, 5, 2, 1]), 5)]
     [[3, 0, 2], [1]]
     """
-    _, number, counts = groups.unique(return_inverse=True, return_counts=True)
-    size = torch.zeros(len(counts), dtype=torch.long, device=groups.device).index_add_(0, number, tokens)
+    _, number = groups.unique(return_inverse=True)
+    size, counts = tokens_of_groups(groups, tokens)
     each = (size / counts)[number]
     order = number.argsort(stable=True)
     order = order[each[order].argsort(stable=True)]
@@ -211,3 +250,15 @@ def chunks(groups: Tensor, tokens: Tensor, most: int) -> Sequence[Tensor]:
         held += lengths[one]
     found.append(order[start:])
     return found
+
+
+def tokens_of_groups(groups: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens and series of each group (groups,), by rising number, of series (series,) with so many tokens each.
+
+    Examples
+    --------
+    >>> [one.tolist() for one in tokens_of_groups(torch.tensor([7, 1, 7]), torch.tensor([2, 5, 3]))]
+    [[5, 5], [1, 2]]
+    """
+    _, number, counts = groups.unique(return_inverse=True, return_counts=True)
+    return torch.zeros(len(counts), dtype=torch.long, device=groups.device).index_add_(0, number, tokens), counts

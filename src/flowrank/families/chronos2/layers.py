@@ -276,6 +276,8 @@ def through(block: Any, x: Tensor) -> Tensor:
     """A patch block on rows (n, m)."""
     if not isinstance(block.act, nn.ReLU):
         return block(x)
+    if not len(x):  # no series has an observation
+        return x.new_empty(0, block.output_layer.out_features)
     parts = []
     for piece in _pieces(len(x), block.output_layer.in_features):
         rows = x[piece]

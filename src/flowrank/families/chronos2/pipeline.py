@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from chronos.chronos2 import Chronos2Model, Chronos2Pipeline
 from torch import Tensor
@@ -12,6 +14,7 @@ from torch import Tensor
 from flowrank.engine.paths import Inference
 from flowrank.errors import FlowrankError
 from flowrank.families.chronos2.engine import Chronos2Engine, Inputs
+from flowrank.families.chronos2.tuning import Tuning, fine_tuned
 from flowrank.family import FlowrankPipeline
 from flowrank.nn.shapes import Shapes
 
@@ -82,12 +85,138 @@ class FlowrankChronos2Pipeline(FlowrankPipeline, Chronos2Pipeline):
             inputs, prediction_length, batch_size, context_length, cross_learning, limit_prediction_length, **kwargs
         )
 
+    def embed(
+        self, inputs: Any, batch_size: int = 256, context_length: int | None = None
+    ) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
+        """Encode series, as ``Chronos2Pipeline.embed`` does, by the stock code path.
+
+        Parameters
+        ----------
+        inputs
+            A batch (series, variates, time), or a list of series (time,) or (variates, time).
+        batch_size
+            Rows that go through the model together.
+        context_length
+            Last points of each series that are read.
+
+        Returns
+        -------
+        embeddings
+            For each input, shape (variates, patches + 2, d): patches, the register token and a patch ahead.
+        loc_scale
+            Level and scale of each input's variates.
+
+        Raises
+        ------
+        FlowrankError
+            If the model reads single series and is given several variates.
+        """
+        if self.univariate:
+            _refuse_groups(inputs, False)
+        return super().embed(inputs, batch_size, context_length)
+
+    def fit(
+        self,
+        inputs: Any,
+        prediction_length: int,
+        validation_inputs: Any = None,
+        finetune_mode: Literal["full", "lora"] = "full",
+        lora_config: Any = None,
+        context_length: int | None = None,
+        learning_rate: float = 1e-6,
+        num_steps: int = 1000,
+        batch_size: int = 256,
+        output_dir: str | Path | None = None,
+        min_past: int | None = None,
+        finetuned_ckpt_name: str = "finetuned-ckpt",
+        callbacks: list[Any] | None = None,
+        remove_printer_callback: bool = False,
+        disable_data_parallel: bool = True,
+        *,
+        overwrite: bool = False,
+        **extra_trainer_kwargs: Any,
+    ) -> FlowrankChronos2Pipeline:
+        """Fine-tune a copy of the model, dense or compressed, as ``Chronos2Pipeline.fit`` does.
+
+        Needs ``pip install "flowrank[finetune]"``.
+
+        Parameters
+        ----------
+        inputs
+            Series, as `predict` takes them; values of covariates known ahead are cut from their past.
+        prediction_length
+            H to train for.
+        validation_inputs
+            Series by which the best weights are chosen; None: the last ones are kept.
+        finetune_mode
+            "full" trains all weights. "lora" trains small matrices beside the attention layers, or beside the factors
+            of these, and adds them to the weights in the end.
+        lora_config
+            A ``peft.LoraConfig`` or a dictionary for one; None: rank 8.
+        context_length
+            Last points that are read; None: the model's own.
+        learning_rate, num_steps, batch_size
+            Of the optimiser. A batch is so many rows, targets and covariates.
+        output_dir
+            Folder of the trainer; None: one in ``chronos-2-finetuned`` named after the time.
+        min_past
+            Points of context at least; None: H.
+        finetuned_ckpt_name
+            Name of the result's folder in ``output_dir``.
+        callbacks, remove_printer_callback, disable_data_parallel
+            As there.
+        overwrite
+            Whether an earlier result may be replaced.
+        **extra_trainer_kwargs
+            Of ``transformers.TrainingArguments``.
+
+        Returns
+        -------
+        FlowrankChronos2Pipeline
+            The new model, fp32, of the same shape. Its ``recipe["finetuning"]`` holds the settings, and `flowrank.load`
+            opens its folder.
+
+        Raises
+        ------
+        FlowrankError
+            If the model is of 8-bit integers, or reads single series and is given others; if the result's folder
+            exists; if ``peft`` or ``accelerate`` is missing; if an option is none.
+        ValueError
+            If chronos-forecasting refuses the inputs.
+
+        Examples
+        --------
+        >>> import flowrank
+        >>> pipeline = flowrank.load("amazon/chronos-2")  # doctest: +SKIP
+        >>> tuned = pipeline.fit([torch.arange(400.0)], prediction_length=24, num_steps=10)  # doctest: +SKIP
+        """
+        if self.univariate:
+            for given in (inputs, validation_inputs):
+                _refuse_groups(() if given is None else given, False)
+        options = Tuning(
+            prediction_length=prediction_length,
+            finetune_mode=finetune_mode,
+            lora_config=lora_config,
+            context_length=context_length,
+            learning_rate=learning_rate,
+            num_steps=num_steps,
+            batch_size=batch_size,
+            output_dir=output_dir,
+            min_past=min_past,
+            finetuned_ckpt_name=finetuned_ckpt_name,
+            callbacks=callbacks,
+            remove_printer_callback=remove_printer_callback,
+            disable_data_parallel=disable_data_parallel,
+            extra=extra_trainer_kwargs,
+        )
+        return fine_tuned(self, super().fit, inputs, validation_inputs, options, overwrite=overwrite)
+
     def _predict_step(
         self, context: Tensor, group_ids: Tensor, future_covariates: Tensor | None, num_output_patches: int
     ) -> Tensor:
         """Quantiles (series, quantiles, time) of so many output patches."""
         engine = self.inference.engine_for(self.model)
-        if engine is None:
+        if engine is None or num_output_patches < 1:  # chronos-forecasting refuses to forecast nothing
             return super()._predict_step(context, group_ids, future_covariates, num_output_patches)
         future = future_covariates
         if future is not None and (future.shape[1] == 0 or bool(future.isnan().all())):
@@ -121,9 +250,14 @@ def _several(inputs: Any) -> str | None:
             if "target" in one and given:
                 return f"{' and '.join(given)} at index {place}"
             rows = one.get("context", one.get("target"))
-            targets = one.get("n_targets", 1)
-            if rows is not None and getattr(rows, "ndim", 1) == 2 and rows.shape[0] > 1:
-                return f"{rows.shape[0]} variates ({targets} targets) at index {place}"
-        elif getattr(one, "ndim", 1) == 2 and one.shape[0] > 1:
-            return f"{one.shape[0]} variates at index {place}"
+            if rows is not None and _count(rows) > 1:
+                return f"{_count(rows)} variates at index {place}"
+        elif hasattr(one, "shape") and _count(one) > 1:
+            return f"{_count(one)} variates at index {place}"
     return None
+
+
+def _count(rows: Any) -> int:
+    """Series in an array of shape (time,) or (series, time), or in lists that are one."""
+    shape = np.shape(rows)
+    return int(shape[0]) if len(shape) == 2 else 1
