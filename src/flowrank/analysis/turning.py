@@ -41,7 +41,7 @@ class TurningStreams:
 
     def add(self, query: Tensor, key: Tensor, mask: Tensor | None) -> None:
         """Add features (series, tokens, all heads) before they turn; ``mask`` (series, tokens) says which count."""
-        query, key = query.detach(), key.detach()
+        query, key = query.detach().float(), key.detach().float()
         seen = query.new_ones(query.shape[:2]) if mask is None else mask.to(query)
         share = seen / seen.sum(dim=1, keepdim=True).clamp_min(1)
         places = torch.arange(query.shape[1], device=query.device, dtype=torch.float32)
@@ -54,9 +54,9 @@ class TurningStreams:
                 self.energy[head, index] += energy.double().cpu()
                 self.variance[head, index] += variance.double().cpu()
         self.series += len(query)
-        order = torch.where(seen > 0, places, places.new_tensor(torch.nan))
-        runs = [float(one.max() - one.min()) + 1 for one in (row[~row.isnan()] for row in order) if len(one)]
-        self.tokens = max(self.tokens, int(max(runs, default=0)))
+        last = torch.where(seen > 0, places, -1.0).amax(dim=1)
+        first = torch.where(seen > 0, places, float("inf")).amin(dim=1)
+        self.tokens = max(self.tokens, int((last - first).max()) + 1 if bool((last >= first).any()) else 0)
 
     def _terms(self, query: Tensor, key: Tensor, share: Tensor) -> Iterator[tuple[Any, Tensor, Tensor]]:
         """Energies and variances of the planes, and of what does not turn, summed over series; features are turned."""
