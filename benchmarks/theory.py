@@ -97,6 +97,17 @@ def layer(g: torch.Generator, measured: bool) -> Inequality:
     return Inequality(after / after[0], bound)
 
 
+def planes(g: torch.Generator, merged: bool) -> Inequality:
+    count, tokens, pairs = integer(g, 1, 16), integer(g, 2, 600), 20
+    frequencies = torch.empty(count, dtype=torch.float64).uniform_(-4, 0, generator=g).mul_(math.log(10)).exp_()
+    lags = torch.randint(1 - tokens, tokens, (pairs,), generator=g).double()
+    if merged:
+        inputs, weights = [normal(g, 12, pairs) for _ in "qk"], [normal(g, 2 * count, 12) for _ in "qk"]
+        return theory.merged_planes(*inputs, *weights, frequencies, lags, integer(g, 1, 2 * count))
+    query, key = (torch.complex(normal(g, pairs, count), normal(g, pairs, count)) for _ in "qk")
+    return theory.slow_planes(query, key, frequencies, lags)
+
+
 THEOREMS: dict[str, Callable[[torch.Generator], Inequality]] = {
     "1, smooth": smooth,
     "1, analytic": analytic,
@@ -105,6 +116,8 @@ THEOREMS: dict[str, Callable[[torch.Generator], Inequality]] = {
     "3, lower bound": hard,
     "4, measured constants": lambda g: layer(g, True),
     "4, the paper's constants": lambda g: layer(g, False),
+    "planes that stop turning": lambda g: planes(g, False),
+    "the same, one block of lower rank": lambda g: planes(g, True),
 }
 
 

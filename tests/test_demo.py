@@ -99,6 +99,7 @@ def test_everything_lies_in_the_folder_and_is_named(demo):
             "forecasts.parquet",
             "history.parquet",
             "model",
+            "positions.parquet",
             "rank_profile.parquet",
         ),
         *("ranks.parquet", "recipe.json", "report.html", "report.json", "report.md", "scores.csv", "series.csv"),

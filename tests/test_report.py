@@ -56,6 +56,13 @@ def bounds() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*KEYS, "k", "sigma", "bound"])
 
 
+def positions() -> pd.DataFrame:
+    rows = [
+        ("encoder", "self", 0, 0, 0, plane, 11, 10.0**-plane, 10.0 ** (1 - plane), 0.25, 0.25) for plane in range(4)
+    ]
+    return pd.DataFrame(rows, columns=[*KEYS, "head", "plane", "tokens", "frequency", "angle", "energy", "variance"])
+
+
 def kept() -> pd.DataFrame:
     rows = [
         ("encoder", "self", 0, 0, "QK", 0, 8, 2, 64, 256),
@@ -156,6 +163,7 @@ def folder(tmp_path):
     rank_profile().to_parquet(tmp_path / "rank_profile.parquet")
     spectra().to_parquet(tmp_path / "spectra.parquet")
     bounds().to_parquet(tmp_path / "bounds.parquet")
+    positions().to_parquet(tmp_path / "positions.parquet")
     kept().to_parquet(tmp_path / "ranks.parquet")
     (tmp_path / "scores.csv").write_text(SCORES)
     (tmp_path / "fev.csv").write_text(FEV)
@@ -310,7 +318,7 @@ def test_every_figure_is_described(folder):
     html = (folder / "report.html").read_text(encoding="utf-8")
     assert page.tags.count("figcaption") == page.tags.count("figure") >= 8
     panels = re.findall(r'<svg [^>]*role="img"[^>]*>(<title>[^<]+</title><desc>[^<]+</desc>)', html)
-    assert len(panels) == len(re.findall(r'<svg [^>]*role="img"', html)) == 17
+    assert len(panels) == len(re.findall(r'<svg [^>]*role="img"', html)) == 19
 
 
 def test_names_in_the_figures_are_the_page_s_own(folder):

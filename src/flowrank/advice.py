@@ -158,7 +158,7 @@ def advise(profile: RankProfile, budget: float = 0.25, *, epsilon: float | None 
 
 def _needs(ranks: pd.DataFrame, epsilon: float) -> pd.DataFrame:
     """Components in use in every attention layer, least first."""
-    frame = ranks[(ranks["epsilon"] == epsilon) & ranks["kind"].isin(["self", "cross"])]
+    frame = ranks[(ranks["epsilon"] == epsilon) & ranks["kind"].isin(["self", "cross", "group"])]
     rows = []
     for (stack, kind, layer, depth), site in frame.groupby(["stack", "kind", "layer", "depth"]):
         heads = site[site["head"] >= 0].pivot_table(index="head", columns="quantity", values="rank")
@@ -167,7 +167,7 @@ def _needs(ranks: pd.DataFrame, epsilon: float) -> pd.DataFrame:
         widths = site[site["head"] >= 0].groupby("quantity")["dim"].max()
         d_kv = max(int(widths["queries"]), int(widths["values"]))
         # A score is a product of query and key: no more components count than the poorer of the two has.
-        single_key = _sees_one_key(site)
+        single_key = _sees_one_key(site, str(kind))
         need_qk = 0.0 if single_key else float(np.minimum(heads["queries"], heads["keys"]).mean())
         need_vo = float(np.minimum(heads["values"], heads["head_outputs"]).mean())
         together = site[(site["head"] == -1) & (site["quantity"] == "values")]["rank"]
@@ -194,10 +194,13 @@ def _needs(ranks: pd.DataFrame, epsilon: float) -> pd.DataFrame:
     return table.sort_values(["used", "depth"], ignore_index=True) if rows else table
 
 
-def _sees_one_key(site: pd.DataFrame) -> bool:
-    """Attention matrices of one column: the softmax is 1 whatever queries and keys say."""
+def _sees_one_key(site: pd.DataFrame, kind: str) -> bool:
+    """Attention matrices of one column: the softmax is 1 whatever queries and keys say.
+
+    Over a group there are matrices only where two series were read together.
+    """
     attention = site[site["quantity"] == "attention"]
-    return bool(len(attention)) and bool((attention["dim"] == 1).all())
+    return kind == "group" if attention.empty else bool((attention["dim"] == 1).all())
 
 
 def _fitted(layers: pd.DataFrame) -> pd.DataFrame:
@@ -286,6 +289,7 @@ def _lines(advice: Advice, profile: RankProfile, stream: int, where: str) -> lis
         lines.append(
             Line("Keep the number of heads", f"the values of all heads together need that many in every layer, {at}")
         )
+    lines += [*_about_groups(layers), *_about_positions(profile, advice.epsilon)]
     small = profile.ranks["epsilon"].min()
     lines.append(
         Line(
@@ -294,3 +298,37 @@ def _lines(advice: Advice, profile: RankProfile, stream: int, where: str) -> lis
         )
     )
     return lines
+
+
+def _about_groups(layers: pd.DataFrame) -> list[Line]:
+    """What to do where no two series were read together."""
+    over = layers[layers["kind"] == "group"]
+    if over.empty or not over["single_key"].all():
+        return []
+    return [
+        Line(
+            "If series are always forecast one by one, read them one by one: flowrank.univariate(pipeline)",
+            f"no group of two series was measured: the queries and keys of {len(over)} layers that attend over a group "
+            "then change nothing, and each layer is one matrix, with the same forecasts",
+        )
+    ]
+
+
+def _about_positions(profile: RankProfile, epsilon: float) -> list[Line]:
+    """What to do with planes that hardly turn."""
+    if profile.positions.empty:
+        return []
+    heads = profile.turning(epsilon)
+    mean = heads[["planes", "planes_below_0.5", "variance_below_0.5", "effective_planes", "position_rank"]].mean()
+    if mean["planes_below_0.5"] < 1:
+        return []
+    tokens = int(heads["tokens"].max())
+    return [
+        Line(
+            f"Merge slow planes: {mean['planes_below_0.5']:.0f} of {mean['planes']:.0f} planes of a head need not turn "
+            "(JointHeads makes one small block of them where the loss allows)",
+            f"over {tokens} tokens they turn by less than 0.5 radians, and hold {mean['variance_below_0.5']:.0%} of "
+            f"the variance of scores; a head uses {mean['effective_planes']:.1f} planes, and its "
+            f"{2 * mean['planes']:.0f} functions of distance have rank {mean['position_rank']:.0f} at ε = {epsilon:g}",
+        )
+    ]

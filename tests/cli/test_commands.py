@@ -378,6 +378,7 @@ class TestAnalyzeAndReport:
         assert sorted(tree(Path("results"))) == [
             "analysis.json",
             "bounds.parquet",
+            "positions.parquet",
             "rank_profile.parquet",
             "ranks.parquet",
             "spectra.parquet",

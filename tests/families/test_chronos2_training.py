@@ -192,9 +192,15 @@ def test_a_beginning_from_a_bolt():
     assert not any(".q." in name for name in take_from_encoder(model(**sizes), bolt, queries=False))
 
 
-def test_a_bolt_of_other_widths_gives_nothing():
+@pytest.mark.parametrize("donor", ["flow-bolt-mini", "flow-t5", None])
+def test_what_does_not_fit_is_refused(donor):
+    """A Bolt of other widths, a model without patches, and a model of the same class."""
+    made = model(**({} if donor == "flow-bolt-mini" else {"d_model": 128, "d_kv": 32, "num_heads": 4, "d_ff": 512}))
+    before = {name: one.detach().clone() for name, one in made.named_parameters()}
+    other = load(donor).inner_model if donor else model(d_model=128, d_kv=32, num_heads=4, d_ff=512)
     with pytest.raises(FlowrankError, match="grown_from"):
-        take_from_encoder(model(), load("flow-bolt-mini").inner_model)
+        take_from_encoder(made, other)
+    assert all(torch.equal(one, before[name]) for name, one in made.named_parameters())
 
 
 def test_bfloat16_gives_finite_gradients_where_a_token_has_none_to_attend_to():

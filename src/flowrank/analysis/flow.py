@@ -7,7 +7,7 @@ import pandas as pd
 from flowrank.errors import FlowrankError
 
 MEASURES = ("rank", "effective_rank", "stable_rank")
-_ORDER = {"self": 0, "cross": 1, "mlp": 2}
+_ORDER = {"self": 0, "cross": 1, "group": 2, "mlp": 3}
 
 
 def tolerance(ranks: pd.DataFrame, epsilon: float | None) -> float:

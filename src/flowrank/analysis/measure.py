@@ -9,12 +9,13 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
+from flowrank.analysis.positions import planes_in
 from flowrank.analysis.profile import RankProfile
 from flowrank.analysis.spectra import Key, Lift, WeightMatrix, activation_spectra, lifts, weight_spectra
 from flowrank.analysis.streams import Streams
 from flowrank.anatomy import Block
 from flowrank.errors import FlowrankError, check_count
-from flowrank.family import Context, Family, family_of, family_of_model, private_copy
+from flowrank.family import Context, Family, family_of, family_of_model, private_copy, rows_of
 from flowrank.linalg import Spectrum, marchenko_pastur_edge
 from flowrank.measure import POINTS, Calibration
 from flowrank.measure import batches as batches_of
@@ -119,7 +120,7 @@ def through(family: Family, streams: Streams, contexts: Sequence[Context]) -> It
     """Run a model on series, batch by batch; its family says which tokens count."""
     with family.instrumented(gradients=False):
         for batch in batches_of(family, contexts):
-            streams.see("encoder", family.attention_mask(batch))
+            streams.see("encoder", family.attention_mask(batch), [rows_of(one) for one in batch])
             family.run(batch)
             yield len(batch)
 
@@ -173,6 +174,7 @@ def profile_of(streams: Streams, tolerances: list[float], about: dict[str, Any])
         pd.concat(curves, ignore_index=True),
         pd.concat([_bound(lift) for lift in lifts(streams)] or [nothing], ignore_index=True),
         about,
+        planes_in(streams),
     )
 
 

@@ -69,6 +69,14 @@ def bound(profile: RankProfile, ax: Axes | None, stack: str, kind: str, layer: i
     return figures.legible(figures.bound(_axes(ax), part))
 
 
+def positions(profile: RankProfile, ax: Axes | None) -> Axes:
+    """As `RankProfile.plot_positions`."""
+    if profile.positions.empty:
+        todo = "analyze a model with rotary positions"
+        raise FlowrankError("profile", expected="queries and keys that turn", found="none", todo=todo)
+    return figures.legible(figures.planes(_axes(ax), profile.positions))
+
+
 def weights(profile: RankProfile, ax: Axes | None, stack: str, kind: str) -> Axes:
     """As `RankProfile.plot_weights`."""
     frame = profile.ranks

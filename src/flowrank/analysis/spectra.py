@@ -40,7 +40,7 @@ class Place:
 
     @property
     def kind(self) -> str:
-        """One of "self", "cross" and "mlp"."""
+        """One of "self", "cross", "group" and "mlp"."""
         return self.block.sublayers[self.place].kind
 
     @property

@@ -6,46 +6,19 @@ layer, what attention adds to the stream follows from its heads' outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from flowrank.analysis.attended import Attended
+from flowrank.analysis.turning import TurningStreams, watched
 from flowrank.anatomy import Attention, Block, Sublayer
 from flowrank.linalg import Moments, Spectrum
-
-ATTENTION_SERIES = 32
-"""Series at most whose attention matrices are decomposed; fewer where they are long."""
-
-
-@dataclass
-class Attended:
-    """What the attention matrices of one layer are like.
-
-    Attributes
-    ----------
-    sigma
-        Sum over the series of σ_j / σ_1 of each head, one entry a key, shape (h, longest), zeros after shorter ones.
-    series
-        How many went in.
-    norm
-        Upper bound on the spectral norm of each head's matrix, over all series that passed: √(largest row sum · largest
-        column sum), shape (h,).
-    """
-
-    sigma: Tensor
-    norm: Tensor
-    series: int = 0
-
-    def add(self, sigma: Tensor) -> None:
-        """Add normalised singular values (h, n) of one series."""
-        longest = max(sigma.shape[1], self.sigma.shape[1])
-        self.sigma, sigma = (nn.functional.pad(one, (0, longest - one.shape[1])) for one in (self.sigma, sigma))
-        self.sigma = self.sigma + sigma
-        self.series += 1
 
 
 @dataclass
@@ -62,6 +35,8 @@ class Streams:
         Of the encoder's output, as cross-attention reads it.
     attended
         Of attention matrices, by (block, sublayer).
+    turning
+        Of queries and keys that turn with their places, by (block, sublayer).
     """
 
     blocks: list[Block]
@@ -69,11 +44,14 @@ class Streams:
     moments: dict[tuple[int, int, str], Moments] = field(default_factory=dict)
     source: Moments | None = None
     attended: dict[tuple[int, int], Attended] = field(default_factory=dict)
+    turning: dict[tuple[int, int], TurningStreams] = field(default_factory=dict)
+    groups: Sequence[int] = ()
     _valid: dict[str, Tensor | None] = field(default_factory=dict)
     _spectra: dict[int, tuple[int, Spectrum]] = field(default_factory=dict)
 
-    def see(self, stack: str, mask: Tensor | None) -> None:
-        """Say which tokens (B, L) of a stack count in what comes; None: all."""
+    def see(self, stack: str, mask: Tensor | None, groups: Sequence[int] = ()) -> None:
+        """Say which tokens (B, L) of a stack count in what comes (None: all), and how many series each group has."""
+        self.groups = groups
         self._valid[stack] = None if mask is None or bool(mask.all()) else mask.bool()
 
     @contextmanager
@@ -122,44 +100,35 @@ class Streams:
         self.source.update(self._seen(inputs[0], "encoder"))
 
     def _at_attention(self, index: int, place: int, block: Block, attention: Attention) -> list[Any]:
-        source = "encoder" if block.sublayers[place].kind == "cross" else block.stack
-
         def heads(_module: Any, inputs: tuple[Tensor, ...]) -> None:
             self.add((index, place, "head_outputs"), in_time(inputs[0], block.sublayers[place]), block.stack)
 
         def weights(_module: Any, _inputs: Any, output: Any) -> None:
             *_, last = parts_of(output)
-            if isinstance(last, Tensor) and last.ndim == 4 and block.sublayers[place].kind != "group":
-                self._look((index, place), last, block.stack, source)
+            if isinstance(last, Tensor) and last.ndim == 4 and last.shape[1] == len(attention.active):
+                self._look((index, place), last, attention, block.stack)
 
-        return [
+        handles = [
             attention.output.module.register_forward_pre_hook(heads),
             attention.module.register_forward_hook(weights),
         ]
+        if attention.turns:
+            found = self.turning.setdefault((index, place), TurningStreams(attention))
+            handles += watched(found, partial(self._mask, block.stack))
+        return handles
 
-    def _look(self, key: tuple[int, int], weights: Tensor, stack: str, source: str) -> None:
-        """Take note of attention weights (B, h, L_q, L_k)."""
-        weights = weights.detach().float().cpu()
-        queries = self._mask(stack, len(weights), weights.shape[2])
-        keys = self._mask(source, len(weights), weights.shape[3])
-        if queries is not None:
-            weights = weights * queries[:, None, :, None]
-        columns, rows = weights.sum(dim=2).amax(dim=(0, 2)), weights.sum(dim=3).amax(dim=(0, 2))
-        norm = (columns * rows).sqrt().double()
-        if key not in self.attended:
-            self.attended[key] = Attended(torch.zeros(weights.shape[1], 1, dtype=torch.float64), norm)
-        attended = self.attended[key]
-        attended.norm = torch.maximum(attended.norm, norm)
-        wanted = max(2, min(ATTENTION_SERIES, 2**29 // max(weights.shape[2:]) ** 3))
-        for row in range(min(len(weights), wanted - attended.series)):
-            one = weights[row]
-            if queries is not None:
-                one = one[:, queries[row]]
-            if keys is not None:
-                one = one[:, :, keys[row]]
-            sigma = torch.linalg.svdvals(one)
-            sigma = sigma / sigma[:, :1].clamp_min(torch.finfo(torch.float32).tiny)
-            attended.add(nn.functional.pad(sigma.double(), (0, one.shape[2] - sigma.shape[1])))
+    def _look(self, key: tuple[int, int], weights: Tensor, attention: Attention, stack: str) -> None:
+        """Take note of attention weights: (B, h, L_q, L_k), or (L, h, series, series) over groups."""
+        over_groups = attention.kind == "group"
+        if over_groups and (attention.single_key or sum(self.groups) != weights.shape[2]):
+            return
+        attended = self.attended.setdefault(key, Attended.nothing(weights.shape[1]))
+        if over_groups:
+            attended.look_at_groups(weights, self._mask(stack, weights.shape[2], len(weights)), self.groups)
+        else:
+            queries = self._mask(stack, len(weights), weights.shape[2])
+            keys = self._mask("encoder" if attention.kind == "cross" else stack, len(weights), weights.shape[3])
+            attended.look(weights, queries, keys)
 
     def _mask(self, stack: str, series: int, tokens: int) -> Tensor | None:
         mask = self._valid.get(stack)

@@ -9,6 +9,7 @@ from flowrank.figures.inline import inline_svg
 from flowrank.figures.names import MOVERS, NAMES
 from flowrank.figures.outcomes import bars, dots, fan, neurons
 from flowrank.figures.panel import COLOURS, SERIES, SHAPES, depth_scale, framed, key, legible, panel
+from flowrank.figures.positions import planes
 from flowrank.figures.search import course, tradeoff
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "lines",
     "neurons",
     "panel",
+    "planes",
     "spectra",
     "stream",
     "tradeoff",

@@ -16,13 +16,21 @@ from flowrank.figures.panel import COLOURS, DEPTH, SERIES, SHAPES, mark, powers,
 LOWEST = 1e-5
 """Smaller singular values, relative to the largest, are not drawn."""
 
-HUES = {"self": COLOURS["blue"], "cross": COLOURS["green"], "mlp": COLOURS["vermillion"]}
+HUES = {
+    "self": COLOURS["blue"],
+    "cross": COLOURS["green"],
+    "group": COLOURS["purple"],
+    "mlp": COLOURS["vermillion"],
+}
 """Colours of the kinds of sublayers."""
 
 CURVE_POINTS = 64
 EMBEDDED = (0, (2.8, 1.7))
 CROSS = (0, (1.4, 1.4))
+GROUP = (0, (4.5, 1.4, 1.2, 1.4))
 """Dashes, in widths of the line."""
+DASHES = {"cross": CROSS, "group": GROUP}
+"""Those of the kinds of attention that stand beside another in one chart."""
 
 
 def depth_colour(depth: float, depths: tuple[float, float]) -> str:
@@ -57,7 +65,7 @@ def spectra(
     lowest
         Smaller values are not drawn.
     dashed
-        Whether curves of cross-attention are dashed.
+        Whether curves of cross-attention, and of attention over a group, are dashed.
 
     Examples
     --------
@@ -81,7 +89,7 @@ def spectra(
         (line,) = ax.plot(
             values,
             color=depth_colour(float(str(depth)), (first, last)),
-            linestyle=CROSS if kind == "cross" and dashed else "-",
+            linestyle=DASHES.get(str(kind), "-") if dashed else "-",
             linewidth=1.4,
         )
         if layer in named:

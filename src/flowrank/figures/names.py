@@ -20,5 +20,5 @@ NAMES = {
 }
 """Names of the quantities of a profile."""
 
-MOVERS = {"self": "self-attention", "cross": "cross-attention", "mlp": "MLP"}
+MOVERS = {"self": "self-attention", "cross": "cross-attention", "group": "attention over a group", "mlp": "MLP"}
 """Names of the kinds of sublayers."""

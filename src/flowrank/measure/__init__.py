@@ -14,8 +14,9 @@ from flowrank.measure.heads import (
     rank_losses,
 )
 from flowrank.measure.linears import InputMoments, LinearMoments, input_moments, linear_tap, with_constant
+from flowrank.measure.planes import Choice
 from flowrank.measure.sweeping import OnBatch, Tap, batches, sweep
-from flowrank.measure.turning import Choice, Turning
+from flowrank.measure.turning import Turning
 
 __all__ = [
     "POINTS",

@@ -10,9 +10,8 @@ ways, which compete:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,80 +19,9 @@ from torch import Tensor
 from flowrank.anatomy import Attention
 from flowrank.linalg import SecondMoment, balanced_basis
 from flowrank.measure.activations import HeadActivations
+from flowrank.measure.planes import Choice, Kind, choices, cost_of, frequencies_of, planes_of, turn
 
-_KEPT = (0.0, 0.0625, 0.125, 0.25, 0.5)  # shares of planes that still turn, where the others are merged
-_RANKS = (0.0625, 0.125, 0.1875, 0.25, 0.375, 0.5, 0.75)  # of what a head's width is
 _LEAST = 1e-3  # smallest size of a feature that is taken at its word, as a share of the largest
-
-Kind = Literal["planes", "merged", "factors"]
-
-
-def turn(features: Tensor, angles: Tensor, planes: int) -> Tensor:
-    """Turn features (…, L, w), the first coordinates of the planes first, by angles (L, planes) or (h, L, planes)."""
-    first, second, rest = features[..., :planes], features[..., planes : 2 * planes], features[..., 2 * planes :]
-    cosines, sines = angles.cos(), angles.sin()
-    return torch.cat([first * cosines - second * sines, second * cosines + first * sines, rest], dim=-1)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One way to make queries and keys of a layer smaller.
-
-    Attributes
-    ----------
-    kind
-        "planes": some planes are kept; "merged": some turn, the others are one block that does not; "factors".
-    planes
-        How many planes of each head turn.
-    rank
-        Of the block, or of the factors.
-    cost
-        Parameters of W_Q and W_K.
-    """
-
-    kind: Kind
-    planes: int
-    rank: int
-    cost: int
-
-
-def choices(site: Attention) -> list[Choice]:
-    """Ways to make queries and keys of a layer smaller, the cheapest first."""
-    width, planes = site.d_qk, planes_of(site)
-    flat, a_feature = width - 2 * planes, 2 * site.d_model * site.heads
-    found = {Choice("merged", 0, 0, 0)}
-    for share in _RANKS:
-        kept = round(share * planes)
-        if 0 < kept < planes:
-            found.add(Choice("planes", kept, flat, (2 * kept + flat) * a_feature))
-        rank = int(share * width * a_feature / 2 / (site.d_model + site.heads * width))
-        if 0 < rank < min(site.d_model, site.heads * width):
-            found.add(Choice("factors", planes, rank, 2 * rank * (site.d_model + site.heads * width)))
-    for turning in {round(share * planes) for share in _KEPT}:
-        for share in _RANKS:
-            rank = round(share * width) - 2 * turning
-            if 0 < rank < width - 2 * turning:
-                found.add(Choice("merged", turning, rank, (2 * turning + rank) * a_feature))
-    whole = cost_of(site)
-    return sorted((one for one in found if one.cost < whole), key=lambda one: (one.cost, one.kind, one.planes))
-
-
-def planes_of(site: Attention) -> int:
-    """How many planes of each head turn."""
-    return len(site.planes[0]) if site.planes else len(site.positions.frequencies)
-
-
-def cost_of(site: Attention) -> int:
-    """Parameters of W_Q and W_K as they are."""
-    modules = {id(one.module): one.module for one in (site.query, site.key)}
-    return sum(parameter.numel() for module in modules.values() for parameter in module.parameters())
-
-
-def frequencies_of(site: Attention) -> Tensor:
-    """Radians a token by which the planes of each head turn, shape (h, planes)."""
-    every = torch.tensor(site.positions.frequencies, dtype=torch.float32)
-    planes = site.planes or (tuple(range(len(every))),) * site.heads
-    return every[torch.tensor(planes, dtype=torch.long).view(site.heads, -1)]
 
 
 @dataclass
@@ -109,9 +37,12 @@ class TurningMoments:
         importance.
     importance
         Shape (h,): how much the loss depends on the scores of each head.
+    tokens
+        Of the longest series that was seen.
     """
 
     site: Attention
+    tokens: int = 1
     effects: Tensor = field(init=False)
     queries: SecondMoment = field(init=False)
     keys: SecondMoment = field(init=False)
@@ -125,6 +56,7 @@ class TurningMoments:
 
     def update(self, recorded: HeadActivations) -> None:
         """Add a batch."""
+        self.tokens = max(self.tokens, recorded.query.shape[2])
         gradient = recorded.score_gradient()
         importance = gradient.square()
         self.importance += importance.sum(dim=(0, 2, 3)).double().cpu()
@@ -156,11 +88,10 @@ class Turning:
     def __init__(self, moments: TurningMoments, query_grams: Tensor, key_grams: Tensor) -> None:
         self.site = moments.site
         self.planes = planes_of(self.site)
-        self.choices = choices(self.site)
+        self.choices = choices(self.site, moments.tokens)
         self.losses = torch.zeros(len(self.choices), self.site.heads, dtype=torch.float64)
         self._order = moments.effects.argsort(dim=1, descending=True, stable=True)
-        slowest_first = frequencies_of(self.site).argsort(dim=1, stable=True)
-        self._fastest = slowest_first.flip(1)
+        self._fastest = frequencies_of(self.site).argsort(dim=1, stable=True, descending=True)
         self._grams = query_grams, key_grams
         self._blocks: dict[int, tuple[Tensor, Tensor]] = {}
         sizes = [_sizes(gram, self.planes, moments.importance) for gram in (key_grams, query_grams)]
@@ -178,7 +109,10 @@ class Turning:
 
     def kept(self, choice: Choice) -> Tensor:
         """Which planes of each head turn under a choice, rising, shape (h, planes kept)."""
-        order = self._order if choice.kind == "planes" else self._fastest
+        order = self._order
+        if choice.kind == "merged":  # the most important of those that are not merged
+            fast = torch.zeros_like(order, dtype=torch.bool).scatter_(1, self._fastest[:, : choice.apart], True)
+            order = order[fast.gather(1, order)].view(len(order), -1)
         return order[:, : choice.planes].sort(dim=1).values
 
     def columns(self, planes: Tensor) -> Tensor:
@@ -191,19 +125,19 @@ class Turning:
         merged = torch.ones(heads, width, dtype=torch.bool)
         if choice.kind == "planes":
             merged[:, : 2 * self.planes] = False
-        merged.scatter_(1, self.columns(self.kept(choice)), False)
+        merged.scatter_(1, self.columns(self._fastest[:, : choice.apart]), False)
         return merged.nonzero()[:, 1].view(heads, -1)
 
     def block(self, choice: Choice) -> tuple[Tensor, Tensor]:
         """Maps of those features to the components of their joint factorisation, shape (h, n, n) each."""
-        if choice.planes not in self._blocks:
+        if choice.apart not in self._blocks:
             rest = self.rest(choice)
             bases = []
             for head, some in enumerate(rest):
                 left, right = (gram[head][some][:, some] for gram in self._grams)
                 bases.append(balanced_basis(left, right)[:2])
-            self._blocks[choice.planes] = torch.stack([s for s, _ in bases]), torch.stack([t for _, t in bases])
-        return self._blocks[choice.planes]
+            self._blocks[choice.apart] = torch.stack([s for s, _ in bases]), torch.stack([t for _, t in bases])
+        return self._blocks[choice.apart]
 
     def factor(self, side: int, rank: int) -> tuple[Tensor, Tensor]:
         """Maps of queries (side 0) or keys (1) of all heads to fewer numbers, (h · width, rank), and back."""
@@ -237,10 +171,10 @@ class Turning:
         Choices that go on from one another share what they have in common.
         """
         angles = _angles(self.site, query)
-        kinds: dict[tuple[str, int], list[int]] = {}
+        kinds: dict[tuple[str, int, int], list[int]] = {}
         for index, one in enumerate(self.choices):
-            kinds.setdefault((one.kind, one.planes if one.kind == "merged" else 0), []).append(index)
-        for (kind, _), indices in kinds.items():
+            kinds.setdefault((one.kind, one.apart, one.planes if one.kind == "merged" else 0), []).append(index)
+        for (kind, _, _), indices in kinds.items():
             ranked = sorted(indices, key=lambda index: self.choices[index].rank)
             if kind == "factors":
                 yield from self._of_factors(query, key, angles, ranked)
@@ -290,16 +224,19 @@ class Turning:
             q, k = (turn(one.unflatten(2, (self.site.heads, -1)).transpose(1, 2), angles, self.planes) for one in made)
             yield index, q @ k.transpose(-1, -2)
 
-    def table(self, series: int) -> Tensor:
+    def table(self, series: int, kinds: Collection[Kind] = ("planes", "merged", "factors")) -> Tensor:
         """Loss of each head (h, n + 1) at each number of features' worth of parameters, once losses were observed.
 
-        n features of queries and keys have as many parameters as the layer now; there nothing is lost.
+        n features of queries and keys have as many parameters as the layer now; there nothing is lost. ``kinds``:
+        choices that compete.
         """
         losses = torch.zeros(self.site.heads, self.features + 1, dtype=torch.float64)
         mine = self.losses / max(1, series)
         self._chosen = []
         for features in range(self.features):
-            affordable = [i for i, one in enumerate(self.choices) if one.cost <= features * self._a_feature]
+            most = features * self._a_feature
+            known = [i for i, one in enumerate(self.choices) if one.kind in kinds or not one.cost]
+            affordable = [i for i in known if self.choices[i].cost <= most]
             best = min(affordable, key=lambda i: float(mine[i].sum()))
             losses[:, features] = mine[best]
             self._chosen.append(self.choices[best])

@@ -16,11 +16,11 @@ def write_report(folder: str | Path, *, output: str | Path | None = None, overwr
     Parameters
     ----------
     folder
-        Holds some of ``rank_profile.parquet``, ``spectra.parquet``, ``analysis.json`` (from an analysis),
-        ``ranks.parquet``, ``recipe.json`` (from a compression), ``search.jsonl`` and ``search.json`` (from a
-        search, even one that still runs), ``scores.csv``, ``bench.json``, ``forecasts.parquet``,
-        ``history.parquet``, ``fev.csv`` and ``proof.json`` (from a proof). A part of the report appears only if its
-        files are there.
+        Holds some of ``rank_profile.parquet``, ``spectra.parquet``, ``bounds.parquet``, ``positions.parquet``,
+        ``analysis.json`` (from an analysis), ``ranks.parquet``, ``recipe.json`` (from a compression),
+        ``search.jsonl`` and ``search.json`` (from a search, even one that still runs), ``scores.csv``,
+        ``bench.json``, ``forecasts.parquet``, ``history.parquet``, ``fev.csv`` and ``proof.json`` (from a proof). A
+        part of the report appears only if its files are there.
     output
         Name of the page, ending in ``.html``; default: ``report.html`` in ``folder``. The same numbers,
         unrounded, go to a ``.json`` file next to it, and a text version to a ``.md`` file.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from flowrank import figures
-from flowrank.figures.depth import CROSS, EMBEDDED, LOWEST
-from flowrank.figures.names import NAMES
+from flowrank.figures.depth import DASHES, EMBEDDED, LOWEST
+from flowrank.figures.names import MOVERS, NAMES
 from flowrank.figures.outcomes import NEURON_ROW, row_height
 from flowrank.figures.panel import COLOURS, SERIES, SHAPES, level
 from flowrank.report.ranks import SIGNAL, WEIGHTS, kept_rows, profile, sites, whole
@@ -51,7 +51,8 @@ def spectra(frame: pd.DataFrame) -> list[Figure]:
             weights.append(_spectrum_panel(NAMES[quantity], part, span, lowest))
     colours = Legend(figures.depth_scale(), f"first layer (depth {span[0]}) to last (depth {span[1]})")
     dashed = [Legend(figures.key(COLOURS["ink"], dash=EMBEDDED), "embedded tokens")] if len(embedded) else []
-    cross = [Legend(figures.key(COLOURS["soft"], dash=CROSS), "cross-attention")]
+    kinds = set(frame["kind"])
+    others = [Legend(figures.key(COLOURS["soft"], dash=DASHES[kind]), MOVERS[kind]) for kind in DASHES if kind in kinds]
     lead = "Each curve is one layer, each point a singular value over the largest of its matrix, on a log scale."
     shown = [
         Figure(
@@ -68,7 +69,7 @@ def spectra(frame: pd.DataFrame) -> list[Figure]:
             f"{lead} A steep curve can be cut early at little cost; a flat one cannot. Compare the first "
             "layers (blue) with the last (yellow).",
             weights,
-            [colours, *(cross if (frame["kind"] == "cross").any() else [])],
+            [colours, *others],
         ),
     ]
     return [figure for figure in shown if figure.panels]
@@ -76,7 +77,7 @@ def spectra(frame: pd.DataFrame) -> list[Figure]:
 
 def _spectrum_panel(title: str, part: pd.DataFrame, depths: tuple[int, int], lowest: float) -> Drawing:
     ax = figures.panel()
-    figures.spectra(ax, part, depths=depths, lowest=lowest, dashed="cross" not in title)
+    figures.spectra(ax, part, depths=depths, lowest=lowest, dashed=part["kind"].nunique() > 1)
     for epsilon in LEVELS:
         if epsilon > ax.get_ylim()[0]:
             level(ax, epsilon, f"ε = {epsilon:g}")

@@ -27,6 +27,7 @@ COLUMNS = {
     ),
     "spectra.parquet": (*SITE, "quantity", "head", "j", "sigma"),
     "bounds.parquet": (*SITE, "k", "sigma", "bound"),
+    "positions.parquet": (*SITE, "head", "plane", "tokens", "frequency", "angle", "energy", "variance"),
     "ranks.parquet": (*SITE, "part", "head", "full", "kept", "cost", "full_cost"),
     "scores.csv": ("dataset", "model", "MASE", "WQL"),
     "fev.csv": ("task", "model", "metric", "error"),
@@ -56,6 +57,7 @@ class Findings:
     rank_profile: pd.DataFrame | None = None
     spectra: pd.DataFrame | None = None
     bounds: pd.DataFrame | None = None
+    positions: pd.DataFrame | None = None
     ranks: pd.DataFrame | None = None
     scores: pd.DataFrame | None = None
     forecasts: pd.DataFrame | None = None

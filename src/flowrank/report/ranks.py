@@ -10,6 +10,7 @@ from flowrank.figures.names import NAMES
 
 SITES = {
     ("encoder", "self"): "Encoder",
+    ("encoder", "group"): "Encoder, attention over a group",
     ("decoder", "self"): "Decoder, self-attention",
     ("decoder", "cross"): "Decoder, cross-attention",
     ("encoder", "mlp"): "Encoder, MLP",

@@ -10,6 +10,7 @@ from flowrank.figures.names import NAMES
 from flowrank.report import figures, flow, outcomes, search
 from flowrank.report.accuracy import METRICS, NAIVE, Roles, by_dataset, summary
 from flowrank.report.folder import Findings
+from flowrank.report.positions import rank_in_position
 from flowrank.report.proof import fev_tasks, flat, outcome
 from flowrank.report.ranks import (
     attention_in,
@@ -30,6 +31,7 @@ def sections(findings: Findings, who: Roles) -> list[Section]:
         _search(findings),
         _spectra(findings.spectra),
         _ranks(findings.rank_profile, findings.bounds, findings.kept),
+        rank_in_position(findings.positions, findings.rank_profile),
         _accuracy(findings.scores, who),
         fev_tasks(findings.fev, who),
         _cost(findings.bench),

@@ -75,21 +75,27 @@ def take_from_encoder(model: PreTrainedModel, donor: PreTrainedModel, *, queries
         pairs |= {place + mine: place + other for mine, other in within.items()}
     pairs["encoder.final_layer_norm.weight"] = "encoder.final_layer_norm.weight"
     taken = []
+    if not {f"encoder.block.0.{_ATTENTION}.v.weight", f"{_PATCHES}.hidden_layer.weight"} <= set(theirs):
+        raise _misfit(donor)  # a norm or two of a like name would help nobody
     for mine, other in pairs.items():
         if mine in ours and other in theirs and ours[mine].shape == theirs[other].shape:
             ours[mine].copy_(theirs[other])
             taken.append(mine)
     taken += _take_patches(ours, theirs)
     if not taken:
-        raise FlowrankError(
-            "grown_from",
-            expected="a Chronos-Bolt model with the same widths: d_model, d_ff, or num_heads and d_kv",
-            found=type(donor).__name__,
-            todo="pass its widths as those of the new model",
-        )
+        raise _misfit(donor)
     for number in range(blocks):
         ours[f"encoder.block.{number}.layer.1.self_attention.o.weight"].zero_()
     return taken
+
+
+def _misfit(donor: PreTrainedModel) -> FlowrankError:
+    return FlowrankError(
+        "grown_from",
+        expected="a Chronos-Bolt model with the same widths: d_model, d_ff, or num_heads and d_kv",
+        found=type(donor).__name__,
+        todo="pass its widths as those of the new model",
+    )
 
 
 def _blocks(parameters: dict[str, torch.nn.Parameter]) -> int:
