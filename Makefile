@@ -44,7 +44,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install -q -c constraints-lowest.txt torch
-	$(LOWEST)/bin/python -m pip install -q -c constraints-lowest.txt -e ".[excel,fev,pretrain]" \
+	$(LOWEST)/bin/python -m pip install -q -c constraints-lowest.txt -e ".[excel,fev,finetune,pretrain]" \
 		beartype hypothesis polars pytest pytest-xdist
 	touch $@
 

@@ -101,6 +101,16 @@ def test_compressed_children(parent, method, univariate):
         assert_equal_forecasts(child, [task(50, horizon=9)], prediction_length=9)
 
 
+def test_integers():
+    """Rows are rounded as they come, so what differs in the last place may be rounded otherwise."""
+    wide = random_chronos2(d_model=64, d_ff=64, d_kv=16, num_heads=4)
+    for pipeline in (wide, flowrank.univariate(wide)):
+        small = flowrank.quantize(pipeline)
+        for inputs in (series(), [*walk(3, 40)] if small.univariate else groups()):
+            assert_equal_forecasts(small, inputs, within=0.03)
+            assert largest_gap(inputs, small.predict(inputs), wide.predict(inputs)) < 0.1
+
+
 def test_a_model_for_single_series_forecasts_as_its_parent(parent):
     child = flowrank.univariate(parent)
     assert sum(p.numel() for p in child.model.parameters()) < sum(p.numel() for p in parent.model.parameters())

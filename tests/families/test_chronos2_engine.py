@@ -201,8 +201,8 @@ def test_chunks_hold_whole_groups_and_each_series_once(pairs, most):
         assert (int(sizes[place]), int(counts[place])) == (int(tokens[names == name].sum()), int((names == name).sum()))
 
 
-def test_half_precision_is_closer_to_the_truth_than_the_stock_pipeline():
-    """By the mean square over many series; fp32 is the truth. The gap in bf16 is some 2 % of what is forecast."""
+def test_half_precision_is_as_close_to_the_truth_as_the_stock_pipeline():
+    """By the mean square over many series; fp32 is the truth. The gap in bf16 is 0.6 % of what is forecast."""
     pipeline = random_chronos2()
     inputs = [*walk(48, 64), *walk(8, 3, 50)]
     expected = torch.cat(pipeline.predict(inputs)).arcsinh()
@@ -210,7 +210,7 @@ def test_half_precision_is_closer_to_the_truth_than_the_stock_pipeline():
     found, theirs = (torch.cat(one).arcsinh() for one in both(pipeline, inputs))
     gap, reference = (float((one - expected).square().mean()) for one in (found, theirs))
     assert 0 < gap < 1.2 * reference
-    assert math.sqrt(gap / float(expected.square().mean())) < 0.05
+    assert math.sqrt(gap / float(expected.square().mean())) < 0.01
 
 
 def test_a_changed_weight_changes_the_forecast():

@@ -7,6 +7,7 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from chronos.chronos2.dataset import Chronos2Dataset, DatasetMode
@@ -209,6 +210,21 @@ def test_integers_are_not_trained(tmp_path):
     pipeline = flowrank.quantize(random_chronos2(d_model=64, d_ff=64))
     with pytest.raises(FlowrankError, match="fine-tune its parent, then quantize"):
         pipeline.fit(SERIES, **QUICK, output_dir=tmp_path / "runs")
+
+
+@pytest.mark.parametrize("make", [random_chronos2, small])
+def test_fev_tasks_after_fine_tuning(make, tmp_path, monkeypatch):
+    fev = pytest.importorskip("fev")
+    monkeypatch.chdir(tmp_path)
+    rows = {"id": ["a", "b"], "timestamp": [list(pd.date_range("2024-01-01", periods=60))] * 2}
+    pd.DataFrame({**rows, "target": [one.tolist() for one in walk(2, 60)]}).to_parquet("data.parquet")
+    task = fev.Task(dataset_path="data.parquet", horizon=8, quantile_levels=[0.1, 0.5])
+    pipeline, options = make(), {key: one for key, one in QUICK.items() if key != "prediction_length"}
+    before, _ = pipeline.predict_fev(task)
+    forecasts = [pipeline.predict_fev(task, finetune_kwargs=options)[0][0]["target"]["predictions"] for _ in range(2)]
+    assert np.array_equal(*forecasts)
+    assert not np.allclose(forecasts[0], before[0]["target"]["predictions"])
+    assert len(list(tmp_path.glob("chronos-2-finetuned/*/finetuned-ckpt/config.json"))) == 2
 
 
 @pytest.mark.parametrize("package", ["peft", "accelerate"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import itertools
 import math
 import secrets
 import shutil
@@ -138,10 +139,12 @@ def _check(pipeline: Any, options: Tuning) -> None:
 
 
 def _folder(output_dir: str | Path | None) -> Path:
-    """Where the trainer writes; by default a folder named after the time."""
-    if output_dir is None:
-        return Path("chronos-2-finetuned") / time.strftime("%Y-%m-%d_%H-%M-%S")
-    return Path(output_dir).expanduser()
+    """Where the trainer writes; by default a new folder named after the time."""
+    if output_dir is not None:
+        return Path(output_dir).expanduser()
+    first = Path("chronos-2-finetuned") / time.strftime("%Y-%m-%d_%H-%M-%S")
+    numbered = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
+    return next(folder for folder in itertools.chain([first], numbered) if not folder.exists())
 
 
 def _by_upstream(
