@@ -257,7 +257,7 @@ def _adapted(model: Any, given: Any) -> Any:
         raise FlowrankError("lora_config", expected="a peft.LoraConfig, a dictionary or None", found=repr(given))
     config = copy.deepcopy(config)
     if not isinstance(config.target_modules, str):  # a pattern, or peft's own word for all of them
-        config.target_modules = linears_of(model, config.target_modules or ADAPTED)
+        config.target_modules = sorted(linears_of(model, config.target_modules or ADAPTED))
     return get_peft_model(model, config)
 
 
