@@ -179,7 +179,7 @@ def test_inputs_of_every_kind(inputs):
         assert_alike(verb, inputs)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda one: "-".join(one) or "none")
 def test_options_of_every_kind(options):
     for verb in ("predict", "predict_quantiles"):
         assert_alike(verb, TWO, **options)
