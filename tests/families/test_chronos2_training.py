@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +15,8 @@ from flowrank.families.chronos2.growth import take_from_encoder
 from flowrank.families.chronos2.training import QUANTILES, Chronos2Training, normalised_quantiles
 from flowrank.family.objectives import quantile_objective
 from flowrank.pipelines import load
-from flowrank.pretraining import Recipe
+from flowrank.pretraining import Recipe, Widths
+from flowrank.pretraining.architecture import build
 from flowrank.pretraining.store import SeriesStore
 from flowrank.pretraining.windows import VALIDATION, Windows
 
@@ -224,3 +226,30 @@ def test_bfloat16_gives_finite_gradients_where_a_token_has_none_to_attend_to():
     torch.testing.assert_close(loss.float(), exact, rtol=0.1, atol=0.1)
     assert all(torch.isfinite(one.grad).all() for one in made.parameters() if one.grad is not None)
     assert not any(block._forward_pre_hooks for block in made.encoder.block)
+
+
+def test_initial_spread_of_every_matrix():
+    """T5's, 1 / √(features read), less for queries and for what forecasts are read off, the recipe's for patches."""
+    sizes = {"d_model": 128, "d_kv": 32, "num_heads": 4, "d_ff": 256, "patch_spread": 0.7, "initializer_factor": 0.5}
+    drawn = recipe(**sizes)
+    spreads = {
+        "q.": (128 * 32) ** -0.5,
+        "wo": 256**-0.5,
+        "input_patch": 0.7,
+        "output_patch_embedding.output": 0.1 * 256**-0.5,
+        "output_patch_embedding.residual": 0.1 * 128**-0.5,
+        "shared": 1.0,
+    }
+    for name, weight in model(**sizes).named_parameters():
+        if weight.ndim == 1:
+            assert float(weight.detach().abs().max()) == (0.0 if "bias" in name else 0.5)
+            continue
+        std = next((spread for part, spread in spreads.items() if part in name), 128**-0.5)
+        assert float(weight.detach().std()) == pytest.approx(0.5 * std, rel=5 / (2 * weight.numel()) ** 0.5), name
+    narrow = build(replace(drawn, schedule=Widths((4, 8)))).inner_model
+    for number, width in enumerate((4, 8)):
+        for place in (0, 1):
+            layer = narrow.encoder.block[number].layer[place].self_attention
+            for name, std in (("q", (128 * width) ** -0.5), ("k", 128**-0.5), ("o", (4 * width) ** -0.5)):
+                weight = getattr(layer, name).weight.detach()
+                assert float(weight.std()) == pytest.approx(0.5 * std, rel=5 / (2 * weight.numel()) ** 0.5), name

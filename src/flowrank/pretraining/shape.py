@@ -41,7 +41,8 @@ class ModelShape:
         Scale of the initial weights as in T5; scale of the initial output weights (T5: token embedding, others: output
         block), times initializer_factor.
     patch_spread
-        Bolt, Chronos-2: standard deviation of the initial weights of its patch blocks, times ``initializer_factor``.
+        Bolt, Chronos-2: standard deviation of the initial weights of its patch blocks (Chronos-2: of the one that reads
+        patches), times ``initializer_factor``.
         With the class's own, smaller ones, seasons are learnt much later (docs/pretraining.md).
     schedule
         Head width of every attention layer: `FlowOfRanks`, `Uniform`, `Widths`, or None for ``d_kv`` everywhere.

@@ -8,15 +8,17 @@ from typing import Any
 
 import torch
 from chronos.chronos2.config import Chronos2CoreConfig
-from chronos.chronos2.layers import ResidualBlock
+from chronos.chronos2.layers import MHA, MLP
 from chronos.chronos2.model import Chronos2EncoderBlock
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from flowrank.errors import FlowrankError
+from flowrank.families.chronos2.attention import NarrowMHA
 from flowrank.families.chronos2.growth import take_from_encoder
 from flowrank.family import Objective, Training, quantile_objective
+from flowrank.nn.factored import draw
 
 QUANTILES = (0.01, *(round(0.05 * step, 2) for step in range(1, 20)), 0.99)
 ROTARY_BASE = 10_000.0
@@ -70,15 +72,26 @@ class Chronos2Training(Training):
 
     @torch.no_grad()
     def initialise(self, model: PreTrainedModel, recipe: Any) -> None:
-        """Draw the weights of patch blocks at the recipe's spread, and shrink what forecasts are read off."""
+        """Draw every matrix anew, as T5 does: transformers 5 draws all of them at one spread, ``initializer_factor``.
+
+        The block that embeds patches gets the recipe's spread, and what forecasts are read off is shrunk.
+        """
+        factor = recipe.initializer_factor
         for module in model.modules():
-            if isinstance(module, ResidualBlock):
-                for layer in (module.hidden_layer, module.output_layer, module.residual_layer):
-                    layer.weight.normal_(0.0, recipe.patch_spread * recipe.initializer_factor)
-                    layer.bias.zero_()
-        block = model.get_submodule("output_patch_embedding")
-        for name in ("output_layer", "residual_layer"):
-            block.get_parameter(f"{name}.weight").mul_(recipe.output_scale)
+            if isinstance(module, MHA):
+                _draw_attention(module, factor)
+            elif isinstance(module, MLP):
+                draw(module.wi, factor * module.wi.in_features**-0.5)
+                draw(module.wo, factor * max(1, module.wo.in_features) ** -0.5)
+        for place in ("input", "output"):
+            block: Any = model.get_submodule(f"{place}_patch_embedding")
+            for layer, scale in (
+                (block.hidden_layer, 1.0),
+                (block.output_layer, recipe.output_scale),
+                (block.residual_layer, recipe.output_scale),
+            ):
+                std = recipe.patch_spread if place == "input" else scale * max(1, layer.in_features) ** -0.5
+                draw(layer, factor * std)
 
     def fields(self, config: PreTrainedConfig) -> dict[str, Any]:
         """Widths, layers, dropout, lengths of context and horizon, patches and quantiles."""
@@ -138,6 +151,17 @@ class Chronos2Training(Training):
     def grow(self, model: PreTrainedModel, donor: PreTrainedModel) -> None:
         """Take what fits of the encoder of a Chronos-Bolt."""
         take_from_encoder(model, donor)
+
+
+def _draw_attention(layer: MHA, factor: float) -> None:
+    """Scores of unit inputs have unit spread, and so have outputs; each at the widths of this layer."""
+    if isinstance(layer, NarrowMHA):
+        layer.initialise(factor)
+        return
+    d_model = layer.d_model
+    spreads = {"q": (d_model * layer.kv_proj_dim) ** -0.5, "k": d_model**-0.5, "v": d_model**-0.5}
+    for name, std in {**spreads, "o": layer.inner_dim**-0.5}.items():
+        draw(getattr(layer, name), factor * std)
 
 
 def _with_finite_masks(block: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
