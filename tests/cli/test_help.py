@@ -84,6 +84,7 @@ COMPRESS = {  # option: an argument beside its default, with the options that it
     "--allocation": "uniform",
     "--alpha": "0.1 --allocation flow",
     "--per-head": "",
+    "--univariate": "",
     "--rounds": "3 --method whole",
     "--unit": "cache --method whole",
     "--max-loss": "2%",

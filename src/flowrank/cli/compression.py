@@ -11,7 +11,7 @@ from rich.table import Table
 
 import flowrank
 from flowrank.cli.console import announced, out
-from flowrank.cli.methods import Ranks, Size, method_of, refuse_given
+from flowrank.cli.methods import Ranks, Reads, Size, method_of, refuse_given
 from flowrank.cli.options import Columns, Model, Output, Overwrite, Quiet, Run, SeriesOption
 from flowrank.cli.searching import WITHOUT, Search, searched, share, tolerated, work_folder
 from flowrank.files import refuse_existing
@@ -42,6 +42,7 @@ def compress(
     output: Output,
     size: Size,
     ranks: Ranks,
+    reads: Reads,
     search: Search,
     calibration: Calibration,
     columns: Columns,
@@ -61,7 +62,7 @@ def compress(
         method = method_of(size, ranks)
         common |= {"calibration_series": number, "calibration_points": points}
         with announced():
-            child = flowrank.compress(run.opened(model), method, univariate=size.univariate, **common)
+            child = flowrank.compress(run.opened(model), method, univariate=reads.univariate, **common)
         child.save_pretrained(output, overwrite=overwrite)
     else:
         tolerance = tolerated(size, ranks, search)
@@ -72,7 +73,7 @@ def compress(
             common["calibration_series"] = number
         work, keep = work_folder(search.folder, output), search.folder is not None
         parent = run.opened(model)
-        parent = flowrank.univariate(parent) if size.univariate else parent
+        parent = flowrank.univariate(parent) if reads.univariate else parent
         child = searched(parent, tolerance, work, keep=keep, **common, **search.settings())
         child.save_pretrained(output, overwrite=overwrite)
         if not keep:

@@ -66,6 +66,17 @@ class Size:
             "weight: the same from the weights alone (plain SVD); whole: heads, feed-forward neurons and the rest."
         ),
     ] = MethodName.joint
+    unit: Annotated[UnitName, typer.Option(help="Cost that is to become small, with --method whole or --max-loss.")] = (
+        UnitName.parameters
+    )
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What the smaller model reads."""
+
+    panel: ClassVar[str | None] = "Models that read several series together"
+
     univariate: Annotated[
         bool,
         typer.Option(
@@ -74,9 +85,6 @@ class Size:
             "attention to others. It refuses several targets and covariates.",
         ),
     ] = False
-    unit: Annotated[UnitName, typer.Option(help="Cost that is to become small, with --method whole or --max-loss.")] = (
-        UnitName.parameters
-    )
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from flowrank.families.chronos2.rotary import turned
 from flowrank.nn.factored import FactoredLinear, Unchanged
 from flowrank.nn.heads import HeadLayout
 
-_HIDDEN = 1 << 20  # numbers of a row within a layer at once: they then stay in the cache
+_HIDDEN = 1 << 23  # numbers within a layer at once: fewer, larger products, in memory that does not grow
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def normalised(x: Tensor, norm: Chronos2LayerNorm) -> Tensor:
 
 
 def _pieces(rows: int, width: int) -> Iterator[slice]:
-    """Slices of so many rows that each has about 2 ** 20 numbers of a width."""
+    """Slices of so many rows that each has about 2 ** 23 numbers of a width."""
     count = max(1, -(-rows * width // _HIDDEN))
     step = max(1, -(-rows // count))
     return (slice(start, min(rows, start + step)) for start in range(0, rows, step))
@@ -119,6 +119,21 @@ def heads_of(layer: Any) -> Heads | None:
         return Heads.of(projections, layer.query_layout, layer.value_layout, layer.active_heads)
     layout = HeadLayout((layer.kv_proj_dim,) * layer.n_heads)
     return Heads.of(projections, layout, layout)
+
+
+def _span(runs: list[Run]) -> slice:
+    """Where the tokens of neighbouring runs lie."""
+    return slice(runs[0].tokens.start, runs[-1].tokens.stop)
+
+
+def _last(rows: Tensor, runs: list[Run], ahead: int) -> Tensor:
+    """A copy of the last ``ahead`` rows of each series of some runs, whose rows these are."""
+    start = runs[0].tokens.start
+    parts = [
+        rows[run.tokens.start - start : run.tokens.stop - start].unflatten(0, (run.count, run.length))[:, -ahead:]
+        for run in runs
+    ]
+    return torch.cat([part.flatten(0, 1) for part in parts])
 
 
 class TimeLayer:
@@ -141,51 +156,62 @@ class TimeLayer:
         """Update all tokens ``x`` (n, d) in place."""
         if self.heads is None:
             return
-        for run in self._parts(places):
-            rows = x[run.tokens]
-            read = self._read(normalised(rows, self.norm), places, run, run.length)
+        for runs in self._parts(places):
+            rows = x[_span(runs)]
+            read = self._read(normalised(rows, self.norm), places, runs, None)
             add_projection(rows, read, self.heads.output)
 
     def ahead(self, x: Tensor, places: Places) -> Tensor:
         """Updated tokens of the future alone (series · ahead, d)."""
         ahead = places.ahead
         parts = []
-        for run in self._parts(places):
-            rows = x[run.tokens]
-            last = rows.view(run.count, run.length, -1)[:, -ahead:].flatten(0, 1)
+        for runs in self._parts(places):
+            rows = x[_span(runs)]
+            last = _last(rows, runs, ahead)
             if self.heads is not None:
-                read = self._read(normalised(rows, self.norm), places, run, ahead)
-                add_projection(last, read, self.heads.output)
+                add_projection(last, self._read(normalised(rows, self.norm), places, runs, ahead), self.heads.output)
             parts.append(last)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _parts(self, places: Places) -> Iterator[Run]:
-        """Runs of series, in pieces that stay in the cache."""
-        heads = self.heads
+    def _parts(self, places: Places) -> Iterator[list[Run]]:
+        """Neighbouring runs of series, in pieces that stay in the cache."""
+        heads, held, numbers = self.heads, list[Run](), 0
+        each = 1 if heads is None else heads.count * (3 * heads.d_qk + 2 * heads.d_vo)
         for run in places.packed.runs:
-            width = 1 if heads is None else heads.count * (3 * heads.d_qk + 2 * heads.d_vo)
-            if heads is not None and run.length <= SHORT:
-                width += heads.count * run.length
-            for piece in _pieces(run.count, run.length * width):
-                start = run.tokens.start + piece.start * run.length
-                count = piece.stop - piece.start
-                yield Run(run.first + piece.start, count, slice(start, start + count * run.length), run.length, True)
+            scores = heads.count * run.length if heads is not None and run.length <= SHORT else 0
+            width = run.length * (each + scores)
+            for piece in _pieces(run.count, width):
+                start, count = run.tokens.start + piece.start * run.length, piece.stop - piece.start
+                if held and numbers + count * width > _HIDDEN:
+                    yield held
+                    held, numbers = [], 0
+                tokens = slice(start, start + count * run.length)
+                held.append(Run(run.first + piece.start, count, tokens, run.length, True))
+                numbers += count * width
+        yield held
 
-    def _read(self, x: Tensor, places: Places, run: Run, queries: int) -> Tensor:
-        """What the last ``queries`` tokens of each series read: (series · queries, h · d_vo)."""
-        heads = self.heads
+    def _read(self, x: Tensor, places: Places, runs: list[Run], ahead: int | None) -> Tensor:
+        """What tokens of some series read, or the last ``ahead`` of each: (tokens, h · d_vo)."""
+        heads, span = self.heads, _span(runs)
         assert heads is not None
-        shape = (run.count, run.length, heads.count, -1)
-        asking = x if queries == run.length else x.view(run.count, run.length, -1)[:, -queries:].flatten(0, 1)
-        query = project(asking, heads.query).view(run.count, queries, heads.count, -1)
-        key, value = (project(x, each).view(shape) for each in (heads.key, heads.value))
-        cosines, sines = (
-            self._chosen(table[run.tokens]).view(run.count, run.length, self.apart, self.turning)
-            for table in (places.cosines, places.sines)
-        )
-        query = turned(query, cosines[:, -queries:], sines[:, -queries:]).transpose(1, 2)
-        key = turned(key, cosines, sines).transpose(1, 2)
-        return attend(query, key, value.transpose(1, 2)).transpose(1, 2).flatten(0, 1).flatten(1)
+        tables = [
+            self._chosen(table[span]).view(len(x), self.apart, self.turning) for table in (places.cosines, places.sines)
+        ]
+        asking, angles = x, tables
+        if ahead is not None:
+            asking, angles = _last(x, runs, ahead), [_last(table, runs, ahead) for table in tables]
+        key, value = (project(x, each).view(len(x), heads.count, -1) for each in (heads.key, heads.value))
+        query = turned(project(asking, heads.query).view(len(asking), heads.count, -1), *angles)
+        key = turned(key, *tables)
+        read, done, asked = [], 0, 0
+        for run in runs:
+            tokens, queries = run.count * run.length, run.count * (ahead or run.length)
+            q = query[asked : asked + queries].unflatten(0, (run.count, -1))
+            k, v = (one[done : done + tokens].unflatten(0, (run.count, -1)) for one in (key, value))
+            found = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+            read.append(found.transpose(1, 2).flatten(0, 1).flatten(1))
+            done, asked = done + tokens, asked + queries
+        return read[0] if len(read) == 1 else torch.cat(read)
 
     def _chosen(self, table: Tensor) -> Tensor:
         """Columns of the heads' planes."""
