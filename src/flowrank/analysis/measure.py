@@ -90,9 +90,8 @@ def analyze(
         raise FlowrankError(
             "batches", expected="None for a pipeline, which runs on series", found="batches", todo="pass series=..."
         )
-    calibration = Calibration.read(series, count=count, points=points, seed=seed, **columns)
-    if family.reads_groups and series is None:
-        calibration = calibration.with_groups(max(2, count // 2), points=points, seed=seed)
+    groups = family.reads_groups and series is None
+    calibration = Calibration.read(series, count=count, points=points, seed=seed, groups=groups, **columns)
     streams = streams_of(family.model, list(family.anatomy.blocks), min(tolerances))
     with progress_bar("analyzing", total=len(calibration.contexts), show=progress) as advance, streams.watching():
         for batch in through(family, streams, calibration.contexts):

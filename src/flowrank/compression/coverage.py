@@ -94,10 +94,8 @@ def covered(
         return Calibration([], "none needed", {})
     asked = DEFAULT_SERIES if count is None else count
     mixed = isinstance(method, WholeModel)
-    single = asked - asked // 3 if family.reads_groups and series is None else asked
-    found = Calibration.read(series, count=single, points=points, seed=seed, mixed=mixed, **columns)
-    if family.reads_groups:  # of single series alone, attention to other series would seem to do nothing
-        found = found.with_groups(max(len(found.contexts) // 2, series_needed(method) // 2), points=points, seed=seed)
+    groups = family.reads_groups
+    found = Calibration.read(series, count=asked, points=points, seed=seed, mixed=mixed, groups=groups, **columns)
     missing = _less(tokens_needed(method, family), tokens_in(family, found.contexts))
     fewer = series_needed(method) - len(found.contexts)
     if fewer <= 0 and max(missing.values()) <= 0:

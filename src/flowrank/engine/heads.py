@@ -183,10 +183,11 @@ def self_attention(x: Tensor, heads: Heads, packed: Packed, bias: Tensor) -> Ten
     return results[0] if len(results) == 1 else torch.cat(results)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """Softmax attention: (B, h, L, d_qk), (B, h, L, d_qk), (B, h, L, d_vo) → (B, h, L, d_vo)."""
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Softmax attention: (B, h, L_q, d_qk), (B, h, L, d_qk), (B, h, L, d_vo) → (B, h, L_q, d_vo)."""
     if key.shape[2] <= SHORT and query.device.type == "cpu":
-        return (query @ key.transpose(2, 3)).add_(bias).softmax(dim=-1) @ value
+        scores = query @ key.transpose(2, 3)
+        return (scores if bias is None else scores.add_(bias)).softmax(dim=-1) @ value
     widths = query.shape[-1], value.shape[-1]
     if widths[0] != widths[1]:  # the fused kernel wants one width
         query, key, value = (pad(x, (0, max(widths) - x.shape[-1])) for x in (query, key, value))

@@ -9,7 +9,7 @@ from flowrank.family.costs import cost
 from flowrank.family.embedded import DEFAULT, embedded_models
 from flowrank.family.groups import Context, SeriesGroup, rows_of
 from flowrank.family.layouts import Layout, layout_of
-from flowrank.family.objectives import Objective, quantile_objective, quantile_probe, token_objective
+from flowrank.family.objectives import Objective, QuantileObjective, quantile_objective, quantile_probe, token_objective
 from flowrank.family.pipeline import FlowrankPipeline, check_reach
 from flowrank.family.protocol import Family, pad_left, shape_of, shapes_of
 from flowrank.family.registry import (
@@ -37,6 +37,7 @@ __all__ = [
     "FlowrankPipeline",
     "Layout",
     "Objective",
+    "QuantileObjective",
     "SeriesGroup",
     "Training",
     "anatomy_of",

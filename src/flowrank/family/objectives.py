@@ -21,6 +21,29 @@ class Objective(Protocol):
         """Weighted sum of both terms, a mean over series."""
 
 
+class QuantileObjective:
+    """Quantile losses of the parent's quantiles and of the true future, relative to the parent's spread.
+
+    A family says how a model is run on a batch.
+
+    Parameters
+    ----------
+    parent
+        The model whose forecasts are the aim.
+    distillation, truth
+        Weights of the two terms.
+    """
+
+    def __init__(self, parent: Any, *, distillation: float, truth: float) -> None:
+        self.parent, self.distillation, self.truth = parent, distillation, truth
+        self.levels = torch.tensor(parent.config.chronos_config["quantiles"], device=parent.device)
+
+    def loss(self, found: Tensor, taught: Tensor, target: Tensor) -> Float[Tensor, ""]:
+        """Of quantiles of child and parent (batch, levels, horizon), and what came (batch, ahead)."""
+        weights = {"distillation": self.distillation, "truth": self.truth}
+        return quantile_objective(found, taught, target, self.levels, **weights)
+
+
 def quantile_objective(
     found: Float[Tensor, "batch levels horizon"],
     taught: Float[Tensor, "batch levels horizon"],

@@ -222,8 +222,8 @@ class Family(ABC):
 
     @property
     def reads_groups(self) -> bool:
-        """Whether it reads several series together (`flowrank.family.SeriesGroup`), so that they inform one another."""
-        return False
+        """Whether it reads several series together (`flowrank.family.SeriesGroup`), as its pipeline says."""
+        return bool(getattr(self.pipeline, "takes_groups", False))
 
     def univariate_layers(self) -> tuple[Shapes, dict[str, dict[str, Tensor]]]:
         """Sizes and tensors of layers that let the model read single series alone, with the same forecasts of them."""

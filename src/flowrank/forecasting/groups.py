@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 from flowrank.errors import FlowrankError
 from flowrank.forecasting.model import Model
 from flowrank.forecasting.scale import Moderated
+from flowrank.forecasting.skipping import usable
 from flowrank.series.categories import UNKNOWN
 from flowrank.series.futures import known_values
 from flowrank.series.grids import future_timestamps
@@ -161,7 +163,8 @@ def predict_groups(
         If a target has no observed value in the model's context, or a negative one against ``non_negative``, or the
         model's output is not finite.
     """
-    remaining = _usable(requests, roles, model, non_negative, on_bad)
+    prepare = partial(_prepared, roles=roles, model=model, non_negative=non_negative)
+    remaining = usable(requests, prepare, on_bad)
     batches = 0
     columns = len(roles.targets) + len(roles.covariates)
     held = batch_size if cross_learning else batch_size * max(1, _WINDOW // columns)
@@ -203,20 +206,6 @@ def _checked(
             todo="check the model's weights; values near the largest float64 cannot be forecast",
         )
     return (quantiles.clip(min=0.0), means.clip(min=0.0)) if non_negative else (quantiles, means)
-
-
-def _usable(
-    requests: Iterable[GroupRequest], roles: Roles, model: Model, non_negative: bool, on_bad: OnBad | None
-) -> Iterator[_Prepared]:
-    for request in requests:
-        try:
-            prepared = _prepared(request, roles, model, non_negative)
-        except FlowrankError as error:
-            if on_bad is None:
-                raise
-            on_bad(request.item_id, error)
-        else:
-            yield prepared
 
 
 def _prepared(request: GroupRequest, roles: Roles, model: Model, non_negative: bool) -> _Prepared:

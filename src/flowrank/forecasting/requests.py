@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
@@ -15,6 +15,7 @@ from flowrank.forecasting.corrections import Corrections, constant_value, excess
 from flowrank.forecasting.levels import DEFAULT_LEVELS, check_levels
 from flowrank.forecasting.model import Model
 from flowrank.forecasting.scale import Moderated
+from flowrank.forecasting.skipping import usable
 from flowrank.series.value import OnBad
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def predict_requests(
     horizon = check_count(horizon, "horizon")
     batch_size = check_count(batch_size, "batch_size")
     model = Model(pipeline, levels, corrections, dict(predict_kwargs or {}))
-    remaining = _usable(
+    remaining = usable(
         requests,
         partial(_prepared, model=model, corrections=corrections, non_negative=non_negative, argument=argument),
         on_bad,
@@ -140,20 +141,6 @@ def predict_requests(
             if non_negative:
                 result = (result[0].clip(min=0.0), result[1].clip(min=0.0))
             yield one.request, *result
-
-
-def _usable(
-    requests: Iterable[Request[_Key]], prepare: Callable[[Request[_Key]], _Prepared[_Key]], on_bad: OnBad | None
-) -> Iterator[_Prepared[_Key]]:
-    for request in requests:
-        try:
-            prepared = prepare(request)
-        except FlowrankError as error:
-            if on_bad is None:
-                raise
-            on_bad(request.item_id, error)
-        else:
-            yield prepared
 
 
 def _prepared(

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import pandas as pd
 
 from flowrank.errors import FlowrankError, SkippedWarning
+from flowrank.series.value import OnBad
+
+
+class _Named(Protocol):
+    @property
+    def item_id(self) -> Any: ...
+
+
+_Request = TypeVar("_Request", bound=_Named)
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,22 @@ class Skipped:
     def of(cls, item_id: Any, error: FlowrankError, dataset: str | None = None) -> Skipped:
         """Return what is to be said of a series that an error is about."""
         return cls(item_id, f"expected {error.expected}, found {error.found}", dataset)
+
+
+def usable(requests: Iterable[_Request], prepare: Callable[[_Request], _Made], on_bad: OnBad | None) -> Iterator[_Made]:
+    """What ``prepare`` makes of requests, without those that it refuses.
+
+    ``on_bad``: called with the id and the error of each of these; None: it is raised.
+    """
+    for request in requests:
+        try:
+            made = prepare(request)
+        except FlowrankError as error:
+            if on_bad is None:
+                raise
+            on_bad(request.item_id, error)
+        else:
+            yield made
 
 
 @dataclass

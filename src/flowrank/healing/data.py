@@ -13,7 +13,6 @@ from torch import Tensor
 from flowrank.errors import FlowrankError
 from flowrank.family import family_of
 from flowrank.healing.options import Healing
-from flowrank.nn.shapes import Shapes
 from flowrank.pipelines import Pipeline
 from flowrank.pretraining.architecture import adopted
 from flowrank.pretraining.budget import UNKNOWN_STEPS
@@ -150,7 +149,7 @@ def recipe_for(child: Pipeline, options: Healing) -> Recipe:
             "lengths", expected=f"one at most {context}, the model's context", found=repr(options.lengths)
         )
     horizons = (*training.horizons, horizon) if options.horizons is None else options.horizons
-    alone = Shapes.of(child.inner_model.config).univariate  # it promises that no series reads another
+    alone = training.groups and not family.reads_groups  # it promises that no series reads another
     recipe = Recipe(
         task_shares={"single": 1.0} if alone else TASK_SHARES,
         context_length=context,

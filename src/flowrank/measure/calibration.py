@@ -26,6 +26,9 @@ SHORTEST = 4
 SYNTHETIC_POINTS = 64
 """Shortest length at which the generator still draws all of its families."""
 
+LEAST_GROUPED = 16
+"""Series in groups at least, where there are any."""
+
 POINTS = 512
 """Last points of a series that calibration reads, at most."""
 
@@ -54,7 +57,15 @@ class Calibration:
 
     @classmethod
     def read(
-        cls, series: Any, *, count: int, points: int = POINTS, seed: int = 0, mixed: bool = False, **columns: Any
+        cls,
+        series: Any,
+        *,
+        count: int,
+        points: int = POINTS,
+        seed: int = 0,
+        mixed: bool = False,
+        groups: bool = False,
+        **columns: Any,
     ) -> Calibration:
         """Take the first ``count`` usable series of a source, or of the built-in generator if ``series`` is None.
 
@@ -70,6 +81,10 @@ class Calibration:
             Whether every second synthetic series is cut to 16, 32, … ``points`` / 2 values, each equally often, since a
             model fitted to long contexts need not suit short ones; and whether some get a level
             (`flowrank.synthetic.lifted`).
+        groups
+            Whether to add synthetic groups of series, for a model that reads such: on single series alone, attention to
+            other series would seem to do nothing. They are a third of all series, or, where a source is given, half as
+            many as its series.
         **columns
             As of `flowrank.series.read_series`.
 
@@ -80,6 +95,8 @@ class Calibration:
         """
         check_count(count, "calibration_series")
         check_count(points, "calibration_points")
+        if groups and series is None:
+            count -= count // 3
         if series is None:
             source: Any = synthetic_series(count, length=max(points, SYNTHETIC_POINTS), seed=seed)
             source = _varied(source, points) if mixed else source
@@ -106,17 +123,11 @@ class Calibration:
                 found=found or "no series at all",
                 todo="pass longer or other series, or leave the argument out to use synthetic ones",
             )
-        return cls(list(own), name, dict(skipped), [] if series is None else own)
+        made = cls(list(own), name, dict(skipped), [] if series is None else own)
+        return made._with_groups(max(LEAST_GROUPED, len(own) // 2), points, seed) if groups else made
 
-    def with_groups(self, rows: int, *, points: int = POINTS, seed: int = 0) -> Calibration:
-        """With synthetic groups of so many series in all, in random order.
-
-        Examples
-        --------
-        >>> both = Calibration([torch.ones(8)] * 4, "mine", {}).with_groups(6, points=64)
-        >>> len(both.contexts) > 4, both.source
-        (True, 'mine; synthetic groups, seed 0')
-        """
+    def _with_groups(self, rows: int, points: int, seed: int) -> Calibration:
+        """With synthetic groups of so many series in all, in random order."""
         groups: list[Context] = []
         left = rows
         for task in synthetic_tasks(4 * rows + 8, length=max(points, SYNTHETIC_POINTS), seed=seed):

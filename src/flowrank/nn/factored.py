@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +83,14 @@ def linear(in_features: int, out_features: int, rank: int | None = None, *, bias
         if rank is not None:
             return FactoredLinear(in_features, out_features, rank, bias)
         return nn.Linear(in_features, out_features, bias=bias)
+
+
+def replace_linears(
+    module: nn.Module, ranks: Mapping[str, int], sizes: Mapping[str, tuple[int, int]], *, bias: bool = False
+) -> None:
+    """Give a module linear layers of these features in and out, of two factors where there is a rank, by name."""
+    for name, (inputs, outputs) in sizes.items():
+        setattr(module, name, linear(inputs, outputs, ranks.get(name), bias=bias))
 
 
 @torch.no_grad()

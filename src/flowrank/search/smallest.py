@@ -125,11 +125,11 @@ def _pasts(series: Any, horizon: int, columns: dict[str, Any]) -> list[Series]:
     return found
 
 
-def _calibration(past: list[Series] | None, also_synthetic: bool, count: int, seed: int) -> Calibration:
+def _calibration(past: list[Series] | None, also_synthetic: bool, count: int, seed: int, groups: bool) -> Calibration:
     if past is None or not also_synthetic:
-        return Calibration.read(past, count=count, seed=seed, mixed=True)
+        return Calibration.read(past, count=count, seed=seed, mixed=True, groups=groups)
     own = Calibration.read(past, count=-(-count // 2), seed=seed)
-    rest = Calibration.read(None, count=max(1, count - len(own.contexts)), seed=seed, mixed=True)
+    rest = Calibration.read(None, count=max(1, count - len(own.contexts)), seed=seed, mixed=True, groups=groups)
     return own.mixed_with(rest)
 
 
@@ -195,9 +195,8 @@ class _Search:
 
     def _read_series(self, calibration_series: int) -> None:
         self.past = None if self.series is None else _pasts(self.series, self.horizon, self.columns)
-        self.calibration = _calibration(self.past, self.also_synthetic, calibration_series, self.seed)
-        if family_of(self.parent).reads_groups:
-            self.calibration = self.calibration.with_groups(calibration_series // 2, seed=self.seed)
+        groups = family_of(self.parent).reads_groups
+        self.calibration = _calibration(self.past, self.also_synthetic, calibration_series, self.seed, groups)
         self.backtester = Backtester(
             self.parent,
             series=self.series,

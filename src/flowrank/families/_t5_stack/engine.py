@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers.models.t5.modeling_t5 import (
     T5Attention,
@@ -22,9 +21,9 @@ from transformers.models.t5.modeling_t5 import (
     T5Stack,
 )
 
-from flowrank.engine.heads import SHORT, Heads, add_projection, matrices_of, project, self_attention
+from flowrank.engine.feed_forward import FeedForward, normalised
+from flowrank.engine.heads import SHORT, Heads, add_projection, self_attention
 from flowrank.engine.packing import Packed
-from flowrank.engine.products import product
 from flowrank.families._t5_stack.attention import NarrowT5Attention
 from flowrank.families._t5_stack.mlp import NarrowT5DenseActDense, NarrowT5DenseGatedActDense
 from flowrank.nn.heads import HeadLayout
@@ -47,48 +46,11 @@ def heads_of(layer: Any) -> Heads | None:
     return Heads.of(projections, layout, layout)
 
 
-def normalised(x: Tensor, norm: T5LayerNorm) -> Tensor:
-    """Rows (n, d) over their root mean square, times the layer's weight: T5's norm in two passes over memory."""
-    if x.dtype != torch.float32:  # it computes in fp32
-        return norm(x)
-    size = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    result = x * size.square_().mul_(1.0 / x.shape[1]).add_(norm.variance_epsilon).rsqrt_()
-    result *= norm.weight
-    return result
-
-
-def width_of(mlp: Any, writes: str) -> int:
-    """Activations of a row within a feed-forward layer or residual block: hidden neurons, and those between factors.
-
-    ``writes`` names the linear layer that reads the neurons.
-    """
-    ranks = mlp.shape.ranks.values() if hasattr(mlp, "shape") else ()
-    return int(getattr(mlp, writes).in_features) + max(ranks, default=0)
-
-
-class FeedForward:
-    """A feed-forward layer: x ← x + W_O ReLU(W_I norm(x)), or whatever its module computes."""
-
-    def __init__(self, layer: T5LayerFF) -> None:
-        dense: Any = layer.DenseReluDense
-        self.norm, self.dense = layer.layer_norm, dense
-        self.width = width_of(dense, "wo")
-        self.gone = dense.wo.in_features == 0
-        self.plain = isinstance(dense, T5DenseActDense) and isinstance(dense.act, nn.ReLU)
-        if self.plain:
-            *self.before, self.inner = matrices_of(dense.wi)
-            self.outer = matrices_of(dense.wo)
-
-    def add(self, x: Tensor) -> None:
-        """Update ``x`` (n, d) in place."""
-        if self.gone:
-            return
-        for rows in x.chunk(max(1, -(-len(x) * self.width // _HIDDEN))):
-            if self.plain:
-                hidden = project(normalised(rows, self.norm), self.before)
-                add_projection(rows, product(hidden, self.inner, relu=True), self.outer)
-            else:
-                rows += self.dense(normalised(rows, self.norm))
+def feed_forward_of(layer: T5LayerFF) -> FeedForward:
+    """A feed-forward layer, with or without gates."""
+    dense: Any = layer.DenseReluDense
+    plain = isinstance(dense, T5DenseActDense) and isinstance(dense.act, nn.ReLU)
+    return FeedForward(layer.layer_norm, dense, dense.wi if plain else None, dense.wo, _HIDDEN)
 
 
 @dataclass(frozen=True)
@@ -111,7 +73,7 @@ class DecoderLayer:
                 heads_of(first.SelfAttention),
                 cross.layer_norm,
                 heads_of(cross.EncDecAttention),
-                FeedForward(feed_forward),
+                feed_forward_of(feed_forward),
             )
             for first, cross, feed_forward in (block.layer for block in blocks)
         ]
@@ -123,7 +85,7 @@ class Encoder:
     def __init__(self, stack: T5Stack) -> None:
         blocks: Any = stack.block
         self.layers = [
-            (block.layer[0].layer_norm, heads_of(block.layer[0].SelfAttention), FeedForward(block.layer[-1]))
+            (block.layer[0].layer_norm, heads_of(block.layer[0].SelfAttention), feed_forward_of(block.layer[-1]))
             for block in blocks
         ]
         self.position = blocks[0].layer[0].SelfAttention

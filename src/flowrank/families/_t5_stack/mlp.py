@@ -9,7 +9,7 @@ from transformers import T5Config
 from transformers.models.t5.modeling_t5 import T5DenseActDense, T5DenseGatedActDense
 
 from flowrank.families._t5_stack.config import feed_forward_sizes
-from flowrank.nn.factored import draw, dtype_of, linear
+from flowrank.nn.factored import draw, dtype_of, replace_linears
 from flowrank.nn.shapes import MlpShape
 
 
@@ -19,7 +19,7 @@ class NarrowT5DenseActDense(T5DenseActDense):
     def __init__(self, config: T5Config, shape: MlpShape) -> None:
         super().__init__(config)
         self.shape = shape
-        replace_linears(self, shape, feed_forward_sizes(config, shape.width))
+        replace_linears(self, shape.ranks, feed_forward_sizes(config, shape.width))
 
     def initialise(self, config: T5Config) -> None:
         """Random weights as T5 draws them, at this layer's own width."""
@@ -37,7 +37,7 @@ class NarrowT5DenseGatedActDense(T5DenseGatedActDense):
     def __init__(self, config: T5Config, shape: MlpShape) -> None:
         super().__init__(config)
         self.shape = shape
-        replace_linears(self, shape, feed_forward_sizes(config, shape.width))
+        replace_linears(self, shape.ranks, feed_forward_sizes(config, shape.width))
 
     def initialise(self, config: T5Config) -> None:
         """Random weights as T5 draws them, at this layer's own width."""
@@ -56,14 +56,6 @@ def narrow_feed_forward(
     shape.check(tuple(feed_forward_sizes(config, shape.width)), where=name)
     gated = isinstance(layer, T5DenseGatedActDense)
     return (NarrowT5DenseGatedActDense if gated else NarrowT5DenseActDense)(config, shape)
-
-
-def replace_linears(
-    module: nn.Module, shape: MlpShape, sizes: dict[str, tuple[int, int]], *, bias: bool = False
-) -> None:
-    """Give a module linear layers of these features in and out, of two factors where its shape says so."""
-    for name, size in sizes.items():
-        setattr(module, name, linear(*size, shape.ranks.get(name), bias=bias))
 
 
 def _initialise(module: Any, config: T5Config) -> None:

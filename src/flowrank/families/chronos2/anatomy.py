@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from flowrank.anatomy import Anatomy, Attention, Block, Ends, Mlp, Positions, Projection, Sublayer
+from flowrank.families._patch_block import READS, RESIDUAL, WRITES
 from flowrank.families.chronos2.attention import NarrowMHA, heads_of
-from flowrank.families.chronos2.block import FEED_FORWARD, READS, RESIDUAL, WRITES
+from flowrank.families.chronos2.block import FEED_FORWARD
 from flowrank.families.chronos2.model import GROUP, TIME
 from flowrank.families.chronos2.rotary import frequencies
 from flowrank.nn.shapes import Shapes

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from flowrank.cost import LayerSize, Part, Pass, Workload
-from flowrank.families.chronos2.block import block_sizes, feed_forward_sizes
+from flowrank.families._patch_block import block_sizes
+from flowrank.families.chronos2.block import feed_forward_sizes
 from flowrank.nn.shapes import AttentionShape, MlpShape, Shapes
 
 _PATHS = 9  # quantiles that go on beyond the model's own horizon

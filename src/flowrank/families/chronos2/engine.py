@@ -28,12 +28,13 @@ from chronos.chronos_bolt import InstanceNorm, Patch
 from torch import Tensor, nn
 
 from flowrank.engine.chunks import budget_on
+from flowrank.engine.feed_forward import normalised
 from flowrank.engine.packing import Packed, by_count
 from flowrank.engine.paths import Engine
 from flowrank.errors import FlowrankError
 from flowrank.families.chronos2.attention import NarrowMHA
 from flowrank.families.chronos2.block import NarrowMLP, NarrowResidualBlock
-from flowrank.families.chronos2.layers import FeedForwardLayer, GroupLayer, Places, TimeLayer, normalised, through
+from flowrank.families.chronos2.layers import GroupLayer, Places, TimeLayer, feed_forward_of, through
 from flowrank.families.chronos2.rotary import frequencies
 
 _STREAMS = 4  # what is held of a token, in units of the residual stream
@@ -75,7 +76,7 @@ class Chronos2Engine(Engine):
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         blocks = [block.layer for block in model.encoder.block]
-        self.layers = [(TimeLayer(time), GroupLayer(group), FeedForwardLayer(last)) for time, group, last in blocks]
+        self.layers = [(TimeLayer(time), GroupLayer(group), feed_forward_of(last)) for time, group, last in blocks]
 
     @classmethod
     def knows(cls, model: Any) -> bool:
@@ -159,11 +160,11 @@ class Chronos2Engine(Engine):
         places = Places.of(packed, inputs.groups, frequencies(model.config), x.dtype, ahead=patches)
         for time, group, feed_forward in self.layers[:-1]:
             time.add(x, places)
-            group.add(x, places)
+            group.add(x, places.neighbours)
             feed_forward.add(x)
         time, group, feed_forward = self.layers[-1]
         x = time.ahead(x, places)
-        group.add(x, places.future)
+        group.add(x, places.neighbours_ahead)
         feed_forward.add(x)
         x = normalised(x, model.encoder.final_layer_norm)
         outputs = through(model.output_patch_embedding, x).float()

@@ -110,11 +110,6 @@ class Chronos2(Family):
         points = min(points, config.context_length)
         return -(-points // config.input_patch_size) + 1 + self._patches
 
-    @property
-    def reads_groups(self) -> bool:
-        """Whether it reads several series together."""
-        return not Shapes.of(self.model.config).univariate
-
     def univariate_layers(self) -> tuple[Shapes, dict[str, dict[str, Tensor]]]:
         """Sizes and tensors of layers that let the model read single series alone, with the same forecasts of them."""
         return univariate_layers(self.attention, self.model.config)

@@ -10,33 +10,46 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from chronos.chronos2.layers import Chronos2LayerNorm
 from torch import Tensor, nn
-from torch.nn.functional import pad, scaled_dot_product_attention
 
-from flowrank.engine.heads import SHORT, Heads, add_projection, matrices_of, matrix_of, project
+from flowrank.engine.feed_forward import FeedForward, normalised, pieces, residual_block
+from flowrank.engine.heads import SHORT, Heads, add_projection, attend, project
 from flowrank.engine.merging import merged
 from flowrank.engine.packing import Packed, Run
-from flowrank.engine.products import product
 from flowrank.families.chronos2.attention import NarrowMHA
 from flowrank.families.chronos2.rotary import turned
-from flowrank.nn.factored import FactoredLinear, Unchanged
 from flowrank.nn.heads import HeadLayout
 
-_HIDDEN = 1 << 23  # numbers within a layer at once: fewer, larger products, in memory that does not grow
+_NUMBERS = 1 << 23  # within a layer at once: fewer, larger products, in memory that does not grow
 
 
 @dataclass(frozen=True)
-class Cells:
-    """Tokens of a group at one place, where there are several: cells of one size.
+class Neighbours:
+    """Which tokens attend to one another across series.
 
     Attributes
     ----------
-    tokens
-        Shape (cells, size): indices of tokens.
+    cells
+        Indices of the tokens of a group at one place, where there are several; shape (cells, size), by size.
+    alone
+        Indices of the others; None: all tokens.
     """
 
-    tokens: Tensor
+    cells: tuple[Tensor, ...]
+    alone: Tensor | None
+
+    @classmethod
+    def of(cls, rows: Tensor, positions: Tensor, groups: Tensor) -> Neighbours:
+        """Of tokens with a series (tokens,) and a place (tokens,) each; ``groups``: those of the series."""
+        _, number, sizes = groups.unique(return_inverse=True, return_counts=True)
+        if int(sizes.max()) == 1:
+            return cls((), None)
+        cell = number[rows] * (int(positions.max()) + 1) + positions
+        order = cell.argsort(stable=True)
+        _, counts = cell[order].unique_consecutive(return_counts=True)
+        size = counts.repeat_interleave(counts)
+        cells = tuple(order[size == count].view(-1, count) for count in counts.unique().tolist() if count > 1)
+        return cls(cells, order[size == 1])
 
 
 @dataclass(frozen=True)
@@ -49,67 +62,38 @@ class Places:
         The tokens.
     cosines, sines
         Of the angles by which the planes of a stock head turn there, shape (tokens, planes).
-    cells
-        Tokens that attend to one another across series.
-    alone
-        Indices of the others; None: all tokens.
+    neighbours
+        Of all tokens, across series.
     ahead
-        Tokens of the future of each series, its last ones.
-    future
-        The same of those tokens alone.
+        How many tokens of each series, its last ones, are of the future.
+    neighbours_ahead
+        Of those tokens alone.
     """
 
     packed: Packed
     cosines: Tensor
     sines: Tensor
-    cells: tuple[Cells, ...]
-    alone: Tensor | None
+    neighbours: Neighbours
     ahead: int
-    future: Any = None
+    neighbours_ahead: Neighbours
 
     @classmethod
     def of(cls, packed: Packed, groups: Tensor, turning: Tensor, dtype: torch.dtype, *, ahead: int) -> Places:
         """Of packed tokens whose series are in groups (series,); ``turning``: radians a token of each plane."""
-        angles = torch.arange(int(packed.positions.max()) + 1, device=groups.device)[:, None] * turning.to(
-            groups.device
+        rows, positions = packed.rows, packed.positions
+        steps = torch.arange(int(positions.max()) + 1, device=rows.device)
+        angles = steps[:, None] * turning.to(rows.device)
+        cosines, sines = (table.to(dtype)[positions] for table in (angles.cos(), angles.sin()))
+        places = torch.arange(len(rows), device=rows.device)
+        last = torch.cat([part[:, -ahead:].flatten() for _, part in packed.by_run(places)])
+        return cls(
+            packed,
+            cosines,
+            sines,
+            Neighbours.of(rows, positions, groups),
+            ahead,
+            Neighbours.of(rows[last], positions[last], groups),
         )
-        cosines, sines = (table.to(dtype)[packed.positions] for table in (angles.cos(), angles.sin()))
-        cells, alone = _cells(packed.rows, packed.positions, groups)
-        last = torch.cat([part[:, -ahead:].flatten() for _, part in packed.by_run(torch.arange(len(packed.rows)))])
-        last = last.to(packed.rows.device)
-        ahead_cells, ahead_alone = _cells(packed.rows[last], packed.positions[last], groups)
-        future = cls(packed, cosines, sines, ahead_cells, ahead_alone, ahead)
-        return cls(packed, cosines, sines, cells, alone, ahead, future)
-
-
-def _cells(rows: Tensor, positions: Tensor, groups: Tensor) -> tuple[tuple[Cells, ...], Tensor | None]:
-    """Tokens by group and place, and those that are alone there."""
-    _, number, sizes = groups.unique(return_inverse=True, return_counts=True)
-    if int(sizes.max()) == 1:
-        return (), None
-    cell = number[rows] * (int(positions.max()) + 1) + positions
-    order = cell.argsort(stable=True)
-    _, counts = cell[order].unique_consecutive(return_counts=True)
-    size = counts.repeat_interleave(counts)
-    found = tuple(Cells(order[size == count].view(-1, count)) for count in counts.unique().tolist() if count > 1)
-    return found, order[size == 1]
-
-
-def normalised(x: Tensor, norm: Chronos2LayerNorm) -> Tensor:
-    """Rows (n, d) over their root mean square, times the layer's weight, in two passes over memory."""
-    if x.dtype != torch.float32:  # it computes in fp32
-        return norm(x)
-    size = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    result = x * size.square_().mul_(1.0 / x.shape[1]).add_(norm.variance_epsilon).rsqrt_()
-    result *= norm.weight
-    return result
-
-
-def _pieces(rows: int, width: int) -> Iterator[slice]:
-    """Slices of so many rows that each has about 2 ** 23 numbers of a width."""
-    count = max(1, -(-rows * width // _HIDDEN))
-    step = max(1, -(-rows // count))
-    return (slice(start, min(rows, start + step)) for start in range(0, rows, step))
 
 
 def heads_of(layer: Any) -> Heads | None:
@@ -180,9 +164,9 @@ class TimeLayer:
         for run in places.packed.runs:
             scores = heads.count * run.length if heads is not None and run.length <= SHORT else 0
             width = run.length * (each + scores)
-            for piece in _pieces(run.count, width):
+            for piece in pieces(run.count, width, _NUMBERS):
                 start, count = run.tokens.start + piece.start * run.length, piece.stop - piece.start
-                if held and numbers + count * width > _HIDDEN:
+                if held and numbers + count * width > _NUMBERS:
                     yield held
                     held, numbers = [], 0
                 tokens = slice(start, start + count * run.length)
@@ -229,28 +213,28 @@ class GroupLayer:
         self.heads = None if self.single or self.gone else heads_of(layer)
         self.alone = () if self.gone else merged(layer.v, layer.o)
 
-    def add(self, x: Tensor, places: Places) -> None:
+    def add(self, x: Tensor, neighbours: Neighbours) -> None:
         """Update tokens ``x`` (n, d) in place."""
         if self.gone:
             return
-        if self.single or places.alone is None:  # every token of every series
-            for piece in _pieces(len(x), 3 * x.shape[1]):
+        if self.single or neighbours.alone is None:  # every token of every series
+            for piece in pieces(len(x), 3 * x.shape[1], _NUMBERS):
                 add_projection(x[piece], normalised(x[piece], self.norm), self.alone)
             return
-        for piece in _pieces(len(places.alone), 3 * x.shape[1]):
-            index = places.alone[piece]
+        for piece in pieces(len(neighbours.alone), 3 * x.shape[1], _NUMBERS):
+            index = neighbours.alone[piece]
             rows = x[index]
             add_projection(rows, normalised(rows, self.norm), self.alone)
             x[index] = rows
-        for cells in places.cells:
-            self._mix(x, cells.tokens)
+        for cells in neighbours.cells:
+            self._mix(x, cells)
 
     def _mix(self, x: Tensor, cells: Tensor) -> None:
         heads = self.heads
         assert heads is not None
         size = cells.shape[1]
         width = size * heads.count * (2 * heads.d_qk + 2 * heads.d_vo + size)
-        for piece in _pieces(len(cells), width):
+        for piece in pieces(len(cells), width, _NUMBERS):
             some = cells[piece]
             rows = x[some.flatten()]
             inputs = normalised(rows, self.norm)
@@ -262,64 +246,12 @@ class GroupLayer:
             x[some.flatten()] = rows
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax attention: (B, h, L_q, d_qk), (B, h, L, d_qk), (B, h, L, d_vo) → (B, h, L_q, d_vo)."""
-    if key.shape[2] <= SHORT and query.device.type == "cpu":
-        return (query @ key.transpose(2, 3)).softmax(dim=-1) @ value
-    widths = query.shape[-1], value.shape[-1]
-    if widths[0] != widths[1]:  # the fused kernel wants one width
-        query, key, value = (pad(one, (0, max(widths) - one.shape[-1])) for one in (query, key, value))
-    return scaled_dot_product_attention(query, key, value, scale=1.0)[..., : widths[1]]
-
-
-class FeedForwardLayer:
-    """A feed-forward layer: x ← x + W_O ReLU(W_I norm(x)), or whatever its module computes."""
-
-    def __init__(self, wrapper: Any) -> None:
-        mlp = wrapper.mlp
-        self.norm, self.mlp = wrapper.layer_norm, mlp
-        ranks = mlp.shape.ranks.values() if hasattr(mlp, "shape") else ()
-        self.width = int(mlp.wo.in_features) + max(ranks, default=0)
-        self.gone = mlp.wo.in_features == 0
-        self.plain = isinstance(mlp.act, nn.ReLU)
-        *self.before, self.inner = matrices_of(mlp.wi)
-        self.outer = matrices_of(mlp.wo)
-
-    def add(self, x: Tensor) -> None:
-        """Update ``x`` (n, d) in place."""
-        if self.gone:
-            return
-        for piece in _pieces(len(x), self.width):
-            rows = x[piece]
-            if self.plain:
-                hidden = product(project(normalised(rows, self.norm), self.before), self.inner, relu=True)
-                add_projection(rows, hidden, self.outer)
-            else:
-                rows += self.mlp(normalised(rows, self.norm))
+def feed_forward_of(wrapper: Any) -> FeedForward:
+    """A feed-forward layer."""
+    mlp = wrapper.mlp
+    return FeedForward(wrapper.layer_norm, mlp, mlp.wi if isinstance(mlp.act, nn.ReLU) else None, mlp.wo, _NUMBERS)
 
 
 def through(block: Any, x: Tensor) -> Tensor:
     """A patch block on rows (n, m)."""
-    if not isinstance(block.act, nn.ReLU):
-        return block(x)
-    if not len(x):  # no series has an observation
-        return x.new_empty(0, block.output_layer.out_features)
-    parts = []
-    for piece in _pieces(len(x), block.output_layer.in_features):
-        rows = x[piece]
-        inner = _apply(block.hidden_layer, rows, relu=True)
-        result = _apply(block.residual_layer, rows)
-        if block.output_layer.in_features:
-            result += _apply(block.output_layer, inner)
-        else:
-            last = getattr(block.output_layer, "up", block.output_layer)
-            result += last.bias
-        parts.append(result)
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _apply(layer: Any, x: Tensor, *, relu: bool = False) -> Tensor:
-    if isinstance(layer, FactoredLinear):
-        x, layer = product(x, matrix_of(layer.down)), layer.up
-    assert not isinstance(layer, Unchanged)
-    return product(x, matrix_of(layer), layer.bias, relu=relu)
+    return residual_block(x, block.hidden_layer, block.output_layer, block.residual_layer, block.act, _NUMBERS)

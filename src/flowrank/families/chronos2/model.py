@@ -11,8 +11,9 @@ from torch import nn
 from transformers import AutoModel
 
 from flowrank.errors import FlowrankError
+from flowrank.families._patch_block import READS, RESIDUAL, WRITES
 from flowrank.families.chronos2.attention import NarrowMHA, planes_of
-from flowrank.families.chronos2.block import FEED_FORWARD, READS, RESIDUAL, WRITES, NarrowMLP, NarrowResidualBlock
+from flowrank.families.chronos2.block import FEED_FORWARD, NarrowMLP, NarrowResidualBlock
 from flowrank.nn.config import NarrowConfig
 from flowrank.nn.narrowed import NarrowModel, is_real
 from flowrank.nn.shapes import AttentionShape, MlpShape, Shapes

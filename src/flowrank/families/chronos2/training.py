@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from flowrank.errors import FlowrankError
 from flowrank.families.chronos2.attention import NarrowMHA
 from flowrank.families.chronos2.growth import take_from_encoder
-from flowrank.family import Objective, Training, quantile_objective
+from flowrank.family import Objective, QuantileObjective, Training
 from flowrank.nn.factored import draw
 
 QUANTILES = (0.01, *(round(0.05 * step, 2) for step in range(1, 20)), 0.99)
@@ -170,22 +170,8 @@ def _with_finite_masks(block: Any, arguments: tuple[Any, ...], named: dict[str, 
     return arguments, {**named, **masks}
 
 
-class GroupObjective:
-    """Quantile losses of the parent's quantiles and of the true future, relative to the parent's spread.
-
-    Series whose future is known count for nothing.
-
-    Parameters
-    ----------
-    parent
-        The model whose forecasts are the aim.
-    distillation, truth
-        Weights of the two terms.
-    """
-
-    def __init__(self, parent: PreTrainedModel, *, distillation: float, truth: float) -> None:
-        self.parent, self.distillation, self.truth = parent, distillation, truth
-        self.levels = torch.tensor(parent.config.chronos_config["quantiles"], device=parent.device)
+class GroupObjective(QuantileObjective):
+    """Losses of Chronos-2 models; series whose future is known count for nothing."""
 
     def __call__(self, child: Any, batch: Mapping[str, Tensor]) -> Float[Tensor, ""]:
         """Loss of ``context`` (B, L), ``group_ids`` (B,), ``future_target`` and ``future_covariates`` (B, H)."""
@@ -194,14 +180,7 @@ class GroupObjective:
             taught, units = normalised_quantiles(self.parent, batch)
             target, _ = child.instance_norm(batch["future_target"], units)
         found, _ = normalised_quantiles(child, batch)
-        return quantile_objective(
-            found[learnt],
-            taught[learnt],
-            target[learnt],
-            self.levels,
-            distillation=self.distillation,
-            truth=self.truth,
-        )
+        return self.loss(found[learnt], taught[learnt], target[learnt])
 
 
 def normalised_quantiles(

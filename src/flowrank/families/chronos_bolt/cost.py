@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from flowrank.cost import Part, Pass, Workload, blocks_of
+from flowrank.families._patch_block import block_sizes
 from flowrank.families._t5_stack.config import shape_of_mlp
 from flowrank.families._t5_stack.cost import Stacks
-from flowrank.families.chronos_bolt.block import block_sizes
 
 
 def passes(config: Any, workload: Workload, *, exact: bool, itemsize: int) -> Iterator[Pass]:

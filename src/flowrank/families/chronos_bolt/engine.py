@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import torch
 from chronos.chronos_bolt import ChronosBoltModelForForecasting, InstanceNorm, Patch, ResidualBlock
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowrank.engine.chunks import budget_on, even_chunks
 from flowrank.engine.cross import read_tokens
-from flowrank.engine.heads import add_projection, matrix_of, project
+from flowrank.engine.feed_forward import normalised, residual_block, width_of
+from flowrank.engine.heads import add_projection, project
 from flowrank.engine.packing import Packed, by_length
 from flowrank.engine.paths import Engine
-from flowrank.engine.products import product
-from flowrank.families._t5_stack.engine import COMPUTED, DecoderLayer, Encoder, normalised, width_of
-from flowrank.families.chronos_bolt.block import WRITES, NarrowResidualBlock
-from flowrank.nn.factored import FactoredLinear
+from flowrank.families._t5_stack.engine import COMPUTED, DecoderLayer, Encoder
+from flowrank.families.chronos_bolt.block import NarrowResidualBlock
 
 
 class BoltEngine(Engine):
@@ -134,17 +133,14 @@ class BoltEngine(Engine):
     def _bytes_a_series(self, tokens: int) -> int:
         """Peak bytes of one series: its context, its tokens in the encoder, or its one token in the decoder."""
         config, patching = self.model.config, self.model.chronos_config
-        embedded = (
-            2 * width_of(self.model.input_patch_embedding, WRITES) + 2 * config.d_model + 4 * patching.input_patch_size
-        )
+        block_in, block_out = self.model.input_patch_embedding, self.model.output_patch_embedding
+        embedded = 2 * width_of(block_in, block_in.output_layer) + 2 * config.d_model + 4 * patching.input_patch_size
         in_encoder = tokens * max(embedded, self.encoder.numbers_a_token(tokens))
         outputs = len(patching.quantiles) * patching.prediction_length
         heads = max(
             (layer.cross_attention.count for layer in self.layers if layer.cross_attention is not None), default=0
         )
-        widest = max(
-            width_of(self.model.output_patch_embedding, WRITES), *(layer.feed_forward.width for layer in self.layers)
-        )
+        widest = max(width_of(block_out, block_out.output_layer), *(layer.feed_forward.width for layer in self.layers))
         in_decoder = tokens * config.d_model + (4 * heads + 3) * config.d_model + 2 * widest + 3 * outputs
         context = 20 * tokens * patching.input_patch_size
         return context + self.model.dtype.itemsize * max(in_encoder, in_decoder)
@@ -152,15 +148,5 @@ class BoltEngine(Engine):
 
 def through(block: ResidualBlock, x: Tensor) -> Tensor:
     """What a residual block makes of rows (n, in): (n, out)."""
-    hidden = _affine(x, block.hidden_layer)
-    hidden = hidden.relu_() if isinstance(block.act, nn.ReLU) else block.act(hidden)
-    result = _affine(hidden, block.output_layer)
-    result += _affine(x, block.residual_layer)
+    result = residual_block(x, block.hidden_layer, block.output_layer, block.residual_layer, block.act)
     return block.layer_norm(result) if block.use_layer_norm else result
-
-
-def _affine(x: Tensor, layer: nn.Module) -> Tensor:
-    """Map rows (n, in) to (n, out) by a linear layer, dense or of two factors, with a bias."""
-    if isinstance(layer, FactoredLinear):
-        x, layer = product(x, matrix_of(layer.down)), layer.up
-    return product(x, matrix_of(layer), layer.bias)  # type: ignore[arg-type]

@@ -13,9 +13,9 @@ from transformers import PreTrainedConfig, PreTrainedModel, T5Config
 
 from flowrank.anatomy import Anatomy, Attention, Ends, Mlp
 from flowrank.cost import Pass, Workload
+from flowrank.families._patch_block import READS, RESIDUAL, WRITES
 from flowrank.families._t5_stack.anatomy import t5_blocks
 from flowrank.families._t5_stack.family import T5StackFamily
-from flowrank.families.chronos_bolt.block import READS, RESIDUAL, WRITES
 from flowrank.families.chronos_bolt.cost import passes
 from flowrank.families.chronos_bolt.engine import BoltEngine
 from flowrank.families.chronos_bolt.model import NarrowChronosBolt, NarrowChronosBoltConfig

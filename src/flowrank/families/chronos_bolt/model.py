@@ -7,9 +7,10 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import AutoModel
 
+from flowrank.families._patch_block import READS, RESIDUAL, WRITES
 from flowrank.families._t5_stack.config import NarrowT5Config
 from flowrank.families._t5_stack.model import NarrowT5Model
-from flowrank.families.chronos_bolt.block import READS, RESIDUAL, WRITES, NarrowResidualBlock
+from flowrank.families.chronos_bolt.block import NarrowResidualBlock
 from flowrank.nn.narrowed import is_real
 from flowrank.nn.shapes import MlpShape
 

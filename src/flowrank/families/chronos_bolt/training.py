@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from flowrank.families._t5_stack.training import T5StackTraining
-from flowrank.family import Objective, quantile_objective
+from flowrank.family import Objective, QuantileObjective
 
 
 class BoltTraining(T5StackTraining):
@@ -64,23 +64,11 @@ class BoltTraining(T5StackTraining):
 
     def objective(self, parent: PreTrainedModel, *, distillation: float, truth: float) -> Objective:
         """Quantile losses of the parent's quantiles and of the true future."""
-        return QuantileObjective(parent, distillation=distillation, truth=truth)
+        return BoltObjective(parent, distillation=distillation, truth=truth)
 
 
-class QuantileObjective:
-    """Chronos-Bolt: quantile losses of the parent's quantiles and of the true future, relative to the parent's spread.
-
-    Parameters
-    ----------
-    parent
-        The model whose forecasts are the aim.
-    distillation, truth
-        Weights of the two terms.
-    """
-
-    def __init__(self, parent: PreTrainedModel, *, distillation: float, truth: float) -> None:
-        self.parent, self.distillation, self.truth = parent, distillation, truth
-        self.levels = torch.tensor(parent.config.chronos_config["quantiles"], device=parent.device)
+class BoltObjective(QuantileObjective):
+    """Losses of Chronos-Bolt models."""
 
     def __call__(self, child: Any, batch: Mapping[str, Tensor]) -> Float[Tensor, ""]:
         """Loss of a batch with ``context`` (B, L) and ``target`` (B, H)."""
@@ -88,7 +76,7 @@ class QuantileObjective:
             taught, (location, scale) = normalised_quantiles(self.parent, batch["context"])
             target = (batch["target"] - location) / scale
         found, _ = normalised_quantiles(child, batch["context"])
-        return quantile_objective(found, taught, target, self.levels, distillation=self.distillation, truth=self.truth)
+        return self.loss(found, taught, target)
 
 
 def normalised_quantiles(

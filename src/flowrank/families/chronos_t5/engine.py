@@ -16,11 +16,12 @@ from transformers import T5ForConditionalGeneration
 
 from flowrank.engine.chunks import budget_on, even_chunks
 from flowrank.engine.cross import CrossCache, cross_caches
+from flowrank.engine.feed_forward import normalised
 from flowrank.engine.heads import Heads, add_projection, embedded, matrices_of, project
 from flowrank.engine.packing import Packed, by_length
 from flowrank.engine.paths import Engine
 from flowrank.engine.sampling import Sampling, uniforms
-from flowrank.families._t5_stack.engine import COMPUTED, DecoderLayer, Encoder, normalised
+from flowrank.families._t5_stack.engine import COMPUTED, DecoderLayer, Encoder
 
 _PLAIN_GENERATION = frozenset(  # settings that change no draw, or that every forecast sets itself
     (
