@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from flowrank.synthetic import seasons
+from flowrank.synthetic.loads import loads
+from flowrank.synthetic.regimes import regimes
 from flowrank.synthetic.seasons import (
     CLEAN_PERIODS,
     autoregressive_noise,
@@ -14,7 +16,7 @@ from flowrank.synthetic.seasons import (
     exponential_smoothing,
 )
 
-MAKERS = pytest.mark.parametrize("make", [clean_season, calendar, exponential_smoothing])
+MAKERS = pytest.mark.parametrize("make", [clean_season, calendar, exponential_smoothing, loads, regimes])
 
 
 def detrended(values: np.ndarray) -> np.ndarray:
@@ -146,8 +148,8 @@ def test_size_that_drifts_is_positive_and_as_persistent_as_it_says():
 def test_a_season_is_seen_three_times(monkeypatch, length):
     """No profile is asked for that fits fewer than three times."""
     asked = []
-    profile = seasons._profile
-    monkeypatch.setattr(seasons, "_profile", lambda rng, period: asked.append(period) or profile(rng, period))
+    profile = seasons.profile
+    monkeypatch.setattr(seasons, "profile", lambda rng, period: asked.append(period) or profile(rng, period))
     for make in (clean_season, exponential_smoothing):
         make(np.random.default_rng(0), 400, length)
     assert max(asked) == max(period for period in (4, 5, 6, 7, 12, 13, 24, 26, 30, 48, 52, 96) if 3 * period <= length)

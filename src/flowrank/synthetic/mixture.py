@@ -10,7 +10,9 @@ import numpy as np
 from flowrank.errors import FlowrankError, check_count
 from flowrank.synthetic.families import structural
 from flowrank.synthetic.kernels import kernel_synth
+from flowrank.synthetic.loads import loads
 from flowrank.synthetic.mixup import mixup
+from flowrank.synthetic.regimes import regimes
 from flowrank.synthetic.seasons import calendar, clean_season, exponential_smoothing
 
 Family = Callable[[np.random.Generator, int, int], np.ndarray]
@@ -21,17 +23,21 @@ FAMILIES: dict[str, Family] = {
     "kernel_synth": kernel_synth,
     "exponential_smoothing": exponential_smoothing,
     "calendar": calendar,
+    "loads": loads,
+    "regimes": regimes,
     "clean_season": clean_season,
 }
 MIXUP = "tsmixup"
 EASY = "clean_season"
 SHARES = {
-    "structural": 0.3,
-    "kernel_synth": 0.15,
-    "exponential_smoothing": 0.22,
-    "calendar": 0.13,
+    "structural": 0.27,
+    "kernel_synth": 0.1,
+    "exponential_smoothing": 0.21,
+    "calendar": 0.11,
+    "loads": 0.06,
+    "regimes": 0.09,
     "clean_season": 0.1,
-    MIXUP: 0.1,
+    MIXUP: 0.06,
 }
 SHORTEST = 20
 _BLOCK = 512  # series drawn together; recursions over time cost as much for one as for many

@@ -33,7 +33,7 @@ def clean_season(rng: np.random.Generator, rows: int, length: int) -> np.ndarray
     values = np.empty((rows, length))
     periods = np.array(CLEAN_PERIODS)
     for row, period in enumerate(rng.choice(periods[_seen(periods, length)], rows)):
-        values[row] = np.resize(np.roll(_profile(rng, int(period)), rng.integers(period)), length)
+        values[row] = np.resize(np.roll(profile(rng, int(period)), rng.integers(period)), length)
     slope = np.where(rng.random((rows, 1)) < 0.5, rng.normal(0, 1.5, (rows, 1)), 0.0)
     values += slope * (time / length - 0.5)
     values += rng.standard_normal((rows, length)) * 10 ** rng.uniform(-2.5, -0.3, (rows, 1))
@@ -64,12 +64,12 @@ def calendar(rng: np.random.Generator, rows: int, length: int) -> np.ndarray:
     nests = nests[_seen(nests[:, 0], length)]
     for row, nest in enumerate(rng.integers(len(nests), size=rows)):
         slots, cycles = nests[nest]
-        grid = np.tile(_profile(rng, slots), (cycles, 1))
+        grid = np.tile(profile(rng, slots), (cycles, 1))
         if cycles == 7:
-            rest = _profile(rng, slots) * rng.uniform(0, 1) + grid[0] * rng.uniform(0.2, 1)
+            rest = profile(rng, slots) * rng.uniform(0, 1) + grid[0] * rng.uniform(0.2, 1)
             grid[5:] = rest
         else:
-            grid = grid + _profile(rng, cycles)[:, None] * rng.lognormal(-0.3, 0.6)
+            grid = grid + profile(rng, cycles)[:, None] * rng.lognormal(-0.3, 0.6)
         level = rng.normal(0, 0.4, (cycles, 1)) * rng.integers(0, 2)
         grid = grid * np.exp(level) if rng.random() < 0.5 else grid + 2 * level
         values[row] = np.resize(np.roll(grid.ravel(), rng.integers(grid.size)), length)
@@ -129,7 +129,7 @@ def exponential_smoothing(rng: np.random.Generator, rows: int, length: int) -> n
     trend = np.where(damping < 1, trend * 6, trend)
     seasons = np.zeros((int(period.max()), rows))
     for row in np.flatnonzero(period > 1):
-        seasons[: period[row], row] = _profile(rng, int(period[row])) * rng.gamma(1.5, 0.5)
+        seasons[: period[row], row] = profile(rng, int(period[row])) * rng.gamma(1.5, 0.5)
     values = np.empty((length, rows))
     every, slot = np.arange(rows), rng.integers(period)
     for t in range(length):
@@ -178,18 +178,24 @@ def _drifting_size(rng: np.random.Generator, rows: int, length: int) -> np.ndarr
     return np.exp(rng.uniform(0.02, 0.4, (rows, 1)) * autoregressive_noise(rng, rows, length, forgetting))
 
 
-def _profile(rng: np.random.Generator, period: int) -> np.ndarray:
-    """Return one cycle of zero mean and unit spread: free, smooth, or mostly flat with a few busy slots."""
+def profile(rng: np.random.Generator, period: int) -> np.ndarray:
+    """Draw one cycle of zero mean and unit spread: free, smooth, or mostly flat with a few busy slots.
+
+    Examples
+    --------
+    >>> len(profile(np.random.default_rng(0), 7))
+    7
+    """
     kind = rng.random()
     if kind < 0.45 or period < 4:
-        profile = rng.standard_normal(period)
+        cycle = rng.standard_normal(period)
     elif kind < 0.85:
         turns = 2 * np.pi * np.arange(period) / period
-        profile = np.zeros(period)
+        cycle = np.zeros(period)
         for harmonic in range(1, min(period // 2, int(rng.integers(1, 6))) + 1):
-            profile += rng.normal(0, 1 / harmonic) * np.sin(harmonic * turns + 2 * np.pi * rng.random())
+            cycle += rng.normal(0, 1 / harmonic) * np.sin(harmonic * turns + 2 * np.pi * rng.random())
     else:
-        profile = np.where(rng.random(period) < 0.3, rng.standard_normal(period), 0.0)
-        profile[0] += not profile.any()
-    profile = profile - profile.mean()
-    return profile / max(float(profile.std()), 1e-3)
+        cycle = np.where(rng.random(period) < 0.3, rng.standard_normal(period), 0.0)
+        cycle[0] += not cycle.any()
+    cycle = cycle - cycle.mean()
+    return cycle / max(float(cycle.std()), 1e-3)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from chronos.chronos2.config import Chronos2CoreConfig
 from chronos.chronos2.layers import MHA, MLP
-from chronos.chronos2.model import Chronos2EncoderBlock
+from chronos.chronos2.model import Chronos2EncoderBlock, Chronos2Model
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -18,6 +18,7 @@ from flowrank.errors import FlowrankError
 from flowrank.families.chronos2.attention import NarrowMHA
 from flowrank.families.chronos2.growth import take_from_encoder
 from flowrank.family import Objective, QuantileObjective, Training
+from flowrank.family.growth import grow
 from flowrank.nn.factored import draw
 
 QUANTILES = (0.01, *(round(0.05 * step, 2) for step in range(1, 20)), 0.99)
@@ -149,8 +150,11 @@ class Chronos2Training(Training):
         return GroupObjective(parent, distillation=distillation, truth=truth)
 
     def grow(self, model: PreTrainedModel, donor: PreTrainedModel) -> None:
-        """Take what fits of the encoder of a Chronos-Bolt."""
-        take_from_encoder(model, donor)
+        """Compute what a smaller Chronos-2 does, or take what fits of the encoder of a Chronos-Bolt."""
+        if isinstance(donor, Chronos2Model):
+            grow(model, donor)
+        else:
+            take_from_encoder(model, donor)
 
 
 def _draw_attention(layer: MHA, factor: float) -> None:

@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from flowrank.errors import FlowrankError
 from flowrank.families._t5_stack.training import T5StackTraining
 from flowrank.family import Objective, token_objective
+from flowrank.family.growth import grow
 
 SPECIAL_TOKENS = 2  # padding, end of sequence
 
@@ -59,6 +60,13 @@ class T5Training(T5StackTraining):
             labels = labels[:, :horizon].contiguous()
         return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
 
+    def grow(self, model: PreTrainedModel, donor: PreTrainedModel) -> None:
+        """Overwrite the weights of a model so that it computes what a smaller one does, whose bins may be coarser."""
+        tokens, theirs = (one.config.vocab_size for one in (model, donor))
+        if theirs > tokens:
+            raise FlowrankError("grown_from", expected=f"a model with n_tokens ≤ {tokens}", found=theirs)
+        grow(model, donor, vocabulary=lambda rows: between_bins(rows, tokens))
+
     def objective(self, parent: PreTrainedModel, *, distillation: float, truth: float) -> Objective:
         """Divergence from the parent's tokens, and cross-entropy of the true ones."""
         return TokenObjective(parent, distillation=distillation, truth=truth)
@@ -85,6 +93,23 @@ class T5Training(T5StackTraining):
 
 
 _READ = ("context_length", "prediction_length", "n_tokens", "use_eos_token", "tokenizer_limit")
+
+
+def between_bins(embedding: Float[Tensor, "n d"], tokens: int) -> Float[Tensor, "m d"]:
+    """Token embedding of a finer vocabulary over the same range: between the rows of the two nearest bins.
+
+    Special tokens, and the token that none of the bins uses, keep their rows.
+
+    Examples
+    --------
+    >>> between_bins(torch.tensor([[9.0], [8.0], [7.0], [0.0], [1.0]]), 6).flatten().tolist()
+    [9.0, 8.0, 7.0, 0.0, 0.5, 1.0]
+    """
+    special, bins = embedding[: SPECIAL_TOKENS + 1], embedding[SPECIAL_TOKENS + 1 :]
+    at = torch.linspace(0, len(bins) - 1, tokens - len(special), dtype=torch.float64).to(embedding)
+    below = at.floor().long().clamp(max=len(bins) - 2)
+    between = torch.lerp(bins[below], bins[below + 1], (at - below)[:, None])
+    return torch.cat([special, between])
 
 
 class FixedFields:

@@ -1,7 +1,8 @@
-"""Growing a trained model: a wider one, most of it random, that starts with the same forecasts."""
+"""Growing a trained model: a wider or deeper one, most of it random, that starts with the same forecasts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,29 +11,26 @@ from transformers import PreTrainedModel
 
 from flowrank.errors import FlowrankError
 
-_SAME = (
-    "num_heads",
-    "num_layers",
-    "num_decoder_layers",
-    "vocab_size",
-    "relative_attention_num_buckets",
-    "relative_attention_max_distance",
-)
+_SAME = ("relative_attention_num_buckets", "relative_attention_max_distance", "rope_theta")
+_NO_FEWER = ("num_heads", "num_layers", "num_decoder_layers", "d_kv", "d_ff")
 _SAME_OF_CHRONOS = (
     *("context_length", "prediction_length", "input_patch_size", "input_patch_stride", "quantiles", "use_reg_token"),
-    *("tokenizer_kwargs", "use_eos_token"),
+    *("tokenizer_kwargs", "use_eos_token", "use_arcsinh"),
 )
 
 
 @torch.no_grad()
-def grow(model: PreTrainedModel, donor: PreTrainedModel) -> None:
-    """Overwrite the weights of ``model`` so that it computes what ``donor``, which is narrower, computes.
+def grow(
+    model: PreTrainedModel, donor: PreTrainedModel, *, vocabulary: Callable[[Tensor], Tensor] | None = None
+) -> None:
+    """Overwrite the weights of ``model`` so that it computes what ``donor``, which is smaller, computes.
 
     The residual stream of the donor is repeated side by side until it is as wide as the model's; a root mean square
     does not change by that. What writes to the stream writes the same to all copies; what reads from it has the
     donor's weights spread over the copies, plus random ones that cancel while copies are equal, so that it starts with
-    full rank; what writes keeps the donor's rank until training tells the copies apart. New features of a head and new
-    neurons read at random and are not read themselves yet.
+    full rank; what writes keeps the donor's rank until training tells the copies apart. New features of a head, new
+    heads and new neurons read at random and are not read themselves yet; new layers come last in their stack and write
+    nothing yet.
 
     The idea is that of Net2Net (Chen, Goodfellow & Shlens 2016, arXiv 1511.05641).
 
@@ -41,8 +39,12 @@ def grow(model: PreTrainedModel, donor: PreTrainedModel) -> None:
     model
         Dense model with random weights.
     donor
-        Dense model of the same class, heads, layers, patches and vocabulary, no wider in ``d_kv`` and ``d_ff``, and
-        with a ``d_model`` that divides the model's.
+        Dense model of the same class and patches, no wider in ``d_kv`` and ``d_ff``, with no more heads and layers and
+        with a ``d_model`` that divides the model's. Heads that turn with their places (rotary) must be as wide as the
+        model's: the angles belong to the width.
+    vocabulary
+        Makes the rows of the model's token embedding, shape (tokens, donor's d_model), of the donor's. Not given: both
+        have the same tokens.
 
     Raises
     ------
@@ -52,36 +54,47 @@ def grow(model: PreTrainedModel, donor: PreTrainedModel) -> None:
     Examples
     --------
     >>> from transformers import T5Config, T5Model
-    >>> same = {"num_heads": 2, "num_layers": 1, "vocab_size": 8, "dropout_rate": 0.0, "chronos_config": {}}
-    >>> small = T5Model(T5Config(d_model=16, d_kv=4, d_ff=16, **same)).eval()
-    >>> large = T5Model(T5Config(d_model=32, d_kv=8, d_ff=48, **same)).eval()
+    >>> same = {"vocab_size": 8, "dropout_rate": 0.0, "chronos_config": {}}
+    >>> small = T5Model(T5Config(d_model=16, d_kv=4, d_ff=16, num_heads=2, num_layers=1, **same)).eval()
+    >>> large = T5Model(T5Config(d_model=32, d_kv=8, d_ff=48, num_heads=3, num_layers=2, **same)).eval()
     >>> grow(large, small)
     >>> tokens = torch.arange(8)[None]
     >>> wide, narrow = (one(tokens, decoder_input_ids=tokens).last_hidden_state for one in (large, small))
     >>> bool((wide[..., :16] - narrow).abs().max() < 1e-3)
     True
     """
-    _check(model, donor)
+    _check(model, donor, same_tokens=vocabulary is None)
     copies = model.config.d_model // donor.config.d_model
     heads, d_kv = model.config.num_heads, model.config.d_kv
+    old_heads = donor.config.num_heads
     weights, old = model.state_dict(), donor.state_dict()
     for name, new in weights.items():
-        value = old[name].double()
         reads, writes = _axes(name)
+        if name not in old:
+            if writes == "stream" and reads:
+                new.zero_()  # a layer that the donor does not have
+            continue
+        value = old[name].double()
+        if reads == "copies" and vocabulary is not None:
+            value = vocabulary(value)
         spread = value.std() / copies**0.5 if value.ndim > 1 and ".k." not in name else torch.zeros(())
         if reads == "stream":
             value = _shared(value, copies)
         elif reads == "copies":
             value = value.repeat(1, copies)
         elif reads == "features":
-            value = _pad(value.unflatten(1, (heads, -1)), d_kv).flatten(1)
+            by_head = _pad(value.unflatten(1, (old_heads, -1)), d_kv).flatten(1)
+            value = _pad(by_head, heads * d_kv)
         elif reads == "neurons":
             value = _pad(value, new.shape[1])
+        elif reads == "heads":
+            value = _pad(value, heads)
         if writes == "stream":
             value = value.repeat(copies, *(1,) * (value.ndim - 1))
         elif writes == "features":
-            by_head = value.unflatten(0, (heads, -1)).transpose(0, 1)
+            by_head = value.unflatten(0, (old_heads, -1)).transpose(0, 1)
             value = _extended(by_head, d_kv, spread).transpose(0, 1).flatten(0, 1)
+            value = _extended(value, heads * d_kv, value.std())
         elif writes == "neurons":
             value = _extended(value, len(new), spread)
         if name == "decoder.final_layer_norm.weight" and "lm_head.weight" in weights:
@@ -102,7 +115,7 @@ _AXES = {  # by module: what the last axis of a matrix reads, and what the first
     "output_patch_embedding.hidden_layer": ("stream", "neurons"),
     "output_patch_embedding.output_layer": ("neurons", ""),
     "output_patch_embedding.residual_layer": ("stream", ""),
-    "relative_attention_bias": ("", ""),
+    "relative_attention_bias": ("heads", ""),
 }
 
 
@@ -130,7 +143,7 @@ def _extended(value: Tensor, rows: int, spread: Tensor) -> Tensor:
     return torch.cat([value, fresh * spread])
 
 
-def _check(model: PreTrainedModel, donor: PreTrainedModel) -> None:
+def _check(model: PreTrainedModel, donor: PreTrainedModel, *, same_tokens: bool) -> None:
     wide, narrow = model.config, donor.config
 
     def refuse(expected: str, found: Any) -> None:
@@ -138,15 +151,18 @@ def _check(model: PreTrainedModel, donor: PreTrainedModel) -> None:
 
     if type(model) is not type(donor):
         refuse(f"a dense model of the class {type(model).__name__}", type(donor).__name__)
-    for name in _SAME:
-        if getattr(wide, name) != getattr(narrow, name):
-            refuse(f"a model with {name} = {getattr(wide, name)}", getattr(narrow, name))
+    rotary = any(name.endswith("inv_freq") for name, _ in model.named_buffers())
+    same = _SAME + (("vocab_size",) if same_tokens else ()) + (("d_kv",) if rotary else ())
+    for name in same:
+        ours, theirs = getattr(wide, name, None), getattr(narrow, name, None)
+        if ours != theirs:
+            refuse(f"a model with {name} = {ours}", theirs)
     for name in _SAME_OF_CHRONOS:
         ours, theirs = (config.chronos_config.get(name) for config in (wide, narrow))
         if ours != theirs:
             refuse(f"a model with {name} = {ours}", theirs)
-    for name in ("d_kv", "d_ff"):
-        if getattr(wide, name) < getattr(narrow, name):
+    for name in _NO_FEWER:
+        if getattr(wide, name, 0) < getattr(narrow, name, 0):
             refuse(f"a model with {name} ≤ {getattr(wide, name)}", getattr(narrow, name))
     if wide.d_model % narrow.d_model:
         refuse(f"a model whose d_model divides {wide.d_model}", narrow.d_model)
