@@ -6,8 +6,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel, T5Config
 
+from flowrank.families._growth import grow
 from flowrank.family import Training
-from flowrank.family.growth import grow
 
 _SHAPE = ("d_model", "d_kv", "d_ff", "num_heads", "num_layers", "num_decoder_layers")
 

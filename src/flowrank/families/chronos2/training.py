@@ -15,10 +15,10 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from flowrank.errors import FlowrankError
+from flowrank.families._growth import grow
 from flowrank.families.chronos2.attention import NarrowMHA
 from flowrank.families.chronos2.growth import take_from_encoder
 from flowrank.family import Objective, QuantileObjective, Training
-from flowrank.family.growth import grow
 from flowrank.nn.factored import draw
 
 QUANTILES = (0.01, *(round(0.05 * step, 2) for step in range(1, 20)), 0.99)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from flowrank.errors import FlowrankError
+from flowrank.families._growth import grow
 from flowrank.families._t5_stack.training import T5StackTraining
 from flowrank.family import Objective, token_objective
-from flowrank.family.growth import grow
 
 SPECIAL_TOKENS = 2  # padding, end of sequence
 
