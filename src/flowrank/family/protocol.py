@@ -257,6 +257,27 @@ class Family(ABC):
         """
         raise self.lacks("a calibration pass")
 
+    def step_quantiles(
+        self, contexts: Sequence[Tensor], futures: Float[Tensor, "batch horizon"], levels: Sequence[float]
+    ) -> Float[Tensor, "batch horizon levels"]:
+        """Quantiles of every step of a model that draws paths, given the true values before that step: without chance.
+
+        Parameters
+        ----------
+        contexts
+            Series (time,), NaN = missing.
+        futures
+            What followed each, NaN = missing or unknown.
+        levels
+            Quantile levels.
+
+        Returns
+        -------
+        Tensor
+            fp64, on the CPU, in the units of the contexts.
+        """
+        raise self.lacks("quantiles step by step, as its models draw no paths")
+
     def attention_mask(self, contexts: Sequence[Any]) -> Bool[Tensor, "batch tokens"]:
         """Which of the encoder's tokens are no padding when series are run together."""
         raise self.lacks("a calibration pass")

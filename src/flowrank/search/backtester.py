@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
 
 from flowrank.errors import FlowrankError, check_count
 from flowrank.evaluation import season_length, seasonal_error
@@ -30,6 +31,7 @@ _STREAM = 3  # of the generator: neither training, nor validation, nor calibrati
 _RESAMPLES = 400
 _GROUPS, _GROUP = 10, 64  # groups of series at most, and the least that makes one
 _SHARE = 4  # one task of several series, where the model reads such, for so many single ones
+_TOLD = 64  # series of a batch that is judged step by step
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -76,8 +78,9 @@ class Backtester:
     season there. Each group is treated as a data set: the child's summed loss is divided by the parent's. The result is
     the geometric mean over groups, as over the data sets of published benchmarks, so that calm series count as much
     as volatile ones, whose losses are larger. The user's series and the synthetic ones have equal weight in total. Of
-    models that read several series together, synthetic tasks of several series are a further kind. Both models sample
-    with the same noise.
+    models that read several series together, synthetic tasks of several series are a further kind. Models that draw
+    paths are judged step by step: by the quantiles that they give each value, told those before it
+    (`flowrank.family.Family.step_quantiles`). No chance is in that, and it takes a twentieth of the work.
 
     Parameters
     ----------
@@ -97,7 +100,7 @@ class Backtester:
     confidence
         See `Tolerance`.
     seed
-        Of the synthetic series, of sampled forecasts (see `flowrank.forecasting.forecast`) and of the bootstrap.
+        Of the synthetic series and of the bootstrap.
 
     Raises
     ------
@@ -180,15 +183,31 @@ class Backtester:
         """Loss of every series, (series,): twice the summed quantile loss, or the scaled error of the median."""
         levels = np.array(DEFAULT_LEVELS)
         losses = np.empty(len(self._requests))
-        results = predict_requests(pipeline, self._requests, horizon=self.horizon, batch_size=128, seed=self.seed)
-        for i, (request, quantiles, _) in enumerate(results):
-            case = request.key
+        for i, quantiles in self._quantiles(pipeline):
+            case = self._requests[i].key
             error = case.truth[:, None] - quantiles[: len(case.truth)]
             if self.metric == "WQL":
                 losses[i] = 2 * np.nansum(np.maximum(levels * error, (levels - 1) * error)) / len(levels)
             else:
                 losses[i] = np.nanmean(np.abs(error[:, len(levels) // 2])) / case.scale
         return losses if self._joint is None else np.append(losses, self._joint.losses(pipeline, self.metric))
+
+    def _quantiles(self, pipeline: Any) -> Iterator[tuple[int, np.ndarray]]:
+        """Number of a series, and quantiles (H, levels) of what follows it, in any order."""
+        family = family_of(pipeline)
+        if family.sample_paths is None:
+            results = predict_requests(pipeline, self._requests, horizon=self.horizon, batch_size=128, seed=self.seed)
+            yield from ((i, quantiles) for i, (_, quantiles, _) in enumerate(results))
+            return
+        order = sorted(range(len(self._requests)), key=lambda i: len(self._requests[i].history))
+        for start in range(0, len(order), _TOLD):
+            some = [self._requests[i] for i in order[start : start + _TOLD]]
+            truths = torch.full((len(some), max(len(one.key.truth) for one in some)), torch.nan)
+            for row, one in zip(truths, some, strict=True):
+                row[: len(one.key.truth)] = torch.from_numpy(one.key.truth)
+            contexts = [torch.from_numpy(one.history).float() for one in some]
+            found = family.step_quantiles(contexts, truths, DEFAULT_LEVELS).numpy()
+            yield from zip(order[start : start + _TOLD], found, strict=True)
 
 
 def evenly(series: Iterable[Series], most: int = MOST) -> list[Series]:

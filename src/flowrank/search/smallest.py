@@ -36,7 +36,7 @@ SEARCH_LOG = "search.jsonl"
 _SETTINGS = "search.json"
 _LATENCY = "latency.json"
 _MODELS = "models"
-_FORMAT = 3  # of a search: one that counted or chose series otherwise does not go on
+_FORMAT = 4  # of a search: one that counted or chose series otherwise does not go on
 
 
 def smallest(

@@ -117,8 +117,19 @@ class T5Engine(Engine):
     def decoder(self, tokens: Tensor, mask: Tensor, *, paths: int, steps: int, cross_cache: str = "auto") -> Decoder:
         """Encode series and return a decoder for ``steps`` tokens of ``paths`` paths each."""
         packed = Packed.of(mask)
-        encoded = self.encoder(embedded(tokens[packed.rows, packed.positions], self.model.encoder.embed_tokens), packed)
-        return Decoder(self, encoded, packed, paths, steps, cross_cache)
+        return Decoder(self, self._packed(tokens, packed), packed, paths, steps, cross_cache)
+
+    @torch.inference_mode()
+    def encoded(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """What the encoder makes of a padded batch, (series, length, d); 0 where the mask is."""
+        packed = Packed.of(mask.bool())
+        found = self._packed(tokens, packed)
+        padded = found.new_zeros(*tokens.shape, found.shape[1])
+        padded[packed.rows, packed.positions] = found
+        return padded
+
+    def _packed(self, tokens: Tensor, packed: Packed) -> Tensor:
+        return self.encoder(embedded(tokens[packed.rows, packed.positions], self.model.encoder.embed_tokens), packed)
 
     def _bytes_a_series(self, tokens: int, paths: int, steps: int, everywhere: bool) -> int:
         """Peak bytes of one series: its tokens in the encoder, or its caches and one step of its paths.

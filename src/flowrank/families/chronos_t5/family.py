@@ -119,16 +119,45 @@ class ChronosT5(T5StackFamily):
         self, contexts: Sequence[Tensor], encoded: Float[Tensor, "batch tokens d"] | None = None
     ) -> Float[Tensor, "batch horizon vocabulary"]:
         """Score the last values of the series, a third of the shortest, given those before them."""
+        past, future = self._split(contexts)
+        return self._scored(past, future, encoded)
+
+    @torch.inference_mode()
+    def step_quantiles(
+        self, contexts: Sequence[Tensor], futures: Float[Tensor, "batch horizon"], levels: Sequence[float]
+    ) -> Float[Tensor, "batch horizon levels"]:
+        """Quantiles of every next token, given the true values before it; within a bin values are spread evenly."""
+        batch = pad_left(contexts, torch.device("cpu"))
+        tokens, mask, scale = self.pipeline.tokenizer.context_input_transform(batch)
+        engine = self.pipeline.inference.engine_for(self.model)
+        encoded = None if engine is None else engine.encoded(tokens.to(self.model.device), mask.to(self.model.device))
+        logits = self._scored((tokens, mask, scale), futures, encoded)
+        scores, drawable = self.pipeline.sampling().candidates(logits.flatten(0, 1))
+        chances = scores.double().softmax(dim=1)
+        reached = chances.cumsum(dim=1)
+        asked = torch.as_tensor(levels, dtype=torch.float64, device=reached.device).expand(len(reached), -1)
+        place = torch.searchsorted(reached, asked.contiguous()).clamp_(max=reached.shape[1] - 1)
+        chance = chances.gather(1, place)
+        share = (asked - reached.gather(1, place) + chance) / chance.clamp_min(1e-300)
+        chosen = (place if drawable is None else drawable.gather(1, place)).cpu()
+        centres = self.pipeline.tokenizer.output_transform(chosen[None], torch.ones(1))[0].double()
+        values = centres + (share.cpu().clamp(0, 1) - 0.5) * (self.input_step or 0.0)
+        return values.unflatten(0, (len(contexts), -1)) * scale[:, None, None]
+
+    def _scored(
+        self, past: tuple[Tensor, Tensor, Tensor], future: Tensor, encoded: Tensor | None
+    ) -> Float[Tensor, "batch horizon vocabulary"]:
+        """Logits of every value of the future (B, H), given the past and the values before it."""
         model = self.model
-        (tokens, mask, scale), future = self._split(contexts)
-        future, _, _ = self.pipeline.tokenizer._input_transform(future, scale)
-        start = torch.full((len(contexts), 1), model.config.decoder_start_token_id)
-        past = {"input_ids": tokens.to(model.device)} if encoded is None else {}
+        tokens, mask, scale = past
+        following, _, _ = self.pipeline.tokenizer._input_transform(future, scale)
+        start = torch.full((len(tokens), 1), model.config.decoder_start_token_id)
+        given = {"input_ids": tokens.to(model.device)} if encoded is None else {}
         return model(
-            **past,
+            **given,
             encoder_outputs=None if encoded is None else BaseModelOutput(last_hidden_state=encoded),
             attention_mask=mask.to(model.device),
-            decoder_input_ids=torch.cat([start, future[:, :-1]], dim=1).to(model.device),
+            decoder_input_ids=torch.cat([start, following[:, :-1]], dim=1).to(model.device),
             use_cache=False,
         ).logits.float()
 

@@ -98,12 +98,7 @@ class FlowrankT5Pipeline(FlowrankPipeline, ChronosPipeline):
         if horizon > reach:
             check_reach(horizon, reach, limit_prediction_length)
         paths = check_count(config.num_samples if num_samples is None else num_samples, "num_samples")
-        sampling = Sampling(
-            temperature=config.temperature if temperature is None else temperature,
-            top_k=config.top_k if top_k is None else top_k,
-            top_p=config.top_p if top_p is None else top_p,
-            forbidden=config.eos_token_id,
-        )
+        sampling = self.sampling(temperature, top_k, top_p)
         generator = None if seed is None else torch.Generator().manual_seed(check_count(seed, "seed", 0))
         first, drawn_seed = context[..., -config.context_length :], int(torch.randint(2**62, (), generator=generator))
         blocks: list[Tensor] = []
@@ -129,6 +124,18 @@ class FlowrankT5Pipeline(FlowrankPipeline, ChronosPipeline):
             values = self.tokenizer.output_transform(drawn.to(scale.device), scale)
             blocks.append(values.unflatten(0, (-1, paths)).squeeze(2) if alone > 1 else values)
         return torch.cat(blocks, dim=-1).to(dtype=torch.float32, device="cpu")
+
+    def sampling(
+        self, temperature: float | None = None, top_k: int | None = None, top_p: float | None = None
+    ) -> Sampling:
+        """How tokens are drawn; None: as the model's config says."""
+        config = self.model.config
+        return Sampling(
+            temperature=config.temperature if temperature is None else temperature,
+            top_k=config.top_k if top_k is None else top_k,
+            top_p=config.top_p if top_p is None else top_p,
+            forbidden=config.eos_token_id,
+        )
 
     @classmethod
     def around(cls, model: PreTrainedModel) -> FlowrankT5Pipeline:
