@@ -107,6 +107,20 @@ class TestTraining:
         assert trains("out", *call) == 0
         assert losses("out") == losses("whole")
 
+    def test_a_run_that_ends_early_goes_on_by_the_same_command(self, here, capsys):
+        call = flags(**{**TINY, "max_steps": 3, "eval_steps": 2})
+        assert trains("whole", *call) == 0
+        for step in (1, 2):
+            capsys.readouterr()
+            assert trains("out", *call, "--stop-after", "1e-9") == 0
+            printed = capsys.readouterr().out
+            assert f"{step} steps" in printed
+            assert "the same command goes on" in printed
+            assert not Path("out/config.json").exists()
+        assert trains("out", *call) == 0
+        assert losses("out") == losses("whole")
+        assert Path("out/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+
     def test_a_config_of_the_authors_with_flags_over_it(self, here, capsys):
         Path("theirs.yaml").write_text(
             "model_id: google/t5-efficient-base\nrandom_init: true\ntie_embeddings: true\nmodel_type: seq2seq\n"
@@ -266,6 +280,7 @@ class TestRefusals:
             (("--max-steps", "1", "--schedule", "widths"), "--schedule: expected --widths with --schedule widths"),
             (("--max-steps", "1", "--schedule", "widths", "--widths", "0"), "--widths: "),
             (("--max-steps", "1", "--schedule", "widths", "--widths", "3"), "--widths: expected 8 widths"),
+            (("--max-steps", "1", "--stop-after", "0"), "--stop-after: expected a positive number of minutes"),
             (("--config", "nowhere.yaml"), "--config: expected a YAML file, found 'nowhere.yaml', which is not there"),
             (("--config", "odd.yaml", "--alpha", "0.3"), "--schedule: expected a name out of .*'steep'"),
             (("--config", "causal.yaml"), "model_type: expected 'seq2seq', found 'causal'"),

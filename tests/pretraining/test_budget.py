@@ -136,6 +136,19 @@ def test_it_stops_and_saves_when_the_minutes_are_over():
     assert control.should_save
 
 
+def test_a_run_ends_early_with_a_checkpoint_and_its_budget_stays():
+    clock = begun([1000.0, 1059.0, 1060.0, 1061.0], minutes=10.0, seconds=240.0, stop_at=1060.0)
+    control = tick(clock)
+    assert not control.should_training_stop
+    assert not control.should_save
+    assert clock.used(1) == pytest.approx(299 / 600)
+    control = tick(clock)
+    assert control.should_training_stop
+    assert control.should_save
+    assert not control.should_evaluate
+    assert clock.used(2) == pytest.approx(300 / 600)
+
+
 def test_steps_alone_never_stop_by_the_clock():
     clock = begun([0.0, 1e9], max_steps=10)
     assert not tick(clock).should_training_stop

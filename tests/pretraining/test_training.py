@@ -65,6 +65,36 @@ def test_killed_training_goes_on_as_if_it_had_not_been(recipe, tmp_path, options
         assert torch.equal(weights, resumed.inner_model.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("options", [{"optim": "muon"}, {"family": "chronos2"}], ids=["bolt", "chronos2"])
+def test_a_training_in_pieces_is_one_that_was_never_stopped(recipe, tmp_path, options):
+    made = recipe(max_steps=7, save_steps=100, eval_steps=2, dropout_rate=0.1, easy_steps=5, **options)
+    undisturbed = pretrain(made, tmp_path / "whole", progress=False, device="cpu")
+    steps = []
+    for _ in range(20):
+        piece = pretrain(made, tmp_path / "pieces", progress=False, device="cpu", stop_after=1e-9)
+        account = piece.recipe["pretraining"]
+        steps.append(account["steps"])
+        if account["finished"]:
+            break
+        assert not (tmp_path / "pieces" / "config.json").exists()
+    assert steps == [1, 2, 3, 4, 5, 6, 7]
+    assert read_log(tmp_path / "whole" / "log.jsonl")[0]["step"] == 1
+    told = [
+        [{key: line[key] for key in ("loss", "eval_loss", "learning_rate") if key in line} for line in read_log(log)]
+        for log in (tmp_path / "whole" / "log.jsonl", tmp_path / "pieces" / "log.jsonl")
+    ]
+    assert told[0] == told[1]
+    for name, weights in undisturbed.inner_model.state_dict().items():
+        assert torch.equal(weights, piece.inner_model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("minutes", [0, -1.0, float("nan"), "9"])
+def test_times_that_no_run_can_end_after(recipe, tmp_path, minutes):
+    with pytest.raises(FlowrankError, match="stop_after: expected a positive number of minutes"):
+        pretrain(recipe(), tmp_path / "run", progress=False, device="cpu", stop_after=minutes)
+    assert not (tmp_path / "run").exists()
+
+
 def test_half_written_checkpoint_is_not_used(recipe, tmp_path, monkeypatch):
     made = recipe(max_steps=6, save_steps=2)
     go_on = Clock.on_step_end

@@ -36,6 +36,15 @@ def pretrain(
         DeviceName,
         typer.Option(help="Device to train on; auto: a GPU if there is one. Default: auto.", show_default=False),
     ] = DeviceName.auto,
+    stop_after: Annotated[
+        float | None,
+        typer.Option(
+            help="Minutes after which this run ends with a checkpoint; the same command goes on from there. Learning "
+            "rates follow --minutes and --max-steps alone.",
+            show_default=False,
+            rich_help_panel="Run",
+        ),
+    ] = None,
     show: Annotated[
         bool, typer.Option("--show", help="Print all settings as YAML, and stop.", rich_help_panel="Run")
     ] = False,
@@ -59,7 +68,7 @@ def pretrain(
         out.print(to_yaml(recipe), end="", highlight=False, markup=False, soft_wrap=True)
         return
     hush()
-    pipeline = train(recipe, output, progress=not quiet, device=device.value)
+    pipeline = train(recipe, output, progress=not quiet, device=device.value, stop_after=stop_after)
     if first:
         _print_outcome(pipeline, output)
 
@@ -77,7 +86,10 @@ def _print_outcome(pipeline: Any, output: Path) -> None:
     table.add_row("series seen", f"{account['series']:,}")
     table.add_row("minutes", f"{account['minutes']:,.2f}")
     table.add_row("last validation loss", f"{losses[-1]:.4f}" if losses else "–")
-    table.add_row("where", str(output))
+    if account.get("finished", True):
+        table.add_row("where", str(output))
+    else:
+        table.add_row("not finished", "the same command goes on")
     out.print(table)
 
 

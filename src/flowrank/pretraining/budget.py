@@ -19,12 +19,16 @@ UNKNOWN_STEPS = 10_000
 class Clock(TrainerCallback):
     """Counts the seconds of a training over all its runs, and ends it when the minutes are used up.
 
+    It can also end a single run early. That changes neither the budget nor the rates: the next run goes on.
+
     Parameters
     ----------
     max_steps, minutes
         The two budgets; None: no limit.
     seconds
         Used up before this run.
+    stop_at
+        Time of ``now`` at which this run ends with a checkpoint; None: it goes on to the end of the budget.
     now
         A clock, in seconds.
     """
@@ -34,9 +38,10 @@ class Clock(TrainerCallback):
         max_steps: int | None = None,
         minutes: float | None = None,
         seconds: float = 0.0,
+        stop_at: float | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.max_steps, self.minutes, self.seconds = max_steps, minutes, seconds
+        self.max_steps, self.minutes, self.seconds, self.stop_at = max_steps, minutes, seconds, stop_at
         self._now = now
         self._latest: float | None = None
 
@@ -48,22 +53,31 @@ class Clock(TrainerCallback):
         self._agree(args)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Count a step, and stop where the minutes are over."""
+        """Count a step, and stop where the minutes or the time of this run are over."""
         now = self._now()
         if self._latest is not None:
             self.seconds += now - self._latest
         self._latest = now
-        self._agree(args)
+        over = self._agree(args)
         if self.minutes is not None and self.seconds >= 60 * self.minutes:
             control.should_training_stop = True
             control.should_save = control.should_log = control.should_evaluate = True
+        elif over:
+            # No validation: its loader would draw a seed that a run which goes on does not draw here.
+            control.should_training_stop = control.should_save = control.should_log = True
 
-    def _agree(self, args: TrainingArguments) -> None:
-        """Take the first process's seconds: rates, and where training stops, must be the same for all."""
-        if self.minutes is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
-            seconds = torch.tensor([self.seconds], dtype=torch.float64, device=args.device)
-            torch.distributed.broadcast(seconds, src=0)
-            self.seconds = float(seconds)
+    def _agree(self, args: TrainingArguments) -> bool:
+        """Whether the time of this run is over.
+
+        All processes take the first one's word, and its seconds: rates, and where training stops, must be the same.
+        """
+        over = self.stop_at is not None and self._latest is not None and self._latest >= self.stop_at
+        limited = self.minutes is not None or self.stop_at is not None
+        if limited and torch.distributed.is_available() and torch.distributed.is_initialized():
+            told = torch.tensor([self.seconds, over], dtype=torch.float64, device=args.device)
+            torch.distributed.broadcast(told, src=0)
+            self.seconds, over = float(told[0]), bool(told[1])
+        return over
 
     def used(self, step: int) -> float:
         """Share of the budget that is used up at a step, in [0, 1]: the greater one of steps and minutes."""

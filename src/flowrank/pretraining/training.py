@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +18,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
-from flowrank.errors import FlowrankError
+from flowrank.errors import FlowrankError, is_number
 from flowrank.family import family_of_model, training_of
 from flowrank.files import atomic_file, refuse_other_run
 from flowrank.pipelines import Pipeline, load
@@ -73,7 +74,14 @@ class _Trainer(Trainer):
         return self.lr_scheduler
 
 
-def pretrain(recipe: Recipe, output: str | Path, *, progress: bool = True, device: str = "auto") -> Pipeline:
+def pretrain(
+    recipe: Recipe,
+    output: str | Path,
+    *,
+    progress: bool = True,
+    device: str = "auto",
+    stop_after: float | None = None,
+) -> Pipeline:
     """Train a model, or go on with a training that was cut off.
 
     Parameters
@@ -88,16 +96,20 @@ def pretrain(recipe: Recipe, output: str | Path, *, progress: bool = True, devic
         Show a progress bar.
     device
         ``"auto"`` (a GPU if there is one) or ``"cpu"``.
+    stop_after
+        Minutes from this call after which it ends at the next step, with a checkpoint that the next call goes on from.
+        Neither learning rates nor series depend on it. None: train to the end.
 
     Returns
     -------
     FlowrankBoltPipeline or FlowrankT5Pipeline
-        The trained model.
+        The trained model; as far as it has come, and not yet written to ``output``, if the call was ended early:
+        ``pipeline.recipe["pretraining"]["finished"]`` tells.
 
     Raises
     ------
     FlowrankError
-        If the folder holds something else or a training by another recipe.
+        If the folder holds something else or a training by another recipe, or ``stop_after`` is no positive number.
 
     Examples
     --------
@@ -106,6 +118,9 @@ def pretrain(recipe: Recipe, output: str | Path, *, progress: bool = True, devic
     >>> pretrain(recipe, "tiny", progress=False, device="cpu").recipe["pretraining"]["steps"]
     2
     """
+    started = time.monotonic()
+    if stop_after is not None and not is_number(stop_after, 1e-30):
+        raise FlowrankError("stop_after", expected="a positive number of minutes", found=repr(stop_after))
     output = Path(output).expanduser()
     pipeline = build(recipe)
     if recipe.initial_model is not None:
@@ -128,7 +143,12 @@ def pretrain(recipe: Recipe, output: str | Path, *, progress: bool = True, devic
             for number, path in enumerate(recipe.training_data_paths)
         ]
     per_step = recipe.gradient_accumulation_steps * arguments.world_size
-    clock = Clock(recipe.max_steps, recipe.minutes, seconds=checkpoint.seconds if checkpoint else 0.0)
+    clock = Clock(
+        recipe.max_steps,
+        recipe.minutes,
+        seconds=checkpoint.seconds if checkpoint else 0.0,
+        stop_at=None if stop_after is None else started + 60 * stop_after,
+    )
     if checkpoint is not None and (output / "config.json").exists() and clock.used(checkpoint.step) >= 1:
         return load(output)  # nothing is left to do
     trainer = _Trainer(
@@ -156,7 +176,9 @@ def pretrain(recipe: Recipe, output: str | Path, *, progress: bool = True, devic
     with _no_bars_of_transformers(), fastest_attention(model, arguments.device):
         trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     pipeline.recipe = {"pretraining": _account(recipe, trainer, clock, per_step)}
-    if trainer.is_world_process_zero():
+    if not pipeline.recipe["pretraining"]["finished"]:
+        pipeline.inner_model.cpu().eval()
+    elif trainer.is_world_process_zero():
         _publish(pipeline, output)
     return pipeline
 
@@ -265,6 +287,7 @@ def _account(recipe: Recipe, trainer: Trainer, clock: Clock, per_step: int) -> d
     steps = trainer.state.global_step
     return {
         "recipe": recipe.to_dict(),
+        "finished": clock.used(steps) >= 1,
         "steps": steps,
         "series": steps * per_step * recipe.per_device_train_batch_size,
         "minutes": round(clock.seconds / 60, 2),
