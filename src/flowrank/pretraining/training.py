@@ -36,7 +36,8 @@ RECIPE_FILE = "pretraining.json"
 LOG = "log.jsonl"
 DATA = "data"
 BOARD = "tensorboard"
-_HARMLESS = {"max_steps", "minutes", "log_steps", "save_steps", "eval_steps", "dataloader_num_workers"}
+HARMLESS = {"max_steps", "minutes", "log_steps", "save_steps", "eval_steps", "dataloader_num_workers"}
+"""Settings in which two runs of one training may differ."""
 _ENDLESS = 10**8  # steps, where only minutes limit a run
 _HELD_OUT_BATCH = 64  # series of one length
 
@@ -216,7 +217,7 @@ def _no_bars_of_transformers() -> Iterator[None]:
 
 def _claim(output: Path, recipe: Recipe) -> None:
     """Take the folder for this recipe, or refuse it."""
-    refuse_other_run(output, RECIPE_FILE, recipe.to_dict(), run="training", argument="output", harmless=_HARMLESS)
+    refuse_other_run(output, RECIPE_FILE, recipe.to_dict(), run="training", argument="output", harmless=HARMLESS)
     path = output / RECIPE_FILE
     output.mkdir(parents=True, exist_ok=True)
     with atomic_file(path, overwrite=True) as temporary:
