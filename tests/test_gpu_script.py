@@ -14,7 +14,8 @@ import torch
 from packaging.requirements import Requirement
 
 from flowrank.errors import FlowrankError
-from flowrank.pretraining import Recipe, pretrain
+from flowrank.pretraining import Recipe, pretrain, read_recipe
+from flowrank.pretraining.architecture import build
 
 GPU = Path(__file__).parents[1] / "benchmarks" / "gpu"
 TINY = {
@@ -29,6 +30,7 @@ PART = 0.01  # MiB
 def module(name):
     specification = importlib.util.spec_from_file_location(f"gpu_{name}", GPU / f"{name}.py")
     made = importlib.util.module_from_spec(specification)
+    sys.modules[made.__name__] = made  # dataclasses look there
     specification.loader.exec_module(made)
     return made
 
@@ -107,7 +109,7 @@ def test_parts_of_two_pieces_are_refused(state, tmp_path):
         with pytest.raises(FlowrankError, match=r"the same parts\.json"):
             packing.joined(tmp_path / "new", [tmp_path / folder for folder in folders])
     before = contents(state)
-    with pytest.raises(FlowrankError, match="has not gone beyond step 1, found .* at step 2"):
+    with pytest.raises(FlowrankError, match=r"has not gone beyond step 1, found .* at step 2"):
         packing.joined(state, [tmp_path / "early"])
     packing.joined(state, [tmp_path / "late"])
     assert contents(state) == before
@@ -164,3 +166,65 @@ def test_what_the_machine_needs_is_pinned_and_closed():
             if one.marker is None or one.marker.evaluate(target):
                 assert one.name.lower().replace("_", "-") in listed | with_torch, (name, one.name)
     assert list(wheels.missing()) == []
+
+
+@pytest.mark.parametrize("path", sorted((GPU.parent / "recipes" / "gpu").glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipes_for_a_gpu(path):
+    recipe = read_recipe(path)
+    model = build(recipe).inner_model
+    limits = {"flow-2": 20, "flow-2-mini": 6, "flow-t5": 24, "flow-bolt": 20}
+    assert 2 * model.num_parameters() <= limits[path.stem] * 2**20  # bytes in bfloat16
+    assert recipe.minutes is not None
+
+
+def test_timings_are_written_row_by_row_and_not_repeated(tmp_path, capsys):
+    timing = module("timing")
+    ways = ["predict, exact", "predict, stock", "core", "core, CUDA graph"]
+    call = ["--output", str(tmp_path / "time.json"), "--device", "cpu", "--models", "flow-bolt-mini", "--batches", "2"]
+    call += ["--dtypes", "float32", "--repeats", "3", "--context", "64", "--ways"]
+    assert timing.main([*call, *ways[:2]]) == 0
+    before = json.loads((tmp_path / "time.json").read_text())
+    assert timing.main([*call, *ways]) == 0
+    after = json.loads((tmp_path / "time.json").read_text())
+    assert after["rows"][:2] == before["rows"]
+    assert [row["way"] for row in after["rows"]] == ways
+    assert all(row["least s"] > 0 for row in after["rows"][:3])
+    assert after["rows"][3]["error"] == "ValueError: a CUDA graph needs a GPU"
+    assert {"device", "versions", "CUDA"} <= set(after)
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", ["flow-bolt-mini", "chronos-2-small"])
+def test_the_core_is_what_a_forecast_computes(name, monkeypatch):
+    monkeypatch.syspath_prepend(GPU.parent)
+    timing = module("timing")
+    device = torch.device("cpu")
+    pipeline, work = timing.opened(name, "float32", device), timing.Work(batch=2, context=128, horizon=64, samples=1)
+    core = timing.core_of(pipeline, work, device)
+    model, series = pipeline.inner_model, work.series()
+    with torch.inference_mode():
+        core()
+        made = core()  # the same again: nothing is overwritten
+        _, scale = model.instance_norm(series)
+    if name.startswith("chronos"):
+        size = model.chronos_config.output_patch_size
+        made = made.view(2, -1, model.num_quantiles, size).transpose(1, 2).flatten(1)
+        expected = torch.cat(pipeline.predict(list(series), prediction_length=64))
+    else:
+        expected = pipeline.predict(series, prediction_length=64)
+    found = model.instance_norm.inverse(made.float(), scale).unflatten(1, (model.num_quantiles, -1))
+    torch.testing.assert_close(found, expected)
+
+
+def test_rates(tmp_path, monkeypatch, capsys):
+    rates = module("rates")
+    monkeypatch.setattr(rates, "_STARTING", 1.0)
+    (tmp_path / "tiny.yaml").write_text("\n".join(f"{k}: {list(v) if k == 'lengths' else v}" for k, v in TINY.items()))
+    call = [str(tmp_path / "tiny.yaml"), "--seconds", "2", "--workers", "1", "--device", "cpu"]
+    assert rates.main([*call, "--output", str(tmp_path / "r.json"), "--", "--per-device-train-batch-size", "2"]) == 0
+    told = json.loads((tmp_path / "r.json").read_text())
+    assert told["batch"] == 2
+    kinds = ("one worker alone", "workers alone", "training alone", "training with workers")
+    assert all(told[kind] > 0 for kind in kinds)
+    assert rates.main([*call, "--", "--d-model", "0"]) == 2
+    assert "error d_model" in capsys.readouterr().err

@@ -31,6 +31,7 @@ from flowrank.pretraining.training import LOG, device_name
 from flowrank.pretraining.windows import Windows, collate
 
 _PREPARED = 16  # batches of several lengths
+_STARTING = 15.0  # seconds until a training runs at its pace
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -99,7 +100,7 @@ def _made(recipe: Recipe, seconds: float, workers: int) -> int:
     return round(count / passed)
 
 
-def _trained(recipe: Recipe, seconds: float, workers: int, device: str, *, prepared: bool) -> float | None:
+def _trained(recipe: Recipe, seconds: float, workers: int, device: str, *, prepared: bool) -> int | None:
     """Series a second of a training, after its first log lines."""
     made = Windows.batch
     ready: dict[int, dict[str, torch.Tensor]] = {}
@@ -117,13 +118,15 @@ def _trained(recipe: Recipe, seconds: float, workers: int, device: str, *, prepa
         try:
             if prepared:
                 Windows.batch = taken  # type: ignore[method-assign]
-            pretrain(quick, Path(temporary, "run"), progress=False, device=device, stop_after=(seconds + 15) / 60)
+            pretrain(
+                quick, Path(temporary, "run"), progress=False, device=device, stop_after=(seconds + _STARTING) / 60
+            )
         finally:
             Windows.batch = made  # type: ignore[method-assign]
         lines = [line for line in read_log(Path(temporary, "run", LOG)) if "series_per_second" in line]
-    first, last = lines[len(lines) // 3], lines[-1]
-    if last["seconds"] <= first["seconds"]:
-        return None
+    if len(lines) < 2:
+        return None  # so slow that nothing was logged twice
+    first, last = lines[(len(lines) - 1) // 3], lines[-1]
     series = (last["step"] - first["step"]) * recipe.per_device_train_batch_size
     return round(series / (last["seconds"] - first["seconds"]))
 

@@ -16,11 +16,14 @@ STARTED=$(date +%s)
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-python3} WHEELS=${WHEELS:-gpu-wheels} packages=.gpu-packages
 if [[ "${1:-}" != wheels ]]; then
-    for wheel in "$WHEELS"/*.whl; do # those that came since; of several loads one after the other, too
-        [[ -e $wheel && ! -e $packages/.installed/${wheel##*/} ]] || continue
-        "$PYTHON" -m pip install -q --no-index --no-deps --upgrade --target "$packages" "$wheel"
-        mkdir -p "$packages/.installed" && touch "$packages/.installed/${wheel##*/}"
+    new=()
+    for wheel in "$WHEELS"/*.whl; do # they may come in several loads, one after the other
+        [[ ! -e $wheel || -e $packages/.installed/${wheel##*/} ]] || new+=("$wheel")
     done
+    if ((${#new[@]})); then
+        "$PYTHON" -m pip install -q --no-index --no-deps --upgrade --target "$packages" "${new[@]}"
+        mkdir -p "$packages/.installed" && (cd "$packages/.installed" && touch "${new[@]##*/}")
+    fi
 fi
 export STARTED OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 export PYTHONPATH="$PWD/src:$PWD/benchmarks:$PWD/$packages${PYTHONPATH:+:$PYTHONPATH}"
