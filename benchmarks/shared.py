@@ -71,9 +71,12 @@ class Scores:
 
 
 def relative(scores: pd.DataFrame, base: pd.DataFrame) -> dict[str, float]:
-    """Geometric means over the data sets of scores over those of another model."""
-    ratios = scores / base
-    return {name: float(gmean(ratios[name])) for name in METRICS}
+    """Geometric means over the data sets of scores over those of another model.
+
+    A data set on which the other has no score, or 0, is left out: all values of the series taken may be 0.
+    """
+    known = {name: base.index[base[name] > 0] for name in METRICS}
+    return {name: float(gmean(scores[name][some] / base[name][some])) for name, some in known.items()}
 
 
 def without_attention(model: str, *kinds: str) -> Any:
