@@ -270,7 +270,7 @@ def main() -> None:
     add_data(parser)
     parser.add_argument("--work", type=Path, required=True, help="folder for models, apart by their options")
     parser.add_argument("--sets", nargs="+", default=SETS)
-    parser.add_argument("--ratios", type=float, nargs="+", default=[0.237, 0.15])
+    parser.add_argument("--ratios", type=float, nargs="*", default=[0.237, 0.15])
     parser.add_argument("--modes", nargs="+", choices=["full", "lora"], default=["full", "lora"])
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--eval-steps", type=int, default=50)
