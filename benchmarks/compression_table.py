@@ -10,17 +10,14 @@ attention outputs zeroed, relative to the model.
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 import pandas as pd
-import torch
-from scipy.stats import gmean
 
 import flowrank.pipelines
 from flowrank import Budget, FlowOfRanks, InputSVD, JointHeads, Uniform, WeightSVD
-from flowrank.evaluation import datasets_in, read_backtests
-from flowrank.family import DEFAULT, anatomy_of
+from flowrank.family import DEFAULT
+from shared import Scores, add_data, relative, without_attention
 
 RATIOS = (0.5, 0.393, 0.237, 0.15, 0.075)
 ALPHAS = {0.237: 0.4, 0.15: 0.35, 0.0: 0.27}  # the paper's Table 1: down to which size which α
@@ -41,15 +38,6 @@ METHODS = {
     "JointHeads + Budget": lambda r: JointHeads(Budget(r)),
     "JointHeads + Budget, per head": lambda r: JointHeads(Budget(r), per_head=True),
 }
-
-
-def without_attention(model: str) -> object:
-    """The model with every attention output zeroed."""
-    pipeline = flowrank.load(model)
-    with torch.no_grad():
-        for layer in anatomy_of(pipeline.inner_model).attention:
-            layer.output.module.weight.zero_()
-    return pipeline
 
 
 def cost(child: flowrank.pipelines.Pipeline, parent: flowrank.pipelines.Pipeline) -> dict[str, float]:
@@ -79,33 +67,20 @@ def cost(child: flowrank.pipelines.Pipeline, parent: flowrank.pipelines.Pipeline
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    data = os.environ.get("FLOWRANK_DATA")
-    parser.add_argument("--data", type=Path, default=data, required=data is None)
-    parser.add_argument("--backtests", type=Path, required=True)
+    add_data(parser)
     parser.add_argument("--model", default=DEFAULT)
     parser.add_argument("--ratios", type=float, nargs="+", default=list(RATIOS))
-    parser.add_argument("--max-series", type=int, help="of each data set; default: all, as the published scores")
     parser.add_argument("--cost", action="store_true", help="time and memory against the parent, B = 16")
     parser.add_argument("--seeds", type=int, default=1, help="calibration seeds; the table gives their mean")
     parser.add_argument("--only", default="", help="methods whose name contains this")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    datasets, backtests = datasets_in(arguments.data), read_backtests(arguments.backtests)
+    scores = Scores(arguments.data, arguments.backtests, arguments.max_series)
     parent = flowrank.load(arguments.model)
-
-    def scored(pipeline: object) -> pd.DataFrame:
-        scores = flowrank.evaluate({"m": pipeline}, datasets, backtests, max_series=arguments.max_series)
-        return scores.set_index("dataset")[["MASE", "WQL"]]
-
-    base = scored(parent)
-
-    def relative(pipeline: object) -> pd.Series:
-        ratios = scored(pipeline) / base
-        return pd.Series(gmean(ratios), index=ratios.columns)
-
-    zeroed = relative(without_attention(arguments.model))
+    base = scores.of(parent)
+    zeroed = relative(scores.of(without_attention(arguments.model)), base)
     print(
-        f"all attention zeroed: WQL × {zeroed.WQL:.3f}, MASE × {zeroed.MASE:.3f} on {len(base)} datasets\n",
+        f"all attention zeroed: WQL × {zeroed['WQL']:.3f}, MASE × {zeroed['MASE']:.3f} on {len(base)} datasets\n",
         flush=True,
     )
     rows = []
@@ -117,7 +92,8 @@ def main() -> None:
                 child = flowrank.compress(parent, make(ratio), seed=seed)
                 counts = child.recipe["parameters"]
                 kept = counts["attention_child"] / counts["attention_parent"]
-                row = {"method": name, "ratio": ratio, "seed": seed, "kept": kept, **relative(child)}
+                row = {"method": name, "ratio": ratio, "seed": seed, "kept": kept}
+                row |= relative(scores.of(child), base)
                 rows.append(row | (cost(child, parent) if arguments.cost else {}))
         done = pd.DataFrame(rows).query("method == @name").groupby("ratio")[["kept", "WQL", "MASE"]].mean()
         line = "  ".join(f"{r.kept:.3f}: {r.WQL:.3f}" for r in done.sort_index(ascending=False).itertuples())

@@ -1,6 +1,6 @@
 """What the corrections of forecasts gain: missing last values, level, constants, outer quantiles, long horizons.
 
-python benchmarks/corrections.py [--models flow-bolt flow-t5] [--count 60] --output corrections.json
+python benchmarks/corrections.py [--models flow-bolt flow-t5-mini] [--count 60] --output corrections.json
 
 Generated series: a season of 7, 12 or 24 points, noise, a slow random walk; for long horizons random walks and seasons.
 Each figure is with `Corrections.none()` and with all corrections; WQL at 0.1, …, 0.9 (times 100) unless said.
@@ -22,7 +22,7 @@ HORIZON = 24
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["flow-bolt", "flow-bolt-mini", "flow-t5"])
+    parser.add_argument("--models", nargs="+", default=["flow-bolt", "flow-bolt-mini", "flow-t5-mini"])
     parser.add_argument("--count", type=int, default=60, help="series of each set")
     parser.add_argument("--output", type=Path)
     settings = parser.parse_args()

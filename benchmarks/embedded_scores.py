@@ -15,9 +15,9 @@ import pandas as pd
 from scipy.stats import gmean
 
 import flowrank
-from compression_table import without_attention
 from flowrank.evaluation import datasets_in, read_backtests
 from flowrank.pretraining import seasonal_probe
+from shared import without_attention
 
 PUBLISHED = ("chronos-t5-tiny", "chronos-bolt-tiny")
 METRICS = ["MASE", "WQL"]

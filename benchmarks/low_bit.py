@@ -30,7 +30,7 @@ from shapes import bolt, t5
 
 CASES: dict[str, tuple[Callable[[], Any], list[dict[str, int]]]] = {
     "flow-bolt": (lambda: flowrank.load("flow-bolt"), [{"batch": 1}, {"batch": 32}]),
-    "flow-t5": (lambda: flowrank.load("flow-t5"), [{"batch": 4, "num_samples": 20}]),
+    "flow-t5-mini": (lambda: flowrank.load("flow-t5-mini"), [{"batch": 4, "num_samples": 20}]),
     "chronos-t5-small shape": (lambda: t5("small"), [{"batch": 4, "num_samples": 20}]),
     "chronos-bolt-base shape": (lambda: bolt("base"), [{"batch": 1}, {"batch": 32}]),
 }

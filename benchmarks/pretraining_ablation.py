@@ -23,11 +23,11 @@ import torch
 from scipy.stats import gmean
 
 import flowrank
-from compression_table import without_attention
 from flowrank import Budget, FlowOfRanks, JointHeads, Uniform
 from flowrank.evaluation import datasets_in, read_backtests
 from flowrank.pretraining import Recipe, pretrain, seasonal_probe
 from flowrank.synthetic import Mixture
+from shared import without_attention
 
 RATIOS = {0.25: 0.40, 0.15: 0.35, 0.075: 0.27}  # the paper's Table 1: size and α
 _ALIKE = {"d_model": 64, "d_kv": 32, "num_heads": 2, "d_ff": 128, "num_decoder_layers": 2, "easy_steps": 10**6}

@@ -26,6 +26,7 @@ from flowrank.evaluation import datasets_in, read_backtests
 from flowrank.family import family_of
 from flowrank.measure import head_moments, rank_losses
 from flowrank.search.backtester import Backtester
+from shared import without_attention
 
 KINDS = {
     "planes dropped": ("planes",),
@@ -110,14 +111,8 @@ def made(parent, heads, share, kinds, *, apart):
 
 def zeroed(parent, wql, own) -> dict[str, float]:
     """WQL over the model's own when attention over time, or over a group, adds nothing."""
-    found = {}
-    for kind in ("self", "group"):
-        other = flowrank.load(parent.name)
-        for site in family_of(other).attention:
-            if site.kind == kind:
-                torch.nn.init.zeros_(site.output.module.weight)
-        found[kind] = round(float(gmean(wql(other) / own)), 3)
-    return found
+    kinds = ("self", "group")
+    return {kind: round(float(gmean(wql(without_attention(parent.name, kind)) / own)), 3) for kind in kinds}
 
 
 if __name__ == "__main__":

@@ -165,7 +165,7 @@ def test_the_mixture_of_normals_is_the_normal_of_their_sum(past, later):
     np.testing.assert_allclose(found[0, :, 0], np.hypot(past, later) * z, atol=0.06 * np.hypot(past, later))
 
 
-@pytest.mark.parametrize("name", ["flow-bolt-mini", "flow-t5"])
+@pytest.mark.parametrize("name", ["flow-bolt-mini", "flow-t5-mini"])
 def test_the_band_of_a_random_walk_widens_over_blocks(name):
     """A walk's standard deviation grows as √t: from block to block, at no place less than just before."""
     pipeline = flowrank.load(name)

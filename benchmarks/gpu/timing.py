@@ -1,6 +1,6 @@
 """Seconds of a forecast on CUDA: the exact engine and stock code, eager, compiled and as CUDA graphs.
 
-benchmarks/gpu/run.sh time --output FILE [--models flow-bolt flow-t5 …] [--batches 1 8 32 256]
+benchmarks/gpu/run.sh time --output FILE [--models flow-bolt flow-t5-mini …] [--batches 1 8 32 256]
     [--dtypes float32 bfloat16] [--ways …] [--minutes 9]
 
 `predict` is a whole forecast: series from the processor's memory, quantiles or paths back there. `core` is what the
@@ -42,7 +42,7 @@ WAYS = (
     *("predict, exact", "predict, stock", "predict, stock compiled"),
     *("core", "core, CUDA graph", "core, compiled"),
 )
-MODELS = ("flow-bolt", "flow-t5", "chronos-2-small", "chronos-2-base")
+MODELS = ("flow-bolt", "flow-t5-mini", "chronos-2-small", "chronos-2-base")
 _WARM, _SECONDS = 3, 3.0  # calls before any is timed; seconds after which there are no more repeats
 
 

@@ -66,7 +66,7 @@ def seeded(pipeline: Any, seed: int) -> Iterator[dict[str, Any]]:
     Examples
     --------
     >>> from flowrank import load
-    >>> pipeline = load("flow-t5")
+    >>> pipeline = load("flow-t5-mini")
     >>> with seeded(pipeline, 3) as options:
     ...     options
     {'seed': 3}

@@ -194,7 +194,7 @@ def test_a_beginning_from_a_bolt():
     assert not any(".q." in name for name in take_from_encoder(model(**sizes), bolt, queries=False))
 
 
-@pytest.mark.parametrize("donor", ["flow-bolt-mini", "flow-t5", None])
+@pytest.mark.parametrize("donor", ["flow-bolt-mini", "flow-t5-mini", None])
 def test_what_does_not_fit_is_refused(donor):
     """A Bolt of other widths, a model without patches, and a model of the same class."""
     made = model(**({} if donor == "flow-bolt-mini" else {"d_model": 128, "d_kv": 32, "num_heads": 4, "d_ff": 512}))

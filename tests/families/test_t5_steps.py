@@ -15,7 +15,7 @@ LEVELS = (0.1, 0.5, 0.9)
 
 @pytest.fixture(scope="module")
 def pipeline():
-    return flowrank.load("flow-t5")
+    return flowrank.load("flow-t5-mini")
 
 
 def series():

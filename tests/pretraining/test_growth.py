@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from flowrank import load
 from flowrank.errors import FlowrankError
 from flowrank.pretraining import Widths, pretrain
 from flowrank.pretraining.architecture import build
@@ -84,6 +85,19 @@ def test_a_training_starts_from_the_donors_loss(recipe, donor, tmp_path):
         pretrain(recipe(**changes, **still), tmp_path / name, progress=False, device="cpu")
         losses.append([line["loss"] for line in read_log(tmp_path / name / "log.jsonl") if "loss" in line])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("start", ["initial_model", "grown_from"])
+def test_what_a_model_began_with_is_told(recipe, tmp_path, start):
+    """Three trainings, each from the one before: the last tells all."""
+    pretrain(recipe(max_steps=1), tmp_path / "0", progress=False, device="cpu")
+    for number in (1, 2):
+        changes = {start: str(tmp_path / str(number - 1)), "max_steps": number + 1}
+        pretrain(recipe(**changes), tmp_path / str(number), progress=False, device="cpu")
+    told = load(str(tmp_path / "2")).recipe
+    assert told["pretraining"]["steps"] == 3
+    assert [stage["steps"] for stage in told["stages_before"]] == [2, 1]
+    assert "stages_before" not in load(str(tmp_path / "0")).recipe
 
 
 @pytest.mark.parametrize(

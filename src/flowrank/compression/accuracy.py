@@ -15,8 +15,8 @@ from torch import Tensor
 
 from flowrank.compression.children import pipeline_of
 from flowrank.errors import AccuracyWarning
+from flowrank.family import family_of
 from flowrank.forecasting import DEFAULT_LEVELS, quantiles_of
-from flowrank.randomness import seeded
 from flowrank.synthetic.mixture import FAMILIES, SHORTEST
 
 MOST_LOST = 0.05
@@ -25,11 +25,10 @@ MOST_LOST = 0.05
 KINDS = ("clean_season", "calendar", "exponential_smoothing", "structural")
 """Families of held-out series: weeks and other clean cycles, hours within weeks, trends, and everything at once."""
 
-_EACH, _EACH_SAMPLED = 48, 12  # series of a family; of models that sample, which are slow
+_EACH = 48  # series of a family
 _OWN = 16  # of the user's series, at most
 _LENGTHS = (64, 256)  # of histories, in turns
 _HORIZON = 12
-_PATHS = 20  # of models that sample
 _TINY = np.finfo(float).tiny
 _STREAM = 4  # of the generator: neither training, nor validation, nor calibration, nor a search draws from it
 
@@ -62,9 +61,9 @@ class Accuracy:
     def measure(cls, parent: Any, child: Any, own: Sequence[Tensor] = ()) -> Accuracy:
         """Forecast the same series with both models.
 
-        192 synthetic series of four kinds, 48 for models that sample, always the same ones; and the ends of up to 16
-        of the user's, evenly from all of them, which weigh as much as all others. Both models sample with the same
-        noise.
+        192 synthetic series of four kinds, always the same ones; and the ends of up to 16 of the user's, evenly from
+        all of them, which weigh as much as all others. Models that draw paths are judged step by step, without chance
+        (`flowrank.family.Family.step_quantiles`).
 
         Parameters
         ----------
@@ -82,8 +81,7 @@ class Accuracy:
         (192, 1.0)
         """
         horizon = min(_HORIZON, int(parent.model_prediction_length))
-        each = _EACH if parent.forecast_type.name == "QUANTILES" else _EACH_SAMPLED
-        kinds = [_synthetic(kind, each, int(parent.model_context_length), horizon) for kind in KINDS]
+        kinds = [_synthetic(kind, _EACH, int(parent.model_context_length), horizon) for kind in KINDS]
         weights = [1.0] * len(kinds)
         mine = list(islice(_usable(_case(one.numpy(), horizon) for one in _evenly(own)), _OWN))
         if mine:
@@ -186,13 +184,17 @@ def _synthetic(kind: str, count: int, context: int, horizon: int) -> list[_Case]
 
 
 def _forecast(pipeline: Any, cases: Sequence[_Case], horizon: int) -> _Forecast:
-    batch = np.full((len(cases), max(len(case.history) for case in cases)), np.nan, dtype=np.float32)
-    for row, case in zip(batch, cases, strict=True):
-        row[len(row) - len(case.history) :] = case.history
-    options: dict[str, Any] = {} if pipeline.forecast_type.name == "QUANTILES" else {"num_samples": _PATHS}
-    with seeded(pipeline, _STREAM) as given:
-        options |= {"prediction_length": horizon, "quantile_levels": list(DEFAULT_LEVELS), **given}
+    family = family_of(pipeline)
+    if family.sample_paths is None:
+        batch = np.full((len(cases), max(len(case.history) for case in cases)), np.nan, dtype=np.float32)
+        for row, case in zip(batch, cases, strict=True):
+            row[len(row) - len(case.history) :] = case.history
+        options: dict[str, Any] = {"prediction_length": horizon, "quantile_levels": list(DEFAULT_LEVELS)}
         quantiles, _ = quantiles_of(pipeline, torch.from_numpy(batch), **options)
+    else:
+        contexts = [torch.from_numpy(case.history).float() for case in cases]
+        truths = torch.from_numpy(np.stack([case.truth for case in cases])).float()
+        quantiles = family.step_quantiles(contexts, truths, DEFAULT_LEVELS)
     found, levels = quantiles.double().numpy(), np.array(DEFAULT_LEVELS)
     error = np.stack([case.truth for case in cases])[..., None] - found
     losses = np.maximum(levels * error, (levels - 1) * error)

@@ -39,7 +39,7 @@ def cost(model: Any, workload: Workload, *, engine: str | None = None, itemsize:
     --------
     >>> import flowrank
     >>> workload = Workload(batch_size=8, context_length=512, horizon=64)
-    >>> exact, stock = (cost(flowrank.load("flow-t5"), workload, engine=engine) for engine in ("exact", "stock"))
+    >>> exact, stock = (cost(flowrank.load("flow-t5-mini"), workload, engine=engine) for engine in ("exact", "stock"))
     >>> exact.flops < stock.flops, exact.cache_cross * 20 == stock.cache_cross
     (True, True)
     """

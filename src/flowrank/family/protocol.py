@@ -278,6 +278,13 @@ class Family(ABC):
         """
         raise self.lacks("quantiles step by step, as its models draw no paths")
 
+    def skipped(self, layer: nn.Module, stream: Float[Tensor, "batch tokens d"], kwargs: Mapping[str, Any]) -> Any:
+        """What a layer of the stream returns, called with ``kwargs``, whose output ``stream`` is known already.
+
+        None: it has to run, since more of it is needed than its output, or nobody knows what it returns.
+        """
+        return None
+
     def attention_mask(self, contexts: Sequence[Any]) -> Bool[Tensor, "batch tokens"]:
         """Which of the encoder's tokens are no padding when series are run together."""
         raise self.lacks("a calibration pass")

@@ -17,7 +17,7 @@ from flowrank.randomness import globally_seeded
 
 
 def build(recipe: Recipe) -> Any:
-    """Make the pipeline that training starts from, in float32.
+    """Make the pipeline that training starts from, in float32; its recipe is that of the model it was made of.
 
     Raises
     ------
@@ -35,16 +35,19 @@ def build(recipe: Recipe) -> Any:
     family = trained_families()[recipe.family]
     training = family.training
     assert training is not None
+    donor = None if recipe.grown_from is None else load(recipe.grown_from, dtype=torch.float32)
     with globally_seeded(recipe.seed):
         config = _config(recipe, family, training)
         model = family.model_class(config)(config)
         training.initialise(model, recipe)
-        if recipe.grown_from is not None:
-            training.grow(model, load(recipe.grown_from, dtype=torch.float32).inner_model)
+        if donor is not None:
+            training.grow(model, donor.inner_model)
     if recipe.token_embedding is not None:
-        donor = load(recipe.token_embedding, dtype=torch.float32).inner_model
-        training.reuse_embedding(model, donor, recipe.token_embedding)
-    return family.pipeline_of(model)
+        embedding = load(recipe.token_embedding, dtype=torch.float32).inner_model
+        training.reuse_embedding(model, embedding, recipe.token_embedding)
+    pipeline = family.pipeline_of(model)
+    pipeline.recipe = None if donor is None else donor.recipe
+    return pipeline
 
 
 def adopted(recipe: Recipe, pipeline: Pipeline) -> Recipe:

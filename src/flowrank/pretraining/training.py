@@ -176,7 +176,7 @@ def pretrain(
     trainer.remove_callback(PrinterCallback)
     with _no_bars_of_transformers(), fastest_attention(model, arguments.device):
         trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
-    pipeline.recipe = {"pretraining": _account(recipe, trainer, clock, per_step)}
+    pipeline.recipe = {"pretraining": _account(recipe, trainer, clock, per_step), **_before(pipeline.recipe)}
     if not pipeline.recipe["pretraining"]["finished"]:
         pipeline.inner_model.cpu().eval()
     elif trainer.is_world_process_zero():
@@ -296,6 +296,13 @@ def _account(recipe: Recipe, trainer: Trainer, clock: Clock, per_step: int) -> d
         "processes": trainer.args.world_size,
         "versions": versions(),
     }
+
+
+def _before(start: dict[str, Any] | None) -> dict[str, Any]:
+    """Accounts of the trainings of the model that this one began with, the latest first."""
+    if not start or "pretraining" not in start:
+        return {}
+    return {"stages_before": [start["pretraining"], *start.get("stages_before", ())]}
 
 
 def _publish(pipeline: Pipeline, output: Path) -> None:

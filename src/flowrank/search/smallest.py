@@ -148,6 +148,7 @@ class _Search:
     seed: int
     progress: bool
     columns: dict[str, Any]
+    latest: tuple[int, Pipeline, WholeFactorization] | None = None  # what was measured last, of the model of a stage
 
     def run(
         self, folder: str | Path | None, calibration_series: int | None, on_stage: Callable[[Stage], None] | None
@@ -242,13 +243,9 @@ class _Search:
 
     def _stage(self, number: int, start: Stage | None, ratio: float) -> Stage:
         began = time.perf_counter()
-        model = self._model(start)
+        model, whole = self._measured(number, start)
         comparison: Comparison | None = None
         child, healed = model, False
-        with self._bar(f"stage {number}: measuring", len(self.calibration.contexts)) as advance:
-            family = family_of(model)
-            seed = self.seed + 2 * number
-            whole = WholeFactorization(family, self.calibration.contexts, seed, advance, parts=self.parts)
         try:
             weights = whole.shrunk(ratio * self.dense, self.price, unit=self.tolerance.unit)
         except FlowrankError:  # nothing that can be removed is left
@@ -279,6 +276,18 @@ class _Search:
             held=held,
             seconds=round(time.perf_counter() - began, 1),
         )
+
+    def _measured(self, number: int, start: Stage | None) -> tuple[Pipeline, WholeFactorization]:
+        """The model that a stage shrinks, and its components; the stage before may have measured them."""
+        origin = 0 if start is None else start.number
+        if self.latest is None or self.latest[0] != origin:
+            self.latest = None  # two models' components need not fit into memory
+            model = self._model(start)
+            with self._bar(f"stage {number}: measuring", len(self.calibration.contexts)) as advance:
+                seed = self.seed + 2 * origin
+                whole = WholeFactorization(family_of(model), self.calibration.contexts, seed, advance, parts=self.parts)
+            self.latest = origin, model, whole
+        return self.latest[1:]
 
     def _healed(self, child: Pipeline, number: int) -> Pipeline:
         folder = self.home / f"healing-{number:02d}"

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers.models.t5.modeling_t5 import T5Stack
+from transformers.models.t5.modeling_t5 import T5LayerCrossAttention, T5LayerFF, T5LayerSelfAttention, T5Stack
 
 from flowrank.anatomy import Attention
 from flowrank.families._t5_stack.attention import RETURNS_WEIGHTS, NarrowT5Attention
@@ -43,6 +43,19 @@ class T5StackFamily(Family):
         """Within the block a model computes its attention weights, in eval mode, and its own weights are frozen."""
         with asking_for_weights(model), explicit_attention(model, gradients=gradients):
             yield
+
+    def skipped(self, layer: nn.Module, stream: Float[Tensor, "batch tokens d"], kwargs: Mapping[str, Any]) -> Any:
+        """The stream, and for attention the position bias that it was given; the first one of a stack makes it."""
+        if isinstance(layer, T5LayerFF):
+            return stream
+        if isinstance(layer, T5LayerSelfAttention):
+            makes_bias: Any = layer.SelfAttention.has_relative_attention_bias
+            if makes_bias:
+                return None
+        elif not isinstance(layer, T5LayerCrossAttention):
+            return None
+        bias = kwargs.get("position_bias")
+        return (stream, bias, None) if RETURNS_WEIGHTS else (stream, bias)
 
     def observed(
         self, site: Attention, kwargs: Mapping[str, Any], result: Any

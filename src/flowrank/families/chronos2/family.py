@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from chronos.chronos2 import Chronos2Model
 from chronos.chronos2.config import Chronos2CoreConfig
+from chronos.chronos2.layers import AttentionOutput, FeedForward, GroupSelfAttention, TimeSelfAttention
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -131,6 +132,12 @@ class Chronos2(Family):
     ) -> Float[Tensor, "batch patches outputs"]:
         """Forecast some output patches."""
         return self._outputs(self._inputs(contexts))
+
+    def skipped(self, layer: nn.Module, stream: Float[Tensor, "batch tokens d"], kwargs: Mapping[str, Any]) -> Any:
+        """The stream, as each kind of layer wraps it."""
+        if isinstance(layer, TimeSelfAttention | GroupSelfAttention):
+            return AttentionOutput(hidden_states=stream)
+        return stream if isinstance(layer, FeedForward) else None
 
     def attention_mask(self, contexts: Sequence[Any]) -> Bool[Tensor, "batch tokens"]:
         """Patches with an observation, the [REG] token and the future."""

@@ -18,6 +18,8 @@ from flowrank.families._t5_stack.training import T5StackTraining
 from flowrank.family import Objective, token_objective
 
 SPECIAL_TOKENS = 2  # padding, end of sequence
+_DRAWN = 5  # of the bins one in so many can be drawn: the 50 likeliest of 4 096 are too few (docs/pretraining.md)
+_LEAST_DRAWN = 50
 
 
 class T5Training(T5StackTraining):
@@ -139,7 +141,7 @@ def settings_of(recipe: Any) -> dict[str, Any]:
         "model_type": "seq2seq",
         "num_samples": 20,
         "temperature": 1.0,
-        "top_k": 50,
+        "top_k": max(_LEAST_DRAWN, recipe.n_tokens // _DRAWN),
         "top_p": 1.0,
     }
 
