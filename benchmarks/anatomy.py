@@ -1,6 +1,6 @@
 """Rank anatomy: the flow-of-ranks of a model, the cost of measuring it, and schedules fitted to it.
 
-python benchmarks/anatomy.py flow flow-bolt flow-t5-mini   rank of the stream by sublayer, and how far theorem 4 limits it
+python benchmarks/anatomy.py flow flow-bolt flow-t5-mini  rank of the stream by sublayer, and how theorem 4 limits it
     [--output anatomy.json]                          the stream before and after each layer, for `tables.py`
 python benchmarks/anatomy.py time [--series 1000]     `analyze` of a Bolt-base shape: seconds, peak memory
 python benchmarks/anatomy.py schedules --model flow-bolt --data FOLDER --backtests backtests.csv [--max-series 50]
