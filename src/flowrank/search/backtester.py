@@ -15,6 +15,7 @@ from flowrank.errors import FlowrankError, check_count
 from flowrank.evaluation import season_length, seasonal_error
 from flowrank.family import family_of
 from flowrank.forecasting import DEFAULT_LEVELS, Request, predict_requests
+from flowrank.forecasting.corrections import excess_level
 from flowrank.pretraining.cutting import cut
 from flowrank.search.joint import JointCases
 from flowrank.search.tolerance import Metric
@@ -202,12 +203,13 @@ class Backtester:
         order = sorted(range(len(self._requests)), key=lambda i: len(self._requests[i].history))
         for start in range(0, len(order), _TOLD):
             some = [self._requests[i] for i in order[start : start + _TOLD]]
+            levels = [excess_level(one.history, family.input_step) for one in some]  # moved as forecasts move them
             truths = torch.full((len(some), max(len(one.key.truth) for one in some)), torch.nan)
-            for row, one in zip(truths, some, strict=True):
-                row[: len(one.key.truth)] = torch.from_numpy(one.key.truth)
-            contexts = [torch.from_numpy(one.history).float() for one in some]
+            for row, one, level in zip(truths, some, levels, strict=True):
+                row[: len(one.key.truth)] = torch.from_numpy(one.key.truth - level)
+            contexts = [torch.from_numpy(one.history - level).float() for one, level in zip(some, levels, strict=True)]
             found = family.step_quantiles(contexts, truths, DEFAULT_LEVELS).numpy()
-            yield from zip(order[start : start + _TOLD], found, strict=True)
+            yield from zip(order[start : start + _TOLD], found + np.array(levels)[:, None, None], strict=True)
 
 
 def evenly(series: Iterable[Series], most: int = MOST) -> list[Series]:
