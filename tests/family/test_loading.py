@@ -172,7 +172,8 @@ def test_an_interrupted_save_leaves_the_old_folder(pipeline, tmp_path, monkeypat
 
 
 def test_embedded_models_are_listed():
-    assert flowrank.embedded_models() == ["flow-bolt", "flow-bolt-mini", "flow-t5-mini"]
+    names = ["flow-2", "flow-2-mini", "flow-bolt", "flow-bolt-mini", "flow-t5", "flow-t5-mini"]
+    assert flowrank.embedded_models() == names
     assert flowrank.load().name == DEFAULT
 
 

@@ -279,7 +279,7 @@ class TestTheirKeys:
     def test_how_forecasts_are_sampled_is_not_trained(self, written):
         settings, notes = read_settings(written(THEIRS + "temperature: 1.0\ntop_k: 10"))
         assert not {"temperature", "top_k", "top_p", "num_samples"} & set(settings)
-        assert "top_k has no effect: the model's own value is 819; choose another to forecast" in notes
+        assert "top_k has no effect: the model's own value is 204; choose another to forecast" in notes
         assert not any("temperature" in note or "num_samples" in note for note in notes)
 
     @pytest.mark.parametrize(

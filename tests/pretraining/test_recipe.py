@@ -213,7 +213,7 @@ class TestGroups:
         with pytest.raises(FlowrankError, match=r"size: expected one of tiny, .*found 'huge'"):
             ModelShape.of_size("huge")
 
-    @pytest.mark.parametrize("name", ["flow-bolt", "flow-bolt-mini", "flow-t5-mini"])
+    @pytest.mark.parametrize("name", flowrank.embedded_models())
     def test_recipes_of_the_embedded_models_are_read(self, name):
         told = flowrank.load(name).recipe["pretraining"]
         raw = told["recipe"]

@@ -14,6 +14,6 @@ def embedded_models() -> list[str]:
     Examples
     --------
     >>> embedded_models()
-    ['flow-bolt', 'flow-bolt-mini', 'flow-t5-mini']
+    ['flow-2', 'flow-2-mini', 'flow-bolt', 'flow-bolt-mini', 'flow-t5', 'flow-t5-mini']
     """
     return sorted(path.parent.name for path in EMBEDDED.glob("*/config.json"))

@@ -18,7 +18,7 @@ from flowrank.families._t5_stack.training import T5StackTraining
 from flowrank.family import Objective, token_objective
 
 SPECIAL_TOKENS = 2  # padding, end of sequence
-_DRAWN = 5  # of the bins one in so many can be drawn: the 50 likeliest of 4 096 are too few (docs/pretraining.md)
+_DRAWN = 20  # of the bins one in so many can be drawn: the 50 likeliest of 4 096 are too few (docs/pretraining.md)
 _LEAST_DRAWN = 50
 
 
