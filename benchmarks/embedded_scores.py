@@ -16,6 +16,7 @@ from scipy.stats import gmean
 
 import flowrank
 from flowrank.evaluation import datasets_in, read_backtests
+from flowrank.family import anatomy_of
 from flowrank.pretraining import seasonal_probe
 from shared import without_attention
 
@@ -54,6 +55,10 @@ def main() -> None:
         relative[name] = scores / naive
         zeroed = gmean(scored(without_attention(name)) / scores)
         print(f"{name}: all attention zeroed: MASE × {zeroed[0]:.3f}, WQL × {zeroed[1]:.3f}", flush=True)
+        kinds = {layer.kind for layer in anatomy_of(pipeline.inner_model).attention}
+        for kind in sorted(kinds) if "group" in kinds else ():
+            apart = gmean(scored(without_attention(name, kind)) / scores)
+            print(f"{name}: {kind} attention zeroed: MASE × {apart[0]:.3f}, WQL × {apart[1]:.3f}", flush=True)
     for metric in METRICS:
         table = pd.DataFrame({name: frame[metric] for name, frame in relative.items()})
         table.loc["geometric mean"] = gmean(table)

@@ -66,3 +66,29 @@ def test_a_model_that_is_its_parent_is_left_alone(pipeline, series, contexts):
     child = copy.deepcopy(pipeline)
     reconstruct(family_of(child), family_of(pipeline), series)
     assert relative_gap(outputs(child, contexts), outputs(pipeline, contexts)) < 1e-4
+
+
+@pytest.mark.parametrize("groups", [False, True])
+def test_skipped_layers_change_nothing(pipeline, series, monkeypatch, groups):
+    """The fit that runs every layer for every place gives the same weights, bit for bit."""
+    parent = flowrank.load("flow-2-mini") if groups else pipeline
+    child = flowrank.compress(
+        parent, WholeModel(Budget(0.6), rounds=1, refit=False), calibration_series=24, calibration_points=64
+    )
+    quick, whole = copy.deepcopy(child), copy.deepcopy(child)
+    family = type(family_of(child))
+    known: list[bool] = []
+    skipped = family.skipped
+
+    def counted(self, *asked):
+        found = skipped(self, *asked)
+        known.append(found is not None)
+        return found
+
+    monkeypatch.setattr(family, "skipped", counted)
+    reconstruct(family_of(quick), family_of(parent), series)
+    monkeypatch.setattr(family, "skipped", lambda *asked: None)
+    reconstruct(family_of(whole), family_of(parent), series)
+    assert any(known)
+    assert tensor_digest(quick.inner_model) == tensor_digest(whole.inner_model) != tensor_digest(child.inner_model)
+    assert not any("forward" in vars(module) for module in quick.inner_model.modules())

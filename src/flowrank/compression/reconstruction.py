@@ -2,8 +2,8 @@
 
 Truncation errors add up from layer to layer. Layers are therefore fitted in order: each reads the output of the child's
 layers before it, already reconstructed, and its output matrix is the least-squares solution for the parent's stream. It
-takes no gradients and no learning rate, one linear system a layer, and two forward passes in all: the streams after the
-last layer are kept, and layers before it are skipped where the family knows how.
+takes no gradients and no learning rate, but one linear system a layer, and passes of two or three layers each: the
+streams after the last layer are kept, and layers before it are skipped where the family knows how.
 """
 
 from __future__ import annotations
