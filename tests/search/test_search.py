@@ -313,3 +313,18 @@ def test_a_tolerance_that_makes_no_sense_is_refused(options, match):
 def test_series_that_cannot_judge_are_refused(pipeline):
     with pytest.raises(FlowrankError, match="series"):
         Backtester(pipeline, series=[torch.ones(40)])
+
+
+def test_what_the_parent_forecasts_closely_counts_apart():
+    """What a smaller model gets wrong shows most where its parent hardly errs; mixed with noisy series all the same."""
+    pipeline = flowrank.load("flow-bolt-mini")
+    child = flowrank.compress(pipeline, WholeModel(Budget(0.4), rounds=1), calibration_series=48)
+    quiet = [Series(f"quiet {i}", 2 + np.sin(2 * np.pi * np.arange(96) / 12 + i)) for i in range(64)]
+    noise = np.random.default_rng(0).normal(size=(64, 96))
+    noisy = [Series(f"noisy {i}", one.target + 0.5 * noise[i]) for i, one in enumerate(quiet)]
+    kinds = [Backtester(pipeline, series=some, horizon=12, confidence=0.5) for some in (quiet, noisy)]
+    apart = [kind.compare(child).loss for kind in kinds]
+    assert apart[0] > apart[1] > 0
+    mixed = [one for pair in zip(noisy, quiet, strict=True) for one in pair]
+    both = Backtester(pipeline, series=mixed, horizon=12, confidence=0.5)
+    assert both.compare(child).loss == pytest.approx(np.expm1(np.mean(np.log1p(apart))), rel=1e-3)

@@ -75,12 +75,14 @@ class _Group:
 class Backtester:
     """Backtests of models against one parent, on series that are used for nothing else.
 
-    Series are taken in units of their history's mean magnitude and grouped by how much they change from season to
-    season there. Each group is treated as a data set: the child's summed loss is divided by the parent's. The result is
-    the geometric mean over groups, as over the data sets of published benchmarks, so that calm series count as much
-    as volatile ones, whose losses are larger. The user's series and the synthetic ones have equal weight in total. Of
-    models that read several series together, synthetic tasks of several series are a further kind. Models that draw
-    paths are judged step by step: by the quantiles that they give each value, told those before it
+    Series are taken in units of their history's mean magnitude, and grouped: the user's by how well the parent
+    forecasts them, synthetic ones by how much they change from season to season. Each group is treated as a data set:
+    the child's summed loss is divided by the parent's. The result is the geometric mean over groups, as over the data
+    sets of published benchmarks. What a smaller model loses first is its precision on series that its parent forecasts
+    closely; among others their losses would hardly show. Synthetic series may be without any noise, so that nearly
+    nothing is left to divide by: hence they are grouped otherwise. The user's series and the synthetic ones have equal
+    weight in total. Of models that read several series together, synthetic tasks of several series are a further kind.
+    Models that draw paths are judged step by step: by the quantiles that they give each value, told those before it
     (`flowrank.family.Family.step_quantiles`). No chance is in that, and it takes a twentieth of the work.
 
     Parameters
@@ -138,7 +140,7 @@ class Backtester:
         if series is None or also_synthetic:
             kinds.append(_synthetic(context, self.horizon, seed))
         self._requests: list[Request[_Case]] = []
-        self._groups: list[_Group] = []
+        sizes = []
         for kind in kinds:
             drawn = list(islice(kind, count))
             if not drawn:
@@ -148,22 +150,30 @@ class Backtester:
                     found="none",
                     todo="pass other series, or leave the argument out to use synthetic ones",
                 )
-            alike = _alike([request.key.scale for request in drawn])
-            first, weight = len(self._requests), 1 / len(alike) / len(kinds)
-            self._groups += [_Group(first + indices, weight) for indices in alike]
+            sizes.append(len(drawn))
             self._requests += drawn
         self._joint: JointCases | None = None
         if family_of(parent).reads_groups:
-            self._add_tasks(JointCases(max(1, count // _SHARE), context=context, horizon=self.horizon, seed=seed))
+            most = max(1, count // _SHARE)
+            self._joint = JointCases(most, context=context, horizon=self.horizon, seed=seed)
+            sizes.append(len(self._joint))
         self._parent = self._losses(parent)
+        by = np.array([request.key.scale for request in self._requests])
+        if self._joint is not None:
+            by = np.append(by, self._joint.scales)
+        if series is not None:
+            by[: sizes[0]] = self._a_step(self._parent[: sizes[0]])
+        self._groups: list[_Group] = []
+        for first, size in zip(np.cumsum([0, *sizes]), sizes, strict=False):
+            alike = _alike(by[first : first + size])
+            self._groups += [_Group(first + indices, 1 / len(alike) / len(sizes)) for indices in alike]
 
-    def _add_tasks(self, tasks: JointCases) -> None:
-        """Let tasks of several series weigh as much as one kind of single ones does."""
-        alike, first = _alike(tasks.scales), len(self._requests)
-        kinds = 2 + self.also_synthetic
-        self._groups = [_Group(one.indices, one.weight * (kinds - 1) / kinds) for one in self._groups]
-        self._groups += [_Group(first + indices, 1 / len(alike) / kinds) for indices in alike]
-        self._joint = tasks
+    def _a_step(self, losses: np.ndarray) -> np.ndarray:
+        """Losses of the first series as means over their steps."""
+        if self.metric == "MASE":  # is one already
+            return losses
+        steps = [np.isfinite(request.key.truth).sum() for request in self._requests[: len(losses)]]
+        return losses / np.maximum(1, steps)
 
     @property
     def series(self) -> int:
@@ -224,10 +234,10 @@ def evenly(series: Iterable[Series], most: int = MOST) -> list[Series]:
     return [found[i] for i in sorted(range(len(found)), key=lambda i: i * _GOLDEN % 1)]
 
 
-def _alike(scales: list[float]) -> list[np.ndarray]:
-    """Indices of series, grouped by scale."""
-    count = min(_GROUPS, max(1, len(scales) // _GROUP))
-    return np.array_split(np.argsort(scales, kind="stable"), count)
+def _alike(by: np.ndarray) -> list[np.ndarray]:
+    """Indices of series, grouped by a number of each."""
+    count = min(_GROUPS, max(1, len(by) // _GROUP))
+    return np.array_split(np.argsort(by, kind="stable"), count)
 
 
 def _ratio(mine: np.ndarray, theirs: np.ndarray, groups: list[_Group]) -> Any:
