@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from flowrank.engine.graphs import GraphEngine
 from flowrank.engine.heads import Heads, _dense
-from flowrank.engine.merging import merged
 from flowrank.engine.tracing import (
     HIDDEN,
     Chain,
@@ -49,11 +48,10 @@ class ReadsTokens(nn.Module):
 class DecoderLayerGraph(nn.Module):
     """One layer of the decoder, whose one token is the only key of its self-attention."""
 
-    def __init__(self, layer: DecoderLayer, attention: Any) -> None:
+    def __init__(self, layer: DecoderLayer) -> None:
         super().__init__()
-        self.itself = None
-        if layer.self_attention is not None:
-            self.itself = Chain(merged(attention.v, attention.o), layer.self_norm)
+        itself = layer.self_attention
+        self.itself = None if itself is None else Chain((*itself.value, *itself.output), layer.self_norm)
         cross = layer.cross_attention
         self.cross = None if cross is None else ReadsTokens(cross, layer.cross_norm)
         self.feed_forward = FeedForwardGraph(layer.feed_forward)
@@ -89,8 +87,7 @@ class BoltGraph(Graph):
         self.numbers = (encoder.numbers_a_token(0) + max(one.width for _, _, one in encoder.layers), 3 * heads)
         decoder = model.decoder
         self.layers = nn.ModuleList(
-            DecoderLayerGraph(layer, block.layer[0].SelfAttention)
-            for layer, block in zip(DecoderLayer.of_stack(decoder), decoder.block, strict=True)
+            DecoderLayerGraph(layer) for layer in DecoderLayer.of_stack(decoder)
         )
         start = decoder.embed_tokens.weight[model.config.decoder_start_token_id]
         self.register_buffer("start", start.detach().float()[None].clone())
