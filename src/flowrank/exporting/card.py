@@ -25,7 +25,8 @@ def card(manifest: dict[str, Any]) -> str:
     ]
     if check is not None:
         lines.append(
-            f'- differs from the model by at most {check["difference"]:.1e} of the spread of a series' quantiles (median {check["typical"]:.1e}), on {check["series"]} random series'
+            f"- differs from the model by at most {check['difference']:.1e} of the spread of a series' quantiles (median "
+            f"{check['typical']:.1e}), on {check['series']} random series"
         )
     if check is not None and check["slower"] is not None:
         lines.append(f"- time over the same graph in fp32, where it was exported: {check['slower']:.2f}")

@@ -86,4 +86,3 @@ def _ratio(mine: Callable[[], object], theirs: Callable[[], object]) -> float:
             call()
             best[place] = min(best[place], time.perf_counter() - start)
     return best[0] / best[1]
-

@@ -57,9 +57,7 @@ def dynamic_integers(model: Any) -> Any:
         source, target = Path(folder, "source.onnx"), Path(folder, "target.onnx")
         onnx.save(model, source)
         with _silenced():
-            quantize_dynamic(
-                source, target, weight_type=QuantType.QInt8, per_channel=True, nodes_to_exclude=others
-            )
+            quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, nodes_to_exclude=others)
         return onnx.load(target)
 
 

@@ -168,4 +168,3 @@ def _refuse_far(check: Check, precision: str) -> None:
 def _one_of(argument: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise FlowrankError(argument, expected=f"one of {', '.join(allowed)}", found=repr(value))
-

@@ -86,9 +86,7 @@ class BoltGraph(Graph):
         heads = max((one.count for _, one, _ in encoder.layers if one is not None), default=0)
         self.numbers = (encoder.numbers_a_token(0) + max(one.width for _, _, one in encoder.layers), 3 * heads)
         decoder = model.decoder
-        self.layers = nn.ModuleList(
-            DecoderLayerGraph(layer) for layer in DecoderLayer.of_stack(decoder)
-        )
+        self.layers = nn.ModuleList(DecoderLayerGraph(layer) for layer in DecoderLayer.of_stack(decoder))
         start = decoder.embed_tokens.weight[model.config.decoder_start_token_id]
         self.register_buffer("start", start.detach().float()[None].clone())
         self.norm = Norm(decoder.final_layer_norm)
