@@ -11,7 +11,6 @@ import torch
 from flowrank.engine.tracing import Graph, onnx_model
 from flowrank.graphs import Facts, SeriesGraph, open_graph
 
-
 _TRIES = 3  # timed forecasts of each engine
 
 

@@ -112,7 +112,7 @@ class Inference(Generic[_Engine]):
                     "engine",
                     expected="exact, stock or fastest, for a model of this family",
                     found=repr(name),
-                    todo="graphs are there for Chronos-Bolt and Chronos-2",
+                    todo="see the table of families and capabilities in the README",
                 )
             check_installed(name)
         self._name = name

@@ -90,32 +90,24 @@ class Chain(nn.Module):
 
 
 class FeedForwardGraph(nn.Module):
-    """x + W_O ReLU(W_I norm(x)), or nothing where no neuron is left."""
+    """x + W_O ReLU(W_I norm(x)), or whatever the layer computes; nothing where no neuron is left."""
 
     def __init__(self, layer: FeedForward) -> None:
         super().__init__()
-        self.gone = layer.gone
-        if not layer.gone:
+        self.gone, self.plain = layer.gone, layer.plain
+        if layer.gone:
+            return
+        if layer.plain:
             self.reads = Chain((*layer.before, layer.inner), layer.norm)
             self.writes = Chain(layer.outer)
+        else:
+            self.norm, self.module = Norm(layer.norm), layer.module
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, d) to (…, d)."""
-        return x if self.gone else x + self.writes(self.reads(x).relu())
-
-
-class PatchBlockGraph(nn.Module):
-    """W_O act(W_I x) + W_R x, each with a bias."""
-
-    def __init__(self, block: Any) -> None:
-        super().__init__()
-        self.block = block
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (…, in) to (…, out)."""
-        block = self.block
-        result = block.output_layer(block.act(block.hidden_layer(x))) + block.residual_layer(x)
-        return block.layer_norm(result) if getattr(block, "use_layer_norm", False) else result
+        if self.gone:
+            return x
+        return x + (self.writes(self.reads(x).relu()) if self.plain else self.module(self.norm(x)))
 
 
 class QueriesKeysValues(nn.Module):
@@ -202,7 +194,18 @@ def onnx_model(graph: Graph) -> Any:
             verbose=False,
         )
     assert program is not None
-    return program.model_proto
+    model = program.model_proto
+    for told in (
+        model,
+        model.graph,
+        *model.graph.node,
+        *model.graph.value_info,
+        *model.graph.input,
+        *model.graph.output,
+    ):
+        del told.metadata_props[:]  # stack traces, with paths of this machine
+        told.doc_string = ""
+    return model
 
 
 @contextlib.contextmanager

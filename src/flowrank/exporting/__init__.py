@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from flowrank.exporting.writing import FORMATS, PRECISIONS, export
+from flowrank.exporting.writing import FORMATS, OWNED, PRECISIONS, export
 
-__all__ = ["FORMATS", "PRECISIONS", "export"]
+__all__ = ["FORMATS", "OWNED", "PRECISIONS", "export"]

@@ -8,6 +8,7 @@ from typing import Any
 def card(manifest: dict[str, Any]) -> str:
     """Markdown that says what the folder is, how it was checked and how it is used."""
     source, check = manifest["source"], manifest.get("check")
+    graph, levels = manifest["graph"], ", ".join(f"{level:g}" for level in manifest["graph"]["quantiles"])
     needs = ", ".join(f"{name} {number}" for name, number in manifest["needs"].items())
     lines = [
         "---",
@@ -17,16 +18,16 @@ def card(manifest: dict[str, Any]) -> str:
         "",
         f"# {source['name']}, exported by flowrank",
         "",
-        f"- model: `{source['name']}` ({source['family']}, {source['parameters']:,} parameters, sha256 over its tensors "
-        f"`{source['sha256']}`)",
+        f"- model: `{source['name']}` ({source['family']}, {source['parameters']:,} parameters, "
+        f"sha256 over its tensors `{source['sha256']}`)",
         f"- format: {manifest['format']} ({needs}), weights in {manifest['precision']}",
-        f"- reads up to {manifest['graph']['context_length']} values, forecasts {manifest['graph']['horizon']} steps at "
-        f"once, quantiles {', '.join(f'{level:g}' for level in manifest['graph']['quantiles'])}",
+        f"- reads up to {graph['context_length']} values, forecasts {graph['horizon']} steps at once",
+        f"- quantiles {levels}",
     ]
     if check is not None:
         lines.append(
-            f"- differs from the model by at most {check['difference']:.1e} of the spread of a series' quantiles (median "
-            f"{check['typical']:.1e}), on {check['series']} random series"
+            f"- differs from the model by at most {check['difference']:.1e} of the spread of a series' quantiles "
+            f"(median series: {check['typical']:.1e}), on {check['series']} random series"
         )
     if check is not None and check["slower"] is not None:
         lines.append(f"- time over the same graph in fp32, where it was exported: {check['slower']:.2f}")
@@ -39,7 +40,8 @@ def card(manifest: dict[str, Any]) -> str:
         "quantiles, median = model.predict_quantiles([series], prediction_length=24)",
         "```",
         "",
-        "`export.json` holds sizes, versions and the digest of each file. The licence and the limits are those of the model.",
+        "`export.json` holds sizes, versions and the digest of each file.",
+        "The licence and the limits are those of the model.",
         "",
     ]
     return "\n".join(lines)

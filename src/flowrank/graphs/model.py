@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,12 @@ from flowrank.graphs.series import SeriesGraph
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 READ_BY = {"onnx": ("onnxruntime", "openvino"), "openvino": ("openvino",)}
 """The runtimes that open each format, the usual one first."""
+
+
+class ForecastType(Enum):
+    """What a model gives; by the names of chronos-forecasting."""
+
+    QUANTILES = "quantiles"
 
 
 class ExportedModel:
@@ -47,6 +54,11 @@ class ExportedModel:
     model_context_length, model_prediction_length
         Values that it reads at most, and steps ahead that it was trained for.
 
+    path
+        The same, as other pipelines call the code path that they take.
+    forecast_type
+        Quantiles.
+
     Raises
     ------
     FlowrankError
@@ -58,6 +70,8 @@ class ExportedModel:
     >>> model = flowrank.load("folder-of-an-export")  # doctest: +SKIP
     >>> quantiles, median = model.predict_quantiles([np.arange(48.0)], prediction_length=12)  # doctest: +SKIP
     """
+
+    forecast_type = ForecastType.QUANTILES
 
     def __init__(
         self,
@@ -74,14 +88,23 @@ class ExportedModel:
         runtime = open_graph(
             export.graph, self.engine, threads=threads, precision=self.manifest["precision"], needs=told
         )
+        self.path = self.engine
         self._graph = SeriesGraph(runtime, facts)
         self.name: str = self.manifest["source"]["name"]
         self.quantiles = list(facts.quantiles)
         self.model_context_length, self.model_prediction_length = facts.context_length, facts.horizon
         self.memory_budget = memory_budget
 
+    takes_keep_spread = True
+    """Whether ``predict`` takes ``keep_spread``."""
+
     def predict(
-        self, inputs: Any, prediction_length: int | None = None, limit_prediction_length: bool = False
+        self,
+        inputs: Any,
+        prediction_length: int | None = None,
+        limit_prediction_length: bool = False,
+        *,
+        keep_spread: bool = False,
     ) -> np.ndarray:
         """Forecast quantiles.
 
@@ -94,6 +117,9 @@ class ExportedModel:
             H; None: the model's own. What lies beyond is forecast in blocks.
         limit_prediction_length
             Whether to refuse what lies beyond.
+        keep_spread
+            How the blocks beyond it come together. False, as chronos-forecasting does: a narrower band than the model's
+            own. True: as a mixture, `flowrank.graphs.quantiles.mixture`.
 
         Returns
         -------
@@ -120,7 +146,7 @@ class ExportedModel:
                 "expect less accuracy there",
                 stacklevel=2,
             )
-        return self._graph.predict(batch_of(inputs), horizon, memory_budget=self.memory_budget)
+        return self._graph.predict(batch_of(inputs), horizon, keep_spread=keep_spread, memory_budget=self.memory_budget)
 
     def predict_quantiles(
         self,
@@ -128,12 +154,14 @@ class ExportedModel:
         prediction_length: int | None = None,
         quantile_levels: Sequence[float] = LEVELS,
         limit_prediction_length: bool = False,
+        *,
+        keep_spread: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Forecast quantiles at any levels, and the median.
 
         Parameters
         ----------
-        inputs, prediction_length, limit_prediction_length
+        inputs, prediction_length, limit_prediction_length, keep_spread
             As of `predict`.
         quantile_levels
             Levels; between two that the model was trained on, quantiles are interpolated as chronos-forecasting does.
@@ -152,7 +180,7 @@ class ExportedModel:
         for level in quantile_levels:
             if not 0 < level < 1:
                 raise FlowrankError("quantile_levels", expected="levels between 0 and 1", found=level)
-        found = self.predict(inputs, prediction_length, limit_prediction_length).swapaxes(1, 2)
+        found = self.predict(inputs, prediction_length, limit_prediction_length, keep_spread=keep_spread).swapaxes(1, 2)
         median = found[..., self.quantiles.index(0.5)]
         if set(quantile_levels) <= set(self.quantiles):
             return found[..., [self.quantiles.index(level) for level in quantile_levels]], median

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from flowrank.graphs.facts import Facts
+from flowrank.graphs.quantiles import mixture
 from flowrank.graphs.runtimes import Runtime
 
 BUDGET = 2**29
@@ -55,11 +56,14 @@ class SeriesGraph:
             result[rows] = self.runtime.run({"context": ending(context[rows], length)})
         return result
 
-    def predict(self, context: np.ndarray, horizon: int, *, memory_budget: int | None = None) -> np.ndarray:
+    def predict(
+        self, context: np.ndarray, horizon: int, *, keep_spread: bool = False, memory_budget: int | None = None
+    ) -> np.ndarray:
         """Quantiles of any horizon, (series, quantiles, horizon).
 
         Beyond the model's own, each quantile goes on as a series of its own, and the quantiles of all that follow are
-        the next block's, as chronos-forecasting's Bolt pipeline has it.
+        the next block's, as chronos-forecasting has it; or those of the mixture, `flowrank.graphs.quantiles.mixture`,
+        to ``keep_spread``.
         """
         facts = self.facts
         context = np.asarray(context, dtype=np.float32)[:, -facts.context_length :]
@@ -69,6 +73,10 @@ class SeriesGraph:
             told = np.broadcast_to(paths, (len(context), len(facts.quantiles), paths.shape[-1]))
             paths = np.concatenate([told, blocks[-1]], axis=-1)[..., -facts.context_length :]
             ahead = self.block(paths.reshape(-1, paths.shape[-1]), memory_budget=memory_budget)
+            ahead = ahead.reshape(len(context), len(facts.quantiles), len(facts.quantiles), facts.horizon)
+            if keep_spread:
+                blocks.append(mixture(ahead, facts.quantiles))
+                continue
             pooled = ahead.reshape(len(context), -1, facts.horizon)
             blocks.append(np.quantile(pooled, facts.quantiles, axis=1).swapaxes(0, 1).astype(np.float32))
         return np.concatenate(blocks, axis=-1)[..., :horizon]

@@ -42,6 +42,8 @@ class EncoderGraph(nn.Module):
         As many as it ever gets.
     """
 
+    biases: Tensor
+
     def __init__(self, encoder: Encoder, tokens: int) -> None:
         super().__init__()
         self.tokens, self.norm = tokens, Norm(encoder.final_norm)

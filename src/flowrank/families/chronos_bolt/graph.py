@@ -15,9 +15,10 @@ from flowrank.engine.tracing import (
     FeedForwardGraph,
     Graph,
     Norm,
-    PatchBlockGraph,
     standardised,
 )
+from flowrank.errors import FlowrankError
+from flowrank.families._patch_block import PatchBlockGraph
 from flowrank.families._t5_stack.engine import DecoderLayer, Encoder
 from flowrank.families._t5_stack.graph import EncoderGraph
 from flowrank.graphs import Facts
@@ -68,6 +69,9 @@ class DecoderLayerGraph(nn.Module):
 class BoltGraph(Graph):
     """Contexts (series, time) to quantiles (series, quantiles, horizon)."""
 
+    register_token: Tensor
+    start: Tensor
+
     def __init__(self, model: Any) -> None:
         super().__init__()
         config = model.chronos_config
@@ -78,9 +82,11 @@ class BoltGraph(Graph):
         self.first, self.last = (
             PatchBlockGraph(block) for block in (model.input_patch_embedding, model.output_patch_embedding)
         )
-        self.registers = bool(config.use_reg_token)
-        if self.registers:
-            self.register_buffer("register", model.shared.weight[model.config.reg_token_id].detach().float().clone())
+        self.has_register = bool(config.use_reg_token)
+        if self.has_register:
+            self.register_buffer(
+                "register_token", model.shared.weight[model.config.reg_token_id].detach().float().clone()
+            )
         encoder = Encoder(model.encoder)
         self.encoder = EncoderGraph(encoder, tokens)
         heads = max((one.count for _, one, _ in encoder.layers if one is not None), default=0)
@@ -93,7 +99,21 @@ class BoltGraph(Graph):
 
     @classmethod
     def of(cls, model: Any) -> BoltGraph:
-        """The graph of a Chronos-Bolt model, dense or compressed."""
+        """The graph of a Chronos-Bolt model, dense or compressed.
+
+        Raises
+        ------
+        FlowrankError
+            If its patches overlap.
+        """
+        config = model.chronos_config
+        if config.input_patch_stride != config.input_patch_size:
+            raise FlowrankError(
+                "model",
+                expected="patches side by side, for a graph",
+                found=f"patches of {config.input_patch_size} values every {config.input_patch_stride}",
+                todo='use engine="exact"',
+            )
         return cls(model)
 
     @property
@@ -119,8 +139,8 @@ class BoltGraph(Graph):
         observed = seen.to(context.dtype).reshape(series, -1, self.patch)
         x = self.first(torch.cat([scaled.reshape(series, -1, self.patch), observed], -1))
         visible = observed.amax(-1)
-        if self.registers:
-            x = torch.cat([x, self.register.expand(series, 1, -1)], 1)
+        if self.has_register:
+            x = torch.cat([x, self.register_token.expand(series, 1, -1)], 1)
             visible = torch.cat([visible, torch.ones(series, 1)], 1)
         mask = (1.0 - visible) * HIDDEN
         tokens = self.encoder(x, mask)

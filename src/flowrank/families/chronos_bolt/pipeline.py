@@ -48,7 +48,7 @@ class FlowrankBoltPipeline(FlowrankPipeline, ChronosBoltPipeline):
         keep_spread
             How the blocks beyond it come together. False, as chronos-forecasting does: the quantiles of a block are
             those of all quantiles that follow each quantile of the last, a narrower band than the model's own. True:
-            those of the mixture, `flowrank.engine.quantiles.mixture`.
+            those of the mixture, `flowrank.graphs.quantiles.mixture`.
 
         Returns
         -------
