@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from flowrank.errors import FlowrankError as FlowrankError
     from flowrank.evaluation import evaluate as evaluate
     from flowrank.evaluation import relative_scores as relative_scores
+    from flowrank.exporting import export as export
     from flowrank.family import embedded_models as embedded_models
     from flowrank.forecasting import forecast as forecast
     from flowrank.healing import Healing as Healing
@@ -77,6 +78,7 @@ _HOMES = {
     "compress": "compression",
     "embedded_models": "family",
     "evaluate": "evaluation",
+    "export": "exporting",
     "fastest": "compression",
     "forecast": "forecasting",
     "heal": "healing",

@@ -52,9 +52,9 @@ def globally_seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[N
 def seeded(pipeline: Any, seed: int) -> Iterator[dict[str, Any]]:
     """Let a pipeline forecast under a seed: give what ``predict`` and ``predict_quantiles`` are to be called with.
 
-    A pipeline that says ``takes_seed`` gets it as an argument, one that computes by flowrank's own engine otherwise
-    draws nothing, and both may run in any number of threads. All others, such as chronos-forecasting's own
-    ``ChronosPipeline``, draw from torch's global generators: see `globally_seeded`.
+    A pipeline that says ``takes_seed`` gets it as an argument; one that computes by flowrank's own engine or in a graph
+    runtime otherwise draws nothing, and both may run in any number of threads. All others, such as
+    chronos-forecasting's own ``ChronosPipeline``, draw from torch's global generators: see `globally_seeded`.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def seeded(pipeline: Any, seed: int) -> Iterator[dict[str, Any]]:
     """
     if getattr(pipeline, "takes_seed", False):
         yield {"seed": seed}
-    elif getattr(pipeline, "path", "stock") == "exact":
+    elif getattr(pipeline, "path", "stock") != "stock":
         yield {}
     else:
         model = getattr(pipeline, "inner_model", None)

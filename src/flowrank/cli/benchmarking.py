@@ -30,10 +30,7 @@ class Timing:
     ] = None
     num_samples: Annotated[int, typer.Option(help="Sample paths drawn for each series, by models that draw them.")] = 20
     repeats: Annotated[int, typer.Option(help="How often both models are timed, in turns.")] = 7
-    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: as torch chooses.")] = None
-    parent_engine: Annotated[
-        str | None, typer.Option(help="Code that runs the parent: exact or stock. Default: as --engine.")
-    ] = None
+    parent_engine: Annotated[str | None, typer.Option(help="What runs the parent. Default: as --engine.")] = None
 
 
 def benchmark(
@@ -51,8 +48,8 @@ def benchmark(
     from flowrank.files import atomic_file
 
     refuse_existing(output, overwrite=overwrite, argument="--output", kind="file")
-    parent_engine = timing.parent_engine or run.engine
-    check_engine(run.engine, "--engine")
+    parent_engine = timing.parent_engine or run.engine or "exact"
+    check_engine(run.engine or "exact", "--engine")
     check_engine(parent_engine, "--parent-engine")
     result = flowrank.benchmark(
         run.opened(child),
@@ -62,7 +59,7 @@ def benchmark(
         horizon=timing.horizon,
         num_samples=timing.num_samples,
         repeats=timing.repeats,
-        threads=timing.threads,
+        threads=run.threads,
         seed=run.seed,
     )
     with atomic_file(output, overwrite=overwrite, argument="--output") as temporary:

@@ -14,6 +14,7 @@ from flowrank.cli.benchmarking import benchmark
 from flowrank.cli.compression import compress
 from flowrank.cli.console import out
 from flowrank.cli.evaluation import evaluate
+from flowrank.cli.exporting import export
 from flowrank.cli.forecasting import forecast
 from flowrank.cli.groups import Command, grouped
 from flowrank.cli.healing import heal
@@ -59,6 +60,7 @@ app.command(cls=Command)(grouped(models))
 app.command(cls=Command)(grouped(compress))
 app.command(cls=Command)(grouped(heal))
 app.command(cls=Command)(grouped(quantize))
+app.command(cls=Command)(grouped(export))
 app.command(cls=Command)(grouped(analyze))
 app.command(cls=Command)(grouped(evaluate))
 app.command(cls=Command)(grouped(benchmark))

@@ -6,7 +6,7 @@ from typing import Any
 
 import flowrank
 from flowrank.cli.console import hush, out
-from flowrank.errors import FlowrankError
+from flowrank.errors import FlowrankError, check_count
 
 
 def models() -> None:
@@ -15,9 +15,18 @@ def models() -> None:
         out.print(name, highlight=False)
 
 
-def opened(model: str, device: str, dtype: str, engine: str = "exact", **where: Any) -> Any:
+def opened(
+    model: str, device: str, dtype: str, engine: str | None = None, threads: int | None = None, **where: Any
+) -> Any:
     """Open a model; refuse a device that is not there. Further keywords are those of `flowrank.load`."""
     import torch
+
+    from flowrank.graphs import is_export
+
+    if threads is not None:
+        torch.set_num_threads(check_count(threads, "--threads"))
+    if is_export(model):
+        where["threads"] = threads
 
     if device != "auto":
         try:

@@ -224,10 +224,16 @@ class EngineRun(Run):
 
     batch_size: BatchSize = 32
     engine: Annotated[
-        str,
-        typer.Option(help="Code that runs the model: exact (faster, same forecasts) or stock (chronos-forecasting)."),
-    ] = "exact"
+        str | None,
+        typer.Option(
+            help="What runs the model: exact (faster, same forecasts), stock (chronos-forecasting), onnxruntime, "
+            "openvino, or the fastest of these here. Default: exact; of an exported model, a runtime that is installed."
+        ),
+    ] = None
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads. Default: all. Share them out where several processes run.")
+    ] = None
 
     def opened(self, model: str) -> Any:
         """Open a model so."""
-        return opened(model, self.device, self.dtype, self.engine)
+        return opened(model, self.device, self.dtype, self.engine, threads=self.threads)

@@ -172,7 +172,7 @@ def prove(
         timing=timed.settings(),
     )
     refuse_strangers(output)
-    where = {"revision": downloads.revision, "local_files_only": downloads.offline}
+    where: dict[str, Any] = {"revision": downloads.revision, "local_files_only": downloads.offline}
     with announced():
         proof = proven(
             opened(model, run.device, run.dtype, run.engine, **where),

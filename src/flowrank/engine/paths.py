@@ -10,11 +10,14 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from flowrank.engine.cross import CROSS_CACHES
+from flowrank.engine.graphs import GraphEngine, Quickest, Traced
 from flowrank.errors import FlowrankError, check_count
+from flowrank.graphs import RUNTIMES, check_installed, installed
 from flowrank.nn.factored import FactoredEmbedding, FactoredLinear, Unchanged
 from flowrank.nn.int8 import Int8Linear
 
-ENGINES = ("exact", "stock")
+FASTEST = "fastest"
+ENGINES = ("exact", "stock", *RUNTIMES, FASTEST)
 _Engine = TypeVar("_Engine", bound="Engine")
 
 _PLAIN = (
@@ -74,22 +77,45 @@ class Inference(Generic[_Engine]):
     engine_class
         Engine of the model's family; None: there is none, and only the stock code path can be used. An instance is made
         for each forecast, so it reads the current weights.
+    graph_engine
+        How the family's models run in a graph runtime; None: they do not.
     """
 
-    def __init__(self, engine_class: type[_Engine] | None) -> None:
+    def __init__(self, engine_class: type[_Engine] | None, graph_engine: type[GraphEngine] | None = None) -> None:
         self._class = engine_class
+        self._traced = None if graph_engine is None else Traced(graph_engine)
+        self._quickest = Quickest()
         self._name = "exact"
         self._cross_cache = "auto"
         self._budget: int | None = None
 
     @property
+    def engine_class(self) -> type[_Engine] | None:
+        """Engine of the model's family."""
+        return self._class
+
+    @property
+    def graph_engine(self) -> type[GraphEngine] | None:
+        """How the family's models run in a graph runtime."""
+        return None if self._traced is None else self._traced.engine_class
+
+    @property
     def name(self) -> str:
-        """Either "exact" or "stock"."""
+        """One of `ENGINES`."""
         return self._name
 
     @name.setter
     def name(self, name: str) -> None:
-        self._name = check_engine(name)
+        if check_engine(name) in RUNTIMES:
+            if self._traced is None:
+                raise FlowrankError(
+                    "engine",
+                    expected="exact, stock or fastest, for a model of this family",
+                    found=repr(name),
+                    todo="see the table of families and capabilities in the README",
+                )
+            check_installed(name)
+        self._name = name
 
     @property
     def cross_cache(self) -> str:
@@ -111,16 +137,39 @@ class Inference(Generic[_Engine]):
     def memory_budget(self, budget: int | None) -> None:
         self._budget = check_budget(budget)
 
-    def engine_for(self, model: PreTrainedModel) -> _Engine | None:
-        """An engine for the current model; None where the stock code path is chosen, or is the only one possible."""
-        if self._class is None or self._name == "stock" or not self._class.knows(model):
+    def engine_for(self, model: PreTrainedModel) -> Any:
+        """An engine for the current model; None where the stock code path is chosen, or is the only one possible.
+
+        Raises
+        ------
+        FlowrankError
+            If a graph runtime is chosen and the model is not on the CPU.
+        """
+        path = self.path_for(model)
+        if path == "stock" or self._class is None:
             return None
-        return self._class(model)
+        if path == "exact":
+            return self._class(model)
+        assert self._traced is not None
+        if path == FASTEST:
+            graphs = {name: self._traced.maker(model, name) for name in installed()}
+            return self._quickest.among({"exact": lambda: self._class(model), **graphs}, self._traced.marks(model))  # type: ignore[misc]
+        if model.device.type != "cpu":
+            raise FlowrankError(
+                "engine",
+                expected="exact or stock, for a model on a GPU: graph runtimes run on the CPU here",
+                found=repr(path),
+                todo='load the model with device_map="cpu"',
+            )
+        return self._traced.engine(model, path)
 
     def path_for(self, model: PreTrainedModel) -> str:
         """The code path that a forecast would take now."""
-        exact = self._class is not None and self._name == "exact" and self._class.knows(model)
-        return "exact" if exact else "stock"
+        if self._name == "stock" or self._class is None or not self._class.knows(model):
+            return "stock"
+        if self._name == FASTEST and (self._traced is None or model.device.type != "cpu"):
+            return "exact"
+        return self._name
 
 
 def check_engine(name: str, argument: str = "engine") -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor, nn
+
 from flowrank.nn.factored import draw, replace_linears
 from flowrank.nn.shapes import MlpShape
 
@@ -41,3 +43,17 @@ class NarrowBlock:
         for name in (READS, WRITES, RESIDUAL):
             layer = getattr(self, name)
             draw(layer, config.initializer_factor * max(1, layer.in_features) ** -0.5)
+
+
+class PatchBlockGraph(nn.Module):
+    """W_O act(W_I x) + W_R x, each with a bias."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (…, in) to (…, out)."""
+        block = self.block
+        result = block.output_layer(block.act(block.hidden_layer(x))) + block.residual_layer(x)
+        return block.layer_norm(result) if getattr(block, "use_layer_norm", False) else result

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from flowrank.cost import Cost, Workload, total
+from flowrank.engine.paths import check_engine
 from flowrank.errors import FlowrankError
 from flowrank.family.registry import family_of_config
 
@@ -21,7 +22,8 @@ def cost(model: Any, workload: Workload, *, engine: str | None = None, itemsize:
     workload
         B, T, H and S.
     engine
-        "exact" or "stock": which code path is counted. None: the pipeline's own; exact for a config.
+        "exact" or "stock": which code path is counted; of any other the count is that of "exact". None: the pipeline's
+        own; exact for a config.
     itemsize
         Bytes a number, for a config.
 
@@ -50,8 +52,7 @@ def cost(model: Any, workload: Workload, *, engine: str | None = None, itemsize:
         cross_cache = getattr(getattr(model, "inference", None), "cross_cache", cross_cache)
         model, itemsize = inner.config, inner.dtype.itemsize
     engine = engine or "exact"
-    if engine not in ("exact", "stock"):
-        raise FlowrankError("engine", expected="one of exact, stock", found=repr(engine))
+    check_engine(engine)
     if not isinstance(model, PreTrainedConfig):
         raise FlowrankError(
             "model",
@@ -60,4 +61,4 @@ def cost(model: Any, workload: Workload, *, engine: str | None = None, itemsize:
             todo="open the model with flowrank.load(…)",
         )
     family = family_of_config(model)
-    return total(family.passes(model, workload, exact=engine == "exact", itemsize=itemsize, cross_cache=cross_cache))
+    return total(family.passes(model, workload, exact=engine != "stock", itemsize=itemsize, cross_cache=cross_cache))

@@ -52,7 +52,7 @@ class Model:
         self.subtracts_mean = pipeline.forecast_type.name == "QUANTILES"
         self.context_length = int(pipeline.model_context_length)
         self.reach = int(pipeline.model_prediction_length)
-        self.noise_by_series = getattr(pipeline, "path", "stock") == "exact"
+        self.noise_by_series = getattr(pipeline, "path", "stock") != "stock"
         family = _family_of(pipeline)
         self.input_step: float | None = None if family is None else family.input_step
         self._keeps_spread = (
@@ -129,7 +129,10 @@ class Model:
             quantiles, means = self._pipeline.predict_quantiles(
                 list(inputs), **self._options(horizon, {**further, **options})
             )
-        return [(self._sorted(one), mean.double().cpu().numpy()) for one, mean in zip(quantiles, means, strict=True)]
+        import torch
+
+        pairs = zip(map(torch.as_tensor, quantiles), map(torch.as_tensor, means), strict=True)
+        return [(self._sorted(one), mean.double().cpu().numpy()) for one, mean in pairs]
 
     def _seeded(self, seed: tuple[int, int]) -> Any:
         return seeded(self._pipeline, int(np.random.SeedSequence(seed).generate_state(1)[0]))
@@ -177,8 +180,9 @@ def quantiles_of(pipeline: Any, batch: Any, **options: Any) -> tuple[Any, Any]:
 
     quantiles, mean = pipeline.predict_quantiles(list(batch), **options)
     if isinstance(quantiles, list):  # a tensor (variates, …) for each series
-        return torch.stack([one[0] for one in quantiles]), torch.stack([one[0] for one in mean])
-    return quantiles, mean
+        first = ([torch.as_tensor(one[0]) for one in many] for many in (quantiles, mean))
+        return tuple(map(torch.stack, first))  # type: ignore[return-value]
+    return torch.as_tensor(quantiles), torch.as_tensor(mean)  # exported models give numpy's arrays
 
 
 def _family_of(pipeline: Any) -> Any:

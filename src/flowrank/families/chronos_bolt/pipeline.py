@@ -13,6 +13,7 @@ from flowrank.engine.paths import Inference
 from flowrank.engine.quantiles import mixture
 from flowrank.errors import check_count
 from flowrank.families.chronos_bolt.engine import BoltEngine
+from flowrank.families.chronos_bolt.graph import BoltGraphEngine
 from flowrank.family import FlowrankPipeline, check_reach
 
 
@@ -21,7 +22,7 @@ class FlowrankBoltPipeline(FlowrankPipeline, ChronosBoltPipeline):
 
     def __init__(self, model: ChronosBoltModelForForecasting) -> None:
         super().__init__(model)
-        self.inference = Inference(BoltEngine)
+        self.inference = Inference(BoltEngine, BoltGraphEngine)
 
     takes_keep_spread = True
     """Whether ``predict`` takes ``keep_spread``."""
@@ -47,7 +48,7 @@ class FlowrankBoltPipeline(FlowrankPipeline, ChronosBoltPipeline):
         keep_spread
             How the blocks beyond it come together. False, as chronos-forecasting does: the quantiles of a block are
             those of all quantiles that follow each quantile of the last, a narrower band than the model's own. True:
-            those of the mixture, `flowrank.engine.quantiles.mixture`.
+            those of the mixture, `flowrank.graphs.quantiles.mixture`.
 
         Returns
         -------

@@ -1,0 +1,224 @@
+"""Models as functions that graph exporters can trace, and the ONNX models of such.
+
+A traced model has no branch that depends on values: it computes padded tokens, too, and hides them by a mask. What
+changes nothing whatever the values are is left out, as in the exact engines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from flowrank.engine.feed_forward import FeedForward
+from flowrank.engine.heads import Heads, _dense
+from flowrank.engine.products import Matrix
+from flowrank.errors import FlowrankError
+from flowrank.graphs import Facts
+
+OPSET = 20
+HIDDEN = torch.finfo(torch.float32).min
+"""What is added to the score of a token that nothing attends to, as T5 has it."""
+
+
+class Graph(nn.Module):
+    """A model as one function of arrays, in fp32.
+
+    Attributes
+    ----------
+    output
+        Name of what it gives.
+    """
+
+    output: ClassVar[str] = "quantiles"
+
+    @classmethod
+    @abstractmethod
+    def of(cls, model: Any) -> Graph:
+        """The graph of a model."""
+
+    @property
+    @abstractmethod
+    def facts(self) -> Facts:
+        """What has to be known to forecast with it."""
+
+    @abstractmethod
+    def example(self) -> dict[str, Tensor]:
+        """Inputs by name, to trace it with."""
+
+    @abstractmethod
+    def axes(self) -> dict[str, dict[int, Any]]:
+        """The axes of the inputs that may have any length."""
+
+
+class Norm(nn.Module):
+    """Rows over their root mean square, times a scale; in the form that runtimes know as one operation."""
+
+    def __init__(self, norm: Any) -> None:
+        super().__init__()
+        self.epsilon = norm.variance_epsilon
+        self.register_buffer("scale", norm.weight.detach().float().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (…, d) to (…, d)."""
+        return x / (x.pow(2.0).mean(-1, keepdim=True) + self.epsilon).sqrt() * self.scale
+
+
+class Chain(nn.Module):
+    """Products with one weight after another, after a norm where one is given."""
+
+    def __init__(self, weights: Sequence[Matrix], norm: Any = None) -> None:
+        super().__init__()
+        self.count = len(weights)
+        self.norm = nn.Identity() if norm is None else Norm(norm)
+        for i, weight in enumerate(weights):
+            self.register_buffer(f"weight{i}", _dense(weight).detach().float().t().contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (…, in) to (…, out)."""
+        x = self.norm(x)
+        for i in range(self.count):
+            x = x @ getattr(self, f"weight{i}")
+        return x
+
+
+class FeedForwardGraph(nn.Module):
+    """x + W_O ReLU(W_I norm(x)), or whatever the layer computes; nothing where no neuron is left."""
+
+    def __init__(self, layer: FeedForward) -> None:
+        super().__init__()
+        self.gone, self.plain = layer.gone, layer.plain
+        if layer.gone:
+            return
+        if layer.plain:
+            self.reads = Chain((*layer.before, layer.inner), layer.norm)
+            self.writes = Chain(layer.outer)
+        else:
+            self.norm, self.module = Norm(layer.norm), layer.module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (…, d) to (…, d)."""
+        if self.gone:
+            return x
+        return x + (self.writes(self.reads(x).relu()) if self.plain else self.module(self.norm(x)))
+
+
+class QueriesKeysValues(nn.Module):
+    """The three projections of an attention layer, as one product where each is one weight."""
+
+    def __init__(self, heads: Heads, norm: Any) -> None:
+        super().__init__()
+        self.heads, self.widths = heads.count, (heads.d_qk, heads.d_qk, heads.d_vo)
+        parts = (heads.query, heads.key, heads.value)
+        self.fused = all(len(one) == 1 for one in parts)
+        if self.fused:
+            self.all = Chain((torch.cat([_dense(one[0]).detach().float() for one in parts]),), norm)
+        else:
+            self.norm = Norm(norm)
+            self.each = nn.ModuleList(Chain(one) for one in parts)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map (B, L, d) to queries, keys and values (B, h, L, width)."""
+        if self.fused:
+            parts = self.all(x).split([self.heads * width for width in self.widths], -1)
+        else:
+            x = self.norm(x)
+            parts = [one(x) for one in self.each]
+        return [
+            part.reshape(part.shape[0], part.shape[1], self.heads, width).transpose(1, 2)
+            for part, width in zip(parts, self.widths, strict=True)
+        ]
+
+
+def joined(read: Tensor) -> Tensor:
+    """What heads read (B, h, L, width), side by side: (B, L, h · width)."""
+    batch, heads, length, width = read.shape
+    return read.transpose(1, 2).reshape(batch, length, heads * width)
+
+
+def standardised(context: Tensor, seen: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows (n, time) less their mean and over their spread where ``seen``, 0 elsewhere; both, (n, 1).
+
+    Parameters
+    ----------
+    context
+        NaN where nothing was observed.
+    seen
+        Where something was.
+    least
+        The spread of rows that never change.
+    """
+    count = seen.sum(-1, keepdim=True).to(context.dtype)
+    level = torch.nan_to_num(torch.where(seen, context, 0.0).sum(-1, keepdim=True) / count, nan=0.0)
+    centred = torch.where(seen, context - level, 0.0)
+    spread = torch.nan_to_num(((centred * centred).sum(-1, keepdim=True) / count).sqrt(), nan=1.0)
+    spread = torch.where(spread == 0, least, spread)
+    return centred / spread, level, spread
+
+
+def onnx_model(graph: Graph) -> Any:
+    """The ONNX model of a graph, an ``onnx.ModelProto``.
+
+    Raises
+    ------
+    FlowrankError
+        If the packages that write ONNX models are missing.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise FlowrankError(
+            "engine",
+            expected="the packages onnx and onnxscript, which write graphs",
+            found=f"no {error.name}",
+            todo='pip install "flowrank[onnx]"',
+        ) from error
+    example = graph.eval().example()
+    with torch.inference_mode(False), torch.no_grad(), _quiet():
+        program = torch.onnx.export(
+            graph,
+            kwargs=example,
+            dynamo=True,
+            dynamic_shapes=graph.axes(),
+            input_names=list(example),
+            output_names=[graph.output],
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    for told in (
+        model,
+        model.graph,
+        *model.graph.node,
+        *model.graph.value_info,
+        *model.graph.input,
+        *model.graph.output,
+    ):
+        del told.metadata_props[:]  # stack traces, with paths of this machine
+        told.doc_string = ""
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's remarks on itself."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [one.level for one in loggers]
+    for one in loggers:
+        one.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for one, level in zip(loggers, levels, strict=True):
+            one.setLevel(level)

@@ -1,0 +1,170 @@
+"""A model as a folder with a graph, that a runtime opens without torch."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from flowrank.engine.tracing import Graph, onnx_model
+from flowrank.errors import FlowrankError
+from flowrank.exporting.card import card
+from flowrank.exporting.checking import Check, checked
+from flowrank.exporting.precision import dynamic_integers, halved, integers
+from flowrank.family import family_of, tensor_digest
+from flowrank.files import atomic_folder
+from flowrank.graphs import MANIFEST, RUNTIMES, check_installed, installed
+from flowrank.graphs.folder import GRAPHS, VERSION, digest
+from flowrank.pipelines import load
+
+FORMATS = tuple(GRAPHS)
+PRECISIONS = ("fp32", "bf16", "int8")
+OWNED = (MANIFEST, "README.md", *GRAPHS.values(), "model.bin")
+"""Files of an exported folder."""
+
+_RUNTIME = {"onnx": "onnxruntime", "openvino": "openvino"}
+_FAR = 1e-4  # of a graph of full precision from its model, relative: something is wrong
+
+
+def export(
+    model: Any,
+    folder: str | Path,
+    *,
+    format: str = "onnx",
+    precision: str = "fp32",
+    overwrite: bool = False,
+) -> Path:
+    """Write a model as a graph that ONNX Runtime or OpenVINO runs, with its digest, levels and a model card.
+
+    One graph for any number of series, any context, any pattern of missing values. `flowrank.load` opens the folder,
+    also where torch is not installed.
+
+    Parameters
+    ----------
+    model
+        A pipeline, or what `flowrank.load` opens.
+    folder
+        Where to.
+    format
+        "onnx", or "openvino" (an IR of that runtime; needs ``pip install "flowrank[openvino]"``).
+    precision
+        Of the weights: "fp32"; "bf16", half the bytes (ONNX Runtime computes in fp32 all the same, OpenVINO in bf16);
+        or "int8", a quarter (ONNX Runtime multiplies integers, OpenVINO decides by the processor).
+    overwrite
+        Whether an earlier export there may be replaced.
+
+    Returns
+    -------
+    Path
+        The folder. ``export.json`` in it tells source, versions, and by how much the graph differed from the model on
+        random series; that is measured where the runtime is installed.
+
+    Raises
+    ------
+    FlowrankError
+        If the model's family has no graph, a package is missing, the folder exists, or the graph does not forecast what
+        the model does.
+
+    Examples
+    --------
+    >>> import tempfile, flowrank
+    >>> folder = tempfile.mkdtemp() + "/exported"
+    >>> path = export("flow-bolt-mini", folder)
+    >>> quantiles = flowrank.load(path).predict([[1.0, 2.0, 1.0, 2.0]], prediction_length=12)
+    >>> quantiles.shape
+    (1, 9, 12)
+    """
+    _one_of("format", format, FORMATS)
+    _one_of("precision", precision, PRECISIONS)
+    pipeline = load(model) if isinstance(model, str | Path) else model
+    family = family_of(pipeline)
+    engine_class = pipeline.inference.graph_engine
+    if engine_class is None:
+        raise family.lacks("graphs")
+    runtime = _RUNTIME[format]
+    if format == "openvino" or precision == "int8":
+        check_installed(runtime, "format")
+    graph: Graph = engine_class.graph_class.of(pipeline.inner_model)
+    with atomic_folder(folder, overwrite=overwrite, argument="folder", owned=OWNED) as temporary:
+        plain = onnx_model(graph)
+        _write(_packed(plain, format, precision), temporary, format)
+        files = {one.name: digest(one) for one in sorted(temporary.iterdir())}
+        manifest: dict[str, Any] = {
+            "version": VERSION,
+            "format": format,
+            "precision": precision,
+            "graph": graph.facts.to_dict(),
+            "source": {
+                "name": pipeline.name,
+                "family": family.name,
+                "revision": pipeline.revision,
+                "sha256": tensor_digest(pipeline.inner_model),
+                "parameters": int(pipeline.inner_model.num_parameters()),
+            },
+            "config": json.loads(pipeline.inner_model.config.to_json_string()),
+            "needs": _needs(plain, format),
+            "tools": _tools(),
+            "files": files,
+        }
+        check: Check | None = None
+        if runtime in installed():
+            check = checked(pipeline, plain, temporary / GRAPHS[format], runtime, graph.facts, precision)
+            _refuse_far(check, precision)
+            manifest["check"] = check.to_dict()
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        (temporary / "README.md").write_text(card(manifest), encoding="utf-8")
+    if check is not None and check.slower is not None and check.slower > 1:
+        warnings.warn(
+            f"{precision} takes {check.slower:.2f} times as long as fp32 on this processor, for {check.series} series",
+            stacklevel=2,
+        )
+    return Path(folder)
+
+
+def _packed(model: Any, form: str, precision: str) -> Any:
+    if precision == "bf16":
+        return halved(model)
+    if precision == "int8":
+        return dynamic_integers(model) if form == "onnx" else integers(model)
+    return model
+
+
+def _write(model: Any, folder: Path, form: str) -> None:
+    """The graph's file, or files."""
+    if form == "onnx":
+        (folder / GRAPHS[form]).write_bytes(model.SerializeToString())
+        return
+    import openvino
+
+    opened = openvino.Core().read_model(model.SerializeToString())
+    openvino.save_model(opened, folder / GRAPHS[form], compress_to_fp16=False)
+
+
+def _needs(model: Any, form: str) -> dict[str, Any]:
+    """What a runtime has to be able to read."""
+    if form == "openvino":
+        return {"openvino": version("openvino")}
+    opset = next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
+    return {"opset": int(opset), "IR": int(model.ir_version)}
+
+
+def _tools() -> dict[str, str]:
+    names = ("flowrank", "torch", "onnx", "onnxscript", *(RUNTIMES[one].package for one in installed()))
+    return {name: version(name) for name in names}
+
+
+def _refuse_far(check: Check, precision: str) -> None:
+    if precision == "fp32" and not check.difference <= _FAR:
+        raise FlowrankError(
+            "graph",
+            expected=f"forecasts within {_FAR:g} of the model's own",
+            found=f"a difference of {check.difference:.2g}",
+            todo="this is a fault of flowrank or of a runtime: nothing was written; please report it",
+        )
+
+
+def _one_of(argument: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise FlowrankError(argument, expected=f"one of {', '.join(allowed)}", found=repr(value))

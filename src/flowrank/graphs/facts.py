@@ -1,0 +1,48 @@
+"""What has to be known of a graph to forecast with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a graph reads and gives.
+
+    Attributes
+    ----------
+    kind
+        "series": (series, time) → (series, quantiles, horizon).
+    patch
+        Values of a patch; the length of what the graph reads is a multiple of it.
+    context_length
+        Last values of a series that the model reads at most.
+    horizon
+        Steps of a forecast: in one pass, and what the model was trained for.
+    quantiles
+        Levels, rising.
+    numbers
+        Activations that are held at once: of a token, and of a pair of tokens of one series.
+    """
+
+    kind: str
+    patch: int
+    context_length: int
+    horizon: int
+    quantiles: tuple[float, ...]
+    numbers: tuple[int, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Facts:
+        """What `to_dict` gave."""
+        return cls(**{**raw, "quantiles": tuple(raw["quantiles"]), "numbers": tuple(raw["numbers"])})
+
+    def bytes_a_series(self, tokens: int) -> int:
+        """Peak bytes of a series of so many tokens, in fp32."""
+        return 4 * tokens * (self.numbers[0] + self.numbers[1] * tokens)
