@@ -7,6 +7,7 @@ changes nothing whatever the values are is left out, as in the exact engines.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
@@ -90,18 +91,22 @@ class Chain(nn.Module):
 
 
 class FeedForwardGraph(nn.Module):
-    """x + W_O ReLU(W_I norm(x)), or nothing where no neuron is left."""
+    """x + W_O ReLU(W_I norm(x)), or what its module computes, or nothing where no neuron is left."""
 
     def __init__(self, layer: FeedForward) -> None:
         super().__init__()
-        self.gone = layer.gone
-        if not layer.gone:
+        self.gone, self.plain = layer.gone, layer.plain
+        if not layer.gone and not layer.plain:
+            self.norm, self.module = Norm(layer.norm), _in_fp32(layer.module)
+        elif not layer.gone:
             self.reads = Chain((*layer.before, layer.inner), layer.norm)
             self.writes = Chain(layer.outer)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, d) to (…, d)."""
-        return x if self.gone else x + self.writes(self.reads(x).relu())
+        if self.gone:
+            return x
+        return x + (self.writes(self.reads(x).relu()) if self.plain else self.module(self.norm(x)))
 
 
 class PatchBlockGraph(nn.Module):
@@ -109,7 +114,7 @@ class PatchBlockGraph(nn.Module):
 
     def __init__(self, block: Any) -> None:
         super().__init__()
-        self.block = block
+        self.block = _in_fp32(block)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, in) to (…, out)."""
@@ -143,6 +148,13 @@ class QueriesKeysValues(nn.Module):
             part.reshape(part.shape[0], part.shape[1], self.heads, width).transpose(1, 2)
             for part, width in zip(parts, self.widths, strict=True)
         ]
+
+
+def _in_fp32(module: nn.Module) -> nn.Module:
+    """The module itself, or a copy where its weights are of another number type."""
+    if all(one.dtype in (torch.float32, torch.int8) for one in module.state_dict().values()):
+        return module
+    return copy.deepcopy(module).float()
 
 
 def joined(read: Tensor) -> Tensor:
