@@ -12,7 +12,6 @@ import torch
 from flowrank.engine.tracing import Graph, onnx_model
 from flowrank.graphs import Facts, driver_of, open_graph
 
-
 _TRIES = 3  # timed forecasts of each engine
 
 

@@ -114,7 +114,7 @@ class PatchBlockGraph(nn.Module):
 
     def __init__(self, block: Any) -> None:
         super().__init__()
-        self.block = _in_fp32(block)
+        self.block: Any = _in_fp32(block)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, in) to (…, out)."""
@@ -150,7 +150,7 @@ class QueriesKeysValues(nn.Module):
         ]
 
 
-def _in_fp32(module: nn.Module) -> nn.Module:
+def _in_fp32(module: Any) -> Any:
     """The module itself, or a copy where its weights are of another number type."""
     if all(one.dtype in (torch.float32, torch.int8) for one in module.state_dict().values()):
         return module

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from flowrank.graphs import Facts, driver_of, open_graph
 

@@ -199,7 +199,8 @@ class GroupGraph:
 
     def _bytes_a_group(self, size: int, tokens: int) -> int:
         """Peak bytes of a group of so many series of so many tokens, in fp32."""
-        return size * (self.facts.bytes_a_series(tokens) + (4 * tokens * self.facts.numbers[1] * size if size > 1 else 0))
+        across = 4 * tokens * self.facts.numbers[1] * size if size > 1 else 0
+        return size * (self.facts.bytes_a_series(tokens) + across)
 
     @staticmethod
     def _check_fits(size: int, needs: int, memory_budget: int | None) -> None:

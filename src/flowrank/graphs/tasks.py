@@ -78,7 +78,9 @@ def tasks_of(inputs: Any, horizon: int) -> list[Task]:
     return [_of_dictionary(one, place, horizon) for place, one in enumerate(given)]
 
 
-def batches(tasks: Sequence[Task], size: int, context_length: int, *, joint: bool) -> Iterator[tuple[Rows, list[slice]]]:
+def batches(
+    tasks: Sequence[Task], size: int, context_length: int, *, joint: bool
+) -> Iterator[tuple[Rows, list[slice]]]:
     """Tasks together, until they have ``size`` series or more, and where the targets of each are.
 
     ``joint``: whether all series of a batch are one group.
@@ -186,8 +188,7 @@ def _rows(values: Any, where: str) -> np.ndarray:
 def _refused(found: str, *, expected: str = "", todo: str = "") -> FlowrankError:
     return FlowrankError(
         "inputs",
-        expected=expected
-        or "a batch of numbers (series, variates, time), a list of arrays (time,) or (variates, time), or one of dictionaries",
+        expected=expected or "a batch of numbers (series, variates, time), a list of arrays or one of dictionaries",
         found=found,
         todo=todo or "pass e.g. [numpy.arange(48.0)]",
     )

@@ -34,6 +34,9 @@ class Angles(nn.Module):
     They are tables, as runtimes' own sines are of few digits, and flat, so that they are no weight to be rounded.
     """
 
+    cosines: Tensor
+    sines: Tensor
+
     def __init__(self, turning: Tensor, tokens: int) -> None:
         super().__init__()
         self.planes = len(turning)
@@ -153,6 +156,8 @@ class AcrossGraph(nn.Module):
 class Chronos2Graph(Graph):
     """Series and groups of series to quantiles (series + groups · members, quantiles, steps)."""
 
+    register: Tensor
+
     def __init__(self, model: Any) -> None:
         super().__init__()
         config = model.chronos_config
@@ -265,7 +270,8 @@ class Chronos2Graph(Graph):
         together = None
         if present is not None:
             padding = (1.0 - present) * HIDDEN
-            together = torch.minimum(mask[count:].reshape(*present.shape, x.shape[1]), padding[:, :, None]).transpose(1, 2)
+            visible = mask[count:].reshape(*present.shape, x.shape[1])
+            together = torch.minimum(visible, padding[:, :, None]).transpose(1, 2)
         angles = self.angles(x.shape[1])
         last = len(self.time) - 1
         for place, (time, across, feed_forward) in enumerate(
@@ -284,10 +290,10 @@ class Chronos2Graph(Graph):
         """What is embedded of patches, (R, patches, 3 · size), and which values are known (R, patches, size)."""
         values = values.asinh() if self.arcsinh else values
         steps = torch.arange(start, start + values.shape[1]).to(torch.float32) / self.time_scale
-        clock, values, seen = (
-            one.reshape(one.shape[0], one.shape[1] // self.patch, self.patch) for one in (steps[None], values, known.to(torch.float32))
-        )
-        return torch.cat([clock.expand(values.shape[0], -1, -1), values, seen], -1), seen
+        shape = (values.shape[0], values.shape[1] // self.patch, self.patch)
+        clock = steps.reshape(1, *shape[1:]).expand(*shape)
+        seen = known.to(torch.float32).reshape(*shape)
+        return torch.cat([clock, values.reshape(*shape), seen], -1), seen
 
 
 def _wave(*shape: int) -> Tensor:
