@@ -86,7 +86,7 @@ def weighted(samples: np.ndarray, weights: np.ndarray, levels: Sequence[float]) 
 def _weighted(samples: np.ndarray, share: np.ndarray, asked: np.ndarray) -> np.ndarray:
     order = samples.argsort(axis=1, kind="stable")
     values = np.take_along_axis(samples, order, axis=1)
-    known = share[order].cumsum(axis=1, dtype=np.float32).clip(0, 1)
+    known = share[order].cumsum(axis=1, dtype=np.float64).clip(0, 1).astype(np.float32)  # as torch adds up
     edges = np.zeros((len(known), 1), dtype=np.float32)
     known = np.concatenate([edges, known, edges + 1], axis=1)
     values = np.concatenate([values[:, :1], values, values[:, -1:]], axis=1)
