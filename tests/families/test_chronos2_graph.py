@@ -292,3 +292,19 @@ def test_levels_are_those_of_chronos_forecasting():
     wanted = [0.001, 0.1, 0.33, 0.995]
     theirs = interpolate_quantiles(wanted, LEVELS, torch.from_numpy(values))
     np.testing.assert_allclose(interpolated(wanted, LEVELS, values), theirs, rtol=1e-5, atol=1e-6)
+
+
+KINDS = {
+    "bfloat16": (lambda one: type(one)(one.model.bfloat16()), 0.03),
+    "integers": (flowrank.quantize, 0.05),
+    "not relu": (lambda one: one, 1e-5),
+}
+
+
+@pytest.mark.parametrize(("made", "within"), KINDS.values(), ids=KINDS.keys())
+def test_other_numbers_and_activations(made, within):
+    """Graphs compute in fp32 what the exact engine rounds."""
+    sizes = {"d_model": 64, "d_ff": 64, "d_kv": 16, "num_heads": 4, "num_layers": 1}
+    pipeline, inputs = made(random_chronos2(feed_forward_proj="gelu", **sizes)), [walk(40), walk(2, 50)]
+    mine, exact = (forecasts(pipeline, inputs, one) for one in ("onnxruntime", "exact"))
+    assert largest_gap(inputs, mine, exact) <= within

@@ -23,6 +23,7 @@ from flowrank.engine.heads import Heads, _dense
 from flowrank.engine.products import Matrix
 from flowrank.errors import FlowrankError
 from flowrank.graphs import Facts
+from flowrank.nn.int8 import Int8Linear
 
 OPSET = 20
 HIDDEN = torch.finfo(torch.float32).min
@@ -151,10 +152,25 @@ class QueriesKeysValues(nn.Module):
 
 
 def _in_fp32(module: Any) -> Any:
-    """The module itself, or a copy where its weights are of another number type."""
-    if all(one.dtype in (torch.float32, torch.int8) for one in module.state_dict().values()):
+    """The module itself, or a copy in fp32 where its weights are of another number type."""
+    if all(one.dtype == torch.float32 for one in module.state_dict().values()):
         return module
-    return copy.deepcopy(module).float()
+    made = copy.deepcopy(module)
+    for name, one in list(made.named_modules()):
+        if isinstance(one, Int8Linear):
+            made.set_submodule(name, _linear(one))
+    return made.float()
+
+
+def _linear(layer: Int8Linear) -> nn.Linear:
+    """A layer of 8-bit integers as one of numbers that runtimes multiply."""
+    weight = layer.quantized.dense().detach().float()
+    made = nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None)
+    with torch.no_grad():
+        made.weight.copy_(weight)
+        if layer.bias is not None:
+            made.bias.copy_(layer.bias.float())
+    return made.eval()
 
 
 def joined(read: Tensor) -> Tensor:
