@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from flowrank.engine.tracing import Graph, onnx_model
-from flowrank.graphs import Facts, SeriesGraph, open_graph
+from flowrank.graphs import Facts, driver_of, open_graph
 
 _TRIES = 3  # timed forecasts of each engine
 
@@ -33,7 +34,12 @@ class GraphEngine:
     graph_class: ClassVar[type[Graph]]
 
     def __init__(self, graph: bytes, facts: Facts, runtime: str) -> None:
-        self.driver = SeriesGraph(open_graph(graph, runtime, threads=torch.get_num_threads()), facts)
+        self.driver = driver_of(open_graph(graph, runtime, threads=torch.get_num_threads()), facts)
+
+    @classmethod
+    def asked(cls, context: np.ndarray, groups: np.ndarray, future: np.ndarray, patches: int) -> tuple[Any, ...]:
+        """What ``quantiles`` of the family's engines takes for series (series, time), as `Sample` has them."""
+        return (torch.from_numpy(context),)
 
 
 class Traced:

@@ -7,6 +7,7 @@ changes nothing whatever the values are is left out, as in the exact engines.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
@@ -22,6 +23,7 @@ from flowrank.engine.heads import Heads, _dense
 from flowrank.engine.products import Matrix
 from flowrank.errors import FlowrankError
 from flowrank.graphs import Facts
+from flowrank.nn.int8 import Int8Linear
 
 OPSET = 20
 HIDDEN = torch.finfo(torch.float32).min
@@ -95,13 +97,11 @@ class FeedForwardGraph(nn.Module):
     def __init__(self, layer: FeedForward) -> None:
         super().__init__()
         self.gone, self.plain = layer.gone, layer.plain
-        if layer.gone:
-            return
-        if layer.plain:
+        if not layer.gone and not layer.plain:
+            self.norm, self.module = Norm(layer.norm), in_fp32(layer.module)
+        elif not layer.gone:
             self.reads = Chain((*layer.before, layer.inner), layer.norm)
             self.writes = Chain(layer.outer)
-        else:
-            self.norm, self.module = Norm(layer.norm), layer.module
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, d) to (…, d)."""
@@ -135,6 +135,28 @@ class QueriesKeysValues(nn.Module):
             part.reshape(part.shape[0], part.shape[1], self.heads, width).transpose(1, 2)
             for part, width in zip(parts, self.widths, strict=True)
         ]
+
+
+def in_fp32(module: Any) -> Any:
+    """The module itself, or a copy in fp32 where its weights are of another number type."""
+    if all(one.dtype == torch.float32 for one in module.state_dict().values()):
+        return module
+    made = copy.deepcopy(module)
+    for name, one in list(made.named_modules()):
+        if isinstance(one, Int8Linear):
+            made.set_submodule(name, _linear(one))
+    return made.float()
+
+
+def _linear(layer: Int8Linear) -> nn.Linear:
+    """A layer of 8-bit integers as one of numbers that runtimes multiply."""
+    weight = layer.quantized.dense().detach().float()
+    made = nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None)
+    with torch.no_grad():
+        made.weight.copy_(weight)
+        if layer.bias is not None:
+            made.bias.copy_(layer.bias.float())
+    return made.eval()
 
 
 def joined(read: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from flowrank.engine.tracing import in_fp32
 from flowrank.nn.factored import draw, replace_linears
 from flowrank.nn.shapes import MlpShape
 
@@ -50,7 +51,7 @@ class PatchBlockGraph(nn.Module):
 
     def __init__(self, block: Any) -> None:
         super().__init__()
-        self.block = block
+        self.block: Any = in_fp32(block)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, in) to (…, out)."""

@@ -14,7 +14,8 @@ class Facts:
     Attributes
     ----------
     kind
-        "series": (series, time) → (series, quantiles, horizon).
+        "series": (series, time) → (series, quantiles, horizon); "groups": single series and groups of series, with
+        what is known ahead, to quantiles of any number of patches.
     patch
         Values of a patch; the length of what the graph reads is a multiple of it.
     context_length
@@ -25,6 +26,10 @@ class Facts:
         Levels, rising.
     numbers
         Activations that are held at once: of a token, and of a pair of tokens of one series.
+    output_patch, most_patches
+        Of the kind "groups": steps of a patch ahead, and how many such patches one pass gives at most.
+    reads_groups
+        Whether series of one group read one another.
     """
 
     kind: str
@@ -33,6 +38,9 @@ class Facts:
     horizon: int
     quantiles: tuple[float, ...]
     numbers: tuple[int, int]
+    output_patch: int = 0
+    most_patches: int = 0
+    reads_groups: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from flowrank.errors import FlowrankError, check_count
+from flowrank.graphs.drivers import driver_of
 from flowrank.graphs.folder import Export
 from flowrank.graphs.runtimes import RUNTIMES, check_installed, installed, open_graph
-from flowrank.graphs.series import SeriesGraph
+from flowrank.graphs.tasks import batches, tasks_of
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 READ_BY = {"onnx": ("onnxruntime", "openvino"), "openvino": ("openvino",)}
@@ -53,7 +54,6 @@ class ExportedModel:
         Levels that the model was trained on.
     model_context_length, model_prediction_length
         Values that it reads at most, and steps ahead that it was trained for.
-
     path
         The same, as other pipelines call the code path that they take.
     forecast_type
@@ -89,14 +89,21 @@ class ExportedModel:
             export.graph, self.engine, threads=threads, precision=self.manifest["precision"], needs=told
         )
         self.path = self.engine
-        self._graph = SeriesGraph(runtime, facts)
+        self._graph, self._facts = driver_of(runtime, facts), facts
         self.name: str = self.manifest["source"]["name"]
         self.quantiles = list(facts.quantiles)
         self.model_context_length, self.model_prediction_length = facts.context_length, facts.horizon
         self.memory_budget = memory_budget
 
-    takes_keep_spread = True
-    """Whether ``predict`` takes ``keep_spread``."""
+    @property
+    def takes_keep_spread(self) -> bool:
+        """Whether ``predict`` takes ``keep_spread``: of models of single series."""
+        return self._facts.kind == "series"
+
+    @property
+    def takes_groups(self) -> bool:
+        """Whether the model reads several targets and covariates together."""
+        return self._facts.reads_groups
 
     def predict(
         self,
@@ -105,14 +112,18 @@ class ExportedModel:
         limit_prediction_length: bool = False,
         *,
         keep_spread: bool = False,
-    ) -> np.ndarray:
+        batch_size: int = 256,
+        cross_learning: bool = False,
+    ) -> Any:
         """Forecast quantiles.
 
         Parameters
         ----------
         inputs
             A series (time,), a list of such, or a batch (series, time), NaN where nothing was observed and on the left
-            of shorter ones.
+            of shorter ones. For Chronos-2 as its pipeline takes them: a batch (series, variates, time), a list of
+            series (time,) or (variates, time), or a list of dictionaries with ``target``, ``past_covariates`` and
+            ``future_covariates``, all of numbers.
         prediction_length
             H; None: the model's own. What lies beyond is forecast in blocks.
         limit_prediction_length
@@ -120,16 +131,22 @@ class ExportedModel:
         keep_spread
             How the blocks beyond it come together. False, as chronos-forecasting does: a narrower band than the model's
             own. True: as a mixture, `flowrank.graphs.quantiles.mixture`.
+        batch_size
+            For Chronos-2: rows (targets and covariates) of a batch; it matters with ``cross_learning`` alone.
+        cross_learning
+            For Chronos-2: whether all series of a batch are one group.
 
         Returns
         -------
-        ndarray
-            Shape (series, quantiles, H), fp32.
+        ndarray or list of ndarray
+            Shape (series, quantiles, H), fp32; for Chronos-2, for each input, shape (targets, quantiles, H).
 
         Raises
         ------
         FlowrankError
-            If ``inputs`` are no series of numbers, or ``prediction_length`` is no count or larger than allowed.
+            If ``inputs`` are no series of numbers, or ``prediction_length`` is no count or larger than allowed; if a
+            model of single series is given several that belong together, or a covariate is no numbers; if a group does
+            not fit into a ``memory_budget`` that was set.
         """
         reach = self.model_prediction_length
         horizon = reach if prediction_length is None else check_count(prediction_length, "prediction_length")
@@ -146,7 +163,29 @@ class ExportedModel:
                 "expect less accuracy there",
                 stacklevel=2,
             )
-        return self._graph.predict(batch_of(inputs), horizon, keep_spread=keep_spread, memory_budget=self.memory_budget)
+        if self._facts.kind == "series":
+            if cross_learning:
+                raise FlowrankError("cross_learning", expected="False, for a model of single series", found=True)
+            return self._graph.predict(
+                batch_of(inputs), horizon, keep_spread=keep_spread, memory_budget=self.memory_budget
+            )
+        return self._of_groups(inputs, horizon, check_count(batch_size, "batch_size"), cross_learning)
+
+    def _of_groups(self, inputs: Any, horizon: int, batch_size: int, cross_learning: bool) -> list[np.ndarray]:
+        tasks = tasks_of(inputs, horizon)
+        several = next((place for place, one in enumerate(tasks) if len(one.context) > 1), None)
+        if not self._facts.reads_groups and (cross_learning or several is not None):
+            raise FlowrankError(
+                "inputs",
+                expected="single series without covariates: this model was compressed for those (univariate=True)",
+                found="cross_learning=True" if cross_learning else f"several series at index {several}",
+                todo="forecast each target alone, or export a model that was compressed without univariate=True",
+            )
+        found: list[np.ndarray] = []
+        for rows, targets in batches(tasks, batch_size, self.model_context_length, joint=cross_learning):
+            made = self._graph.predict(rows, horizon, memory_budget=self.memory_budget)
+            found += [made[one] for one in targets]
+        return found
 
     def predict_quantiles(
         self,
@@ -154,23 +193,24 @@ class ExportedModel:
         prediction_length: int | None = None,
         quantile_levels: Sequence[float] = LEVELS,
         limit_prediction_length: bool = False,
-        *,
-        keep_spread: bool = False,
-    ) -> tuple[np.ndarray, np.ndarray]:
+        **options: Any,
+    ) -> tuple[Any, Any]:
         """Forecast quantiles at any levels, and the median.
 
         Parameters
         ----------
-        inputs, prediction_length, limit_prediction_length, keep_spread
+        inputs, prediction_length, limit_prediction_length
             As of `predict`.
         quantile_levels
             Levels; between two that the model was trained on, quantiles are interpolated as chronos-forecasting does.
             Beyond the outermost they are those of the outermost.
+        **options
+            ``keep_spread``, ``batch_size`` and ``cross_learning``, as of `predict`.
 
         Returns
         -------
         quantiles, median
-            Shapes (series, H, levels) and (series, H).
+            Shapes (series, H, levels) and (series, H); for Chronos-2, lists of (targets, H, levels) and (targets, H).
 
         Raises
         ------
@@ -180,7 +220,11 @@ class ExportedModel:
         for level in quantile_levels:
             if not 0 < level < 1:
                 raise FlowrankError("quantile_levels", expected="levels between 0 and 1", found=level)
-        found = self.predict(inputs, prediction_length, limit_prediction_length, keep_spread=keep_spread).swapaxes(1, 2)
+        given = self.predict(inputs, prediction_length, limit_prediction_length, **options)
+        if isinstance(given, list):
+            middle = self.quantiles.index(0.5)
+            return [self._graph.at_levels(one, quantile_levels) for one in given], [one[:, middle] for one in given]
+        found = given.swapaxes(1, 2)
         median = found[..., self.quantiles.index(0.5)]
         if set(quantile_levels) <= set(self.quantiles):
             return found[..., [self.quantiles.index(level) for level in quantile_levels]], median

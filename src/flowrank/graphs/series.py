@@ -13,7 +13,7 @@ from flowrank.graphs.runtimes import Runtime
 BUDGET = 2**29
 """Bytes that a run's activations may take, unless told."""
 
-_ALIKE = 1.25  # the longest series of a batch over its shortest
+ALIKE = 1.25  # the longest series of a batch over its shortest
 
 
 class SeriesGraph:
@@ -90,7 +90,7 @@ class SeriesGraph:
             while stop < len(order):
                 longest = int(patches[order[stop]])
                 each = self.facts.bytes_a_series(longest + 1)
-                if longest > max(shortest + 1, _ALIKE * shortest) or (stop + 1 - start) * each > budget:
+                if longest > max(shortest + 1, ALIKE * shortest) or (stop + 1 - start) * each > budget:
                     break
                 stop += 1
             yield order[start:stop]

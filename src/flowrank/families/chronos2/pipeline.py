@@ -14,6 +14,7 @@ from torch import Tensor
 from flowrank.engine.paths import Inference
 from flowrank.errors import FlowrankError
 from flowrank.families.chronos2.engine import Chronos2Engine, Inputs
+from flowrank.families.chronos2.graph import Chronos2GraphEngine
 from flowrank.families.chronos2.tuning import Tuning, fine_tuned
 from flowrank.family import FlowrankPipeline
 from flowrank.nn.shapes import Shapes
@@ -24,7 +25,7 @@ class FlowrankChronos2Pipeline(FlowrankPipeline, Chronos2Pipeline):
 
     def __init__(self, model: Chronos2Model) -> None:
         super().__init__(model)
-        self.inference = Inference(Chronos2Engine)
+        self.inference = Inference(Chronos2Engine, Chronos2GraphEngine)
 
     @property
     def univariate(self) -> bool:
