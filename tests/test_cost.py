@@ -186,7 +186,7 @@ def test_a_machine_is_measured():
 
 
 def test_bad_input_is_refused(t5):
-    with pytest.raises(FlowrankError, match="engine: expected one of exact, stock, found 'fast'"):
+    with pytest.raises(FlowrankError, match=r"engine: expected one of exact, stock, .*, found 'fast'"):
         cost(t5, Workload(1, 1, 1), engine="fast")
     with pytest.raises(FlowrankError, match="model: expected the config or pipeline"):
         cost(torch.nn.Linear(1, 1), Workload(1, 1, 1))
