@@ -166,6 +166,10 @@ def test_options_that_an_export_does_not_have_are_refused(folder, parent, tmp_pa
         flowrank.export(parent, folder)
     with pytest.raises(FlowrankError, match="expected a family of models that has graphs, found chronos-t5"):
         flowrank.export("flow-t5-mini", tmp_path / "out")
+    training = flowrank.load("flow-bolt-mini")
+    training.inner_model.train()
+    with pytest.raises(FlowrankError, match="model: expected a model on the CPU, in eval mode"):
+        flowrank.export(training, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     model = flowrank.load(folder)
     with pytest.raises(FlowrankError, match="prediction_length: expected at most 16"):

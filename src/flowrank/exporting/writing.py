@@ -8,6 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from flowrank.engine.tracing import Graph, onnx_model
 from flowrank.errors import FlowrankError
 from flowrank.exporting.card import card
@@ -83,6 +85,7 @@ def export(
     engine_class = pipeline.inference.graph_engine
     if engine_class is None:
         raise family.lacks("graphs")
+    _check_computed(pipeline)
     runtime = _RUNTIME[format]
     if format == "openvino" or precision == "int8":
         check_installed(runtime, "format")
@@ -111,7 +114,8 @@ def export(
         check: Check | None = None
         if runtime in installed():
             check = checked(pipeline, plain, temporary / GRAPHS[format], runtime, graph.facts, precision)
-            _refuse_far(check, precision)
+            if precision == "fp32" and pipeline.inner_model.dtype == torch.float32:
+                _refuse_far(check)
             manifest["check"] = check.to_dict()
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         (temporary / "README.md").write_text(card(manifest), encoding="utf-8")
@@ -155,8 +159,21 @@ def _tools() -> dict[str, str]:
     return {name: version(name) for name in names}
 
 
-def _refuse_far(check: Check, precision: str) -> None:
-    if precision == "fp32" and not check.difference <= _FAR:
+def _check_computed(pipeline: Any) -> None:
+    """Refuse a model that the exact engine does not compute: a graph leaves out what it does, and is checked by it."""
+    model = pipeline.inner_model
+    if pipeline.inference.engine_class.knows(model) and model.device.type == "cpu":
+        return
+    raise FlowrankError(
+        "model",
+        expected="a model on the CPU, in eval mode, without hooks, of layers that the exact engine knows",
+        found=f"one on {model.device}" if model.device.type != "cpu" else "another",
+        todo="open it anew with flowrank.load(…)",
+    )
+
+
+def _refuse_far(check: Check) -> None:
+    if not check.difference <= _FAR:
         raise FlowrankError(
             "graph",
             expected=f"forecasts within {_FAR:g} of the model's own",
