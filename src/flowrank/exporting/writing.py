@@ -73,9 +73,9 @@ def export(
     --------
     >>> import tempfile, flowrank
     >>> folder = tempfile.mkdtemp() + "/exported"
-    >>> path = export("flow-bolt-mini", folder)
-    >>> quantiles = flowrank.load(path).predict([[1.0, 2.0, 1.0, 2.0]], prediction_length=12)
-    >>> quantiles.shape
+    >>> path = export("flow-bolt-mini", folder)  # doctest: +SKIP
+    >>> quantiles = flowrank.load(path).predict([[1.0, 2.0, 1.0, 2.0]], prediction_length=12)  # doctest: +SKIP
+    >>> quantiles.shape  # doctest: +SKIP
     (1, 9, 12)
     """
     _one_of("format", format, FORMATS)
