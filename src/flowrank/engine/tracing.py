@@ -110,30 +110,39 @@ class FeedForwardGraph(nn.Module):
         return x + (self.writes(self.reads(x).relu()) if self.plain else self.module(self.norm(x)))
 
 
+class Together(nn.Module):
+    """Several projections of the same rows, as one product where each is one weight."""
+
+    def __init__(self, projections: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.widths = [int(one[-1].shape[0]) for one in projections]
+        self.fused = all(len(one) == 1 for one in projections)
+        weights = [Chain(one) for one in projections]
+        if self.fused:
+            together = torch.cat([one.weight0.t() for one in weights])  # type: ignore[operator]
+            weights = [Chain((together,))]
+        self.each = nn.ModuleList(weights)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map (…, d) to (…, width) for each."""
+        if self.fused:
+            return list(self.each[0](x).split(self.widths, -1))
+        return [one(x) for one in self.each]
+
+
 class QueriesKeysValues(nn.Module):
-    """The three projections of an attention layer, as one product where each is one weight."""
+    """The three projections of an attention layer after its norm."""
 
     def __init__(self, heads: Heads, norm: Any) -> None:
         super().__init__()
-        self.heads, self.widths = heads.count, (heads.d_qk, heads.d_qk, heads.d_vo)
-        parts = (heads.query, heads.key, heads.value)
-        self.fused = all(len(one) == 1 for one in parts)
-        if self.fused:
-            self.all = Chain((torch.cat([_dense(one[0]).detach().float() for one in parts]),), norm)
-        else:
-            self.norm = Norm(norm)
-            self.each = nn.ModuleList(Chain(one) for one in parts)
+        self.heads, self.norm = heads.count, Norm(norm)
+        self.each = Together((heads.query, heads.key, heads.value))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map (B, L, d) to queries, keys and values (B, h, L, width)."""
-        if self.fused:
-            parts = self.all(x).split([self.heads * width for width in self.widths], -1)
-        else:
-            x = self.norm(x)
-            parts = [one(x) for one in self.each]
         return [
-            part.reshape(part.shape[0], part.shape[1], self.heads, width).transpose(1, 2)
-            for part, width in zip(parts, self.widths, strict=True)
+            part.reshape(part.shape[0], part.shape[1], self.heads, -1).transpose(1, 2)
+            for part in self.each(self.norm(x))
         ]
 
 

@@ -17,6 +17,7 @@ from flowrank.engine.tracing import (
     Graph,
     Norm,
     QueriesKeysValues,
+    Together,
     joined,
     standardised,
 )
@@ -97,26 +98,6 @@ class TimeGraph(nn.Module):
         if self.planes is None:
             return table
         return table[:, 0, self.planes].reshape(table.shape[0], self.apart, self.turning)
-
-
-class Together(nn.Module):
-    """Several projections of the same rows, as one product where each is one weight."""
-
-    def __init__(self, projections: tuple[Any, ...]) -> None:
-        super().__init__()
-        self.widths = [int(one[-1].shape[0]) for one in projections]
-        self.fused = all(len(one) == 1 for one in projections)
-        weights = [Chain(one) for one in projections]
-        if self.fused:
-            together = torch.cat([one.weight0.t() for one in weights])  # type: ignore[operator]
-            weights = [Chain((together,))]
-        self.each = nn.ModuleList(weights)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Map (…, d) to (…, width) for each."""
-        if self.fused:
-            return list(self.each[0](x).split(self.widths, -1))
-        return [one(x) for one in self.each]
 
 
 class AcrossGraph(nn.Module):
