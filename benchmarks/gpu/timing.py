@@ -218,7 +218,6 @@ def _kind(pipeline: Any) -> str:
 
 
 def _bolt(pipeline: Any, work: Work, device: torch.device) -> Callable[[], Tensor]:
-    from flowrank.families.chronos_bolt.engine import through
 
     model = pipeline.inner_model
     engine = pipeline.inference.engine_for(model)
@@ -227,11 +226,10 @@ def _bolt(pipeline: Any, work: Work, device: torch.device) -> Callable[[], Tenso
     visible = patches.new_ones(len(patches), patches.shape[1] + bool(model.chronos_config.use_reg_token)).bool()
     packed = Packed.of(visible)
     tokens = engine._embedded(patches, packed)
-    return lambda: through(model.output_patch_embedding, engine._decode(engine.encoder(tokens.clone(), packed), packed))
+    return lambda: engine.writes(engine._decode(engine.encoder(tokens.clone(), packed), packed))
 
 
 def _t5(pipeline: Any, work: Work, device: torch.device) -> Callable[[], Tensor]:
-    from flowrank.engine.heads import embedded
     from flowrank.families.chronos_t5.engine import Decoder
 
     engine = pipeline.inference.engine_for(pipeline.inner_model)
@@ -242,7 +240,7 @@ def _t5(pipeline: Any, work: Work, device: torch.device) -> Callable[[], Tensor]
     start = torch.full((work.batch,), engine.start_token, device=device)
 
     def core() -> Tensor:
-        encoded = engine.encoder(embedded(kept, engine.model.encoder.embed_tokens).clone(), packed)
+        encoded = engine.encoder(engine.read(kept).clone(), packed)
         decoder = Decoder(engine, encoded, packed, work.samples, work.horizon, "auto")
         logits = decoder.first(start)
         token = logits.argmax(dim=1).repeat_interleave(work.samples)
@@ -257,7 +255,7 @@ def _t5(pipeline: Any, work: Work, device: torch.device) -> Callable[[], Tensor]
 def _chronos2(pipeline: Any, work: Work, device: torch.device) -> Callable[[], Tensor]:
     from flowrank.engine.feed_forward import normalised
     from flowrank.families.chronos2.engine import Inputs
-    from flowrank.families.chronos2.layers import Places, through
+    from flowrank.families.chronos2.layers import Places
     from flowrank.families.chronos2.rotary import frequencies
 
     model = pipeline.inner_model
@@ -281,7 +279,7 @@ def _chronos2(pipeline: Any, work: Work, device: torch.device) -> Callable[[], T
         x = time_layer.ahead(x, places)
         group.add(x, places.neighbours_ahead)
         feed_forward.add(x)
-        return through(model.output_patch_embedding, normalised(x, model.encoder.final_layer_norm))
+        return engine.writes(normalised(x, model.encoder.final_layer_norm))
 
     return core
 

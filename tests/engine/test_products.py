@@ -1,8 +1,6 @@
-"""Products against the same in fp64, by either library."""
+"""Products against the same in fp64, in every way."""
 
 from __future__ import annotations
-
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -11,65 +9,101 @@ from hypothesis import strategies as st
 from torch.nn.functional import linear
 
 from flowrank.engine import products
-from flowrank.engine.products import add_product, product
+from flowrank.engine.products import Weight, add_product, by_mkl, by_onednn, by_packed, fastest, product, way
 from flowrank.families._t5_stack.engine import normalised
 
 SIZES = st.integers(0, 40)
+WAYS = {"mkl": by_mkl, "onednn": by_onednn, "packed": by_packed}
 
 
-@contextmanager
-def using(onednn: bool):
-    """Multiply by oneDNN wherever it can, as on processors that Intel did not make, or by MKL."""
-    with pytest.MonkeyPatch.context() as patch, torch.backends.mkldnn.flags(enabled=onednn):
-        patch.setattr(products, "mkl_is_best", lambda: False)
-        yield
-
-
-@pytest.fixture(params=[True, False], ids=["onednn", "mkl"])
-def library(request):
-    with using(onednn=request.param):
-        yield
+@pytest.fixture(params=WAYS.values(), ids=WAYS)
+def chosen(request, monkeypatch):
+    """All products in one way, wherever it is possible."""
+    monkeypatch.setattr(products, "fastest", lambda *_: request.param)
+    return request.param
 
 
 def rows(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@given(SIZES, SIZES, SIZES, st.booleans(), st.booleans(), st.booleans(), st.sampled_from([True, False]))
-def test_a_product_is_that_of_fp64(n, inner, outer, biased, relu, strided, onednn):
+@given(SIZES, SIZES, SIZES, st.booleans(), st.booleans(), st.booleans(), st.sampled_from(list(WAYS)))
+def test_a_product_is_that_of_fp64(n, inner, outer, biased, relu, strided, name):
     x, weight = rows(n, 2 * inner), rows(outer, 2 * inner, seed=1)
     if strided:
         x, weight = x[:, ::2], weight[:, ::2]
     bias = rows(outer, seed=2) if biased else None
     expected = linear(x, weight, bias)
     expected = expected.relu() if relu else expected
-    with torch.inference_mode(), using(onednn):
-        found = product(x.float(), weight.float(), None if bias is None else bias.float(), relu=relu)
+    with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+        patch.setattr(products, "fastest", lambda *_: WAYS[name])
+        found = product(x.float(), Weight(weight.float()), None if bias is None else bias.float(), relu=relu)
     torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize("count", [1, 33, 2500])
-def test_a_product_is_added_in_place(library, count):
+@pytest.mark.parametrize("count", [1, 33, 600, 2500])
+def test_a_product_is_added_in_place(chosen, count):
     x, update, weight = rows(count, 24), rows(count, 16, seed=1), rows(24, 16, seed=2)
     expected = x + update @ weight.t()
     found = x.float()
     place = found.data_ptr()
     with torch.inference_mode():
-        add_product(found, update.float(), weight.float())
+        add_product(found, update.float(), Weight(weight.float()))
     assert found.data_ptr() == place
     torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-5)
 
 
-def test_intel_gets_onednn_for_some_rows_by_large_weights_only(monkeypatch):
-    taken = []
-    monkeypatch.setattr(products, "mkl_is_best", lambda: True)
-    monkeypatch.setattr(
-        products, "_ONEDNN", lambda x, weight, *_: taken.append((len(x), len(weight))) or x @ weight.t()
+def test_a_packed_weight_is_good_for_any_number_of_rows(chosen):
+    weight = rows(48, 40, seed=1)
+    kept = Weight(weight.float())
+    with torch.inference_mode():
+        for count in (2, 33, 7, 300):
+            x = rows(count, 40, seed=count)
+            torch.testing.assert_close(product(x.float(), kept).double(), x @ weight.t(), atol=1e-4, rtol=1e-5)
+
+
+class TestWay:
+    def test_a_shape_is_measured_once_whatever_its_rows_within_a_factor_of_two(self):
+        fastest.cache_clear()
+        weight = Weight(torch.ones(48, 40))
+        ways = {way(torch.ones(count, 40), weight) for count in (32, 40, 63)}
+        assert len(ways) == 1
+        assert fastest.cache_info().misses == 1
+
+    @pytest.mark.parametrize(
+        ("mkl", "onednn", "packed", "taken"), [(2, 1, 0.99, 1), (2, 1, 0.5, 2), (1, 2, 3, 0), (1, 2, 0.5, 2)]
     )
-    for outer in (64, 8192):
-        for count in (1, 16, 600):
-            product(torch.ones(count, 128), torch.ones(outer, 128))
-    assert taken == [(16, 8192)]
+    def test_the_least_time_wins_and_a_packed_copy_has_to_be_worth_it(self, monkeypatch, mkl, onednn, packed, taken):
+        now = [0.0]
+
+        def costing(seconds):
+            return lambda *_: now.append(now[-1] + seconds)
+
+        ways = [costing(seconds) for seconds in (mkl, onednn, packed)]
+        for name, one in zip(("by_mkl", "by_onednn", "by_packed"), ways, strict=True):
+            monkeypatch.setattr(products, name, one)
+        monkeypatch.setattr(products.time, "perf_counter", lambda: now[-1])
+        assert fastest.__wrapped__(6, 48, 40, 1) is ways[taken]
+
+    def test_measuring_draws_nothing_from_the_random_numbers(self):
+        torch.manual_seed(3)
+        expected = torch.rand(1)
+        torch.manual_seed(3)
+        fastest.__wrapped__(4, 32, 32, 1)
+        assert torch.equal(torch.rand(1), expected)
+
+    @pytest.mark.parametrize("intel", [True, False])
+    def test_many_rows_go_by_rule(self, monkeypatch, intel):
+        monkeypatch.setattr(products, "_mkl_is_best", lambda: intel)
+        assert way(torch.ones(600, 40), Weight(torch.ones(48, 40))) is (by_mkl if intel else by_onednn)
+
+    def test_one_row_and_other_number_types_are_torchs(self):
+        weight = torch.ones(48, 40)
+        assert way(torch.ones(1, 40), Weight(weight)) is by_mkl
+        assert way(torch.ones(9, 40).bfloat16(), Weight(weight.bfloat16())) is by_mkl
+        assert way(torch.ones(40, 9).t(), Weight(weight)) is by_mkl
+        with torch.backends.mkldnn.flags(enabled=False):
+            assert way(torch.ones(9, 40), Weight(weight)) is by_mkl
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

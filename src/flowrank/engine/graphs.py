@@ -43,34 +43,23 @@ class GraphEngine:
 
 
 class Traced:
-    """The graph engine of a model, made when first asked for and again when a weight changed."""
+    """The graph engine of a model, made when first asked for and again when the model changed."""
 
     def __init__(self, engine_class: type[GraphEngine]) -> None:
         self.engine_class = engine_class
-        self._marks: Any = None
+        self._state: Any = None
         self._graph: tuple[bytes, Facts] | None = None
         self._made: dict[str, GraphEngine] = {}
 
-    def engine(self, model: Any, runtime: str) -> GraphEngine:
-        """The engine by a runtime, of the weights as they are now."""
-        now = self.marks(model)
-        if self._graph is None or now != self._marks:
+    def engine(self, model: Any, runtime: str, state: int) -> GraphEngine:
+        """The engine by a runtime, of the model in the state of that number (`flowrank.engine.watching.Watch`)."""
+        now = (state, torch.get_num_threads())
+        if self._graph is None or now != self._state:
             graph = self.engine_class.graph_class.of(model)
-            self._graph, self._marks, self._made = (onnx_model(graph).SerializeToString(), graph.facts), now, {}
+            self._graph, self._state, self._made = (onnx_model(graph).SerializeToString(), graph.facts), now, {}
         if runtime not in self._made:
             self._made[runtime] = self.engine_class(*self._graph, runtime)
         return self._made[runtime]
-
-    def maker(self, model: Any, runtime: str) -> Callable[[], GraphEngine]:
-        """What gives that engine when called."""
-        return lambda: self.engine(model, runtime)
-
-    @staticmethod
-    def marks(model: Any) -> tuple[Any, ...]:
-        """What differs once a weight was changed or replaced, or torch was given another number of threads."""
-        tensors = (*model.parameters(), *model.buffers())
-        marks = [(id(one), one.data_ptr(), 0 if one.is_inference() else one._version) for one in tensors]
-        return (torch.get_num_threads(), *marks)
 
     def __deepcopy__(self, _memo: Any) -> Traced:
         return Traced(self.engine_class)
@@ -84,12 +73,13 @@ class Quickest:
 
     def __init__(self) -> None:
         self._chosen: dict[tuple[int, ...], str] = {}
-        self._marks: Any = None
+        self._state: Any = None
 
-    def among(self, makers: Mapping[str, Callable[[], Any]], marks: Any) -> Any:
-        """An engine that is the fastest of several; what it knows holds as long as ``marks`` are the same."""
-        if marks != self._marks:
-            self._chosen, self._marks = {}, marks
+    def among(self, makers: Mapping[str, Callable[[], Any]], state: int) -> Any:
+        """An engine that is the fastest of several; what it knows holds as long as the model stays in one state."""
+        now = (state, torch.get_num_threads())
+        if now != self._state:
+            self._chosen, self._state = {}, now
         return _Choice(makers, self._chosen)
 
     def __deepcopy__(self, _memo: Any) -> Quickest:

@@ -1,29 +1,13 @@
-"""Products of two weights with nothing between them, made once and kept as long as the weights do not change."""
+"""Products of two weights with nothing between them."""
 
 from __future__ import annotations
-
-import weakref
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from flowrank.engine.heads import Matrices, matrices_of
+from flowrank.engine.products import Weight
 from flowrank.nn.factored import Unchanged
-
-_SAMPLE = 61  # every 61st number of a weight is compared before a product is used again
-
-
-@dataclass(frozen=True)
-class _Product:
-    """A product, and what its two factors were."""
-
-    matrix: Tensor
-    marks: tuple[tuple[int, int], ...]
-    samples: tuple[Tensor, ...]
-
-
-_kept: weakref.WeakKeyDictionary[nn.Module, _Product] = weakref.WeakKeyDictionary()
 
 
 def merged(first: nn.Module, then: nn.Module) -> Matrices:
@@ -44,19 +28,13 @@ def merged(first: nn.Module, then: nn.Module) -> Matrices:
     """
     chain = [] if isinstance(first, Unchanged) else list(matrices_of(first))
     chain += [] if isinstance(then, Unchanged) else list(matrices_of(then))
-    tensors = [one for one in chain if isinstance(one, Tensor)]
+    tensors = [one.tensor for one in chain if isinstance(one, Weight)]
     if len(chain) == 1 or len(tensors) < len(chain):
         return tuple(chain)
     inputs, outputs = tensors[0].shape[1], tensors[-1].shape[0]
     if inputs * outputs >= sum(one.numel() for one in tensors):
         return tuple(chain)
-    marks = tuple((one.data_ptr(), 0 if one.is_inference() else one._version) for one in tensors)
-    samples = tuple(one.flatten()[::_SAMPLE] for one in tensors)
-    known = _kept.get(first)
-    if known is None or known.marks != marks or not all(map(torch.equal, known.samples, samples)):
-        known = _Product(_product(tensors), marks, tuple(one.clone() for one in samples))
-        _kept[first] = known
-    return (known.matrix,)
+    return (Weight(_product(tensors)),)
 
 
 def _product(matrices: list[Tensor]) -> Tensor:

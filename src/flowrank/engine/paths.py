@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel
 
 from flowrank.engine.cross import CROSS_CACHES
 from flowrank.engine.graphs import GraphEngine, Quickest, Traced
+from flowrank.engine.watching import Watch
 from flowrank.errors import FlowrankError, check_count
 from flowrank.graphs import RUNTIMES, check_installed, installed
 from flowrank.nn.factored import FactoredEmbedding, FactoredLinear, Unchanged
@@ -75,8 +77,8 @@ class Inference(Generic[_Engine]):
     Parameters
     ----------
     engine_class
-        Engine of the model's family; None: there is none, and only the stock code path can be used. An instance is made
-        for each forecast, so it reads the current weights.
+        Engine of the model's family; None: there is none, and only the stock code path can be used. An instance is kept
+        as long as the model stays as it is (`flowrank.engine.watching.Watch`).
     graph_engine
         How the family's models run in a graph runtime; None: they do not.
     """
@@ -85,6 +87,9 @@ class Inference(Generic[_Engine]):
         self._class = engine_class
         self._traced = None if graph_engine is None else Traced(graph_engine)
         self._quickest = Quickest()
+        self._watch, self._state = Watch(), 0
+        self._known = False
+        self._exact: _Engine | None = None
         self._name = "exact"
         self._cross_cache = "auto"
         self._budget: int | None = None
@@ -146,14 +151,15 @@ class Inference(Generic[_Engine]):
             If a graph runtime is chosen and the model is not on the CPU.
         """
         path = self.path_for(model)
-        if path == "stock" or self._class is None:
+        if path == "stock":
             return None
         if path == "exact":
-            return self._class(model)
+            return self._exact_engine(model)
         assert self._traced is not None
+        traced, state = self._traced, self._state
         if path == FASTEST:
-            graphs = {name: self._traced.maker(model, name) for name in installed()}
-            return self._quickest.among({"exact": lambda: self._class(model), **graphs}, self._traced.marks(model))  # type: ignore[misc]
+            makers = {name: partial(traced.engine, model, name, state) for name in installed()}
+            return self._quickest.among({"exact": lambda: self._exact_engine(model), **makers}, state)
         if model.device.type != "cpu":
             raise FlowrankError(
                 "engine",
@@ -161,15 +167,34 @@ class Inference(Generic[_Engine]):
                 found=repr(path),
                 todo='load the model with device_map="cpu"',
             )
-        return self._traced.engine(model, path)
+        return traced.engine(model, path, state)
 
     def path_for(self, model: PreTrainedModel) -> str:
         """The code path that a forecast would take now."""
-        if self._name == "stock" or self._class is None or not self._class.knows(model):
+        if self._name == "stock" or self._class is None or not self._knows(model):
             return "stock"
         if self._name == FASTEST and (self._traced is None or model.device.type != "cpu"):
             return "exact"
         return self._name
+
+    def _knows(self, model: PreTrainedModel) -> bool:
+        """Whether the engine computes the model as it is now; what was made of an earlier state is dropped."""
+        assert self._class is not None
+        state = self._watch.number(model)
+        if state != self._state:
+            self._state, self._known, self._exact = state, self._class.knows(model), None
+        return self._known
+
+    def _exact_engine(self, model: PreTrainedModel) -> _Engine:
+        assert self._class is not None
+        engine = self._exact
+        if engine is None:
+            engine = self._exact = self._class(model)
+        return engine
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy gets: the choices, without what was made of the model."""
+        return {**self.__dict__, "_watch": Watch(), "_state": 0, "_known": False, "_exact": None}
 
 
 def check_engine(name: str, argument: str = "engine") -> str:

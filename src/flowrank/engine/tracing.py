@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from flowrank.engine.feed_forward import FeedForward
-from flowrank.engine.heads import Heads, _dense
-from flowrank.engine.products import Matrix
+from flowrank.engine.heads import Heads
+from flowrank.engine.products import Matrix, Weight
 from flowrank.errors import FlowrankError
 from flowrank.graphs import Facts
 from flowrank.nn.int8 import Int8Linear
@@ -81,7 +81,7 @@ class Chain(nn.Module):
         self.count = len(weights)
         self.norm = nn.Identity() if norm is None else Norm(norm)
         for i, weight in enumerate(weights):
-            self.register_buffer(f"weight{i}", _dense(weight).detach().float().t().contiguous())
+            self.register_buffer(f"weight{i}", weight.dense().detach().float().t().contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, in) to (…, out)."""
@@ -120,7 +120,7 @@ class Together(nn.Module):
         weights = [Chain(one) for one in projections]
         if self.fused:
             together = torch.cat([one.weight0.t() for one in weights])  # type: ignore[operator]
-            weights = [Chain((together,))]
+            weights = [Chain((Weight(together),))]
         self.each = nn.ModuleList(weights)
 
     def forward(self, x: Tensor) -> list[Tensor]:

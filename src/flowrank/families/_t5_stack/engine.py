@@ -1,7 +1,4 @@
-"""The layers of a T5 stack, read once from a model and computed without what changes nothing.
-
-Nothing is kept between two forecasts.
-"""
+"""The layers of a T5 stack, read once from a model and computed without what changes nothing."""
 
 from __future__ import annotations
 
@@ -90,6 +87,7 @@ class Encoder:
         ]
         self.position = blocks[0].layer[0].SelfAttention
         self.final_norm = stack.final_layer_norm
+        self._bias: tuple[int, Tensor] | None = None
 
     def numbers_a_token(self, tokens: int) -> int:
         """Activations held at the most for each token of a series of so many: the stream, and one layer's own."""
@@ -103,9 +101,16 @@ class Encoder:
 
     def __call__(self, x: Tensor, packed: Packed) -> Tensor:
         """Encode tokens (n, d); ``x`` is overwritten."""
-        bias = self.position.compute_bias(packed.span, packed.span, device=x.device).detach().to(x.dtype)
+        bias = self._bias_of(packed.span, x)
         for norm, heads, feed_forward in self.layers:
             if heads is not None:
                 add_projection(x, self_attention(normalised(x, norm), heads, packed, heads.biased(bias)), heads.output)
             feed_forward.add(x)
         return normalised(x, self.final_norm)
+
+    def _bias_of(self, span: int, like: Tensor) -> Tensor:
+        """The position bias of so many places (1, h, span, span); the last one is kept."""
+        if self._bias is None or self._bias[0] != span:
+            bias = self.position.compute_bias(span, span, device=like.device).detach().to(like.dtype)
+            self._bias = span, bias.contiguous()
+        return self._bias[1]

@@ -34,7 +34,7 @@ from flowrank.engine.paths import Engine
 from flowrank.errors import FlowrankError
 from flowrank.families.chronos2.attention import NarrowMHA
 from flowrank.families.chronos2.block import NarrowMLP, NarrowResidualBlock
-from flowrank.families.chronos2.layers import GroupLayer, Places, TimeLayer, feed_forward_of, through
+from flowrank.families.chronos2.layers import GroupLayer, Places, TimeLayer, feed_forward_of, patch_block
 from flowrank.families.chronos2.rotary import frequencies
 
 _STREAMS = 4  # what is held of a token, in units of the residual stream
@@ -75,6 +75,7 @@ class Chronos2Engine(Engine):
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
+        self.reads, self.writes = patch_block(model.input_patch_embedding), patch_block(model.output_patch_embedding)
         blocks = [block.layer for block in model.encoder.block]
         self.layers = [(TimeLayer(time), GroupLayer(group), feed_forward_of(last)) for time, group, last in blocks]
 
@@ -167,7 +168,7 @@ class Chronos2Engine(Engine):
         group.add(x, places.neighbours_ahead)
         feed_forward.add(x)
         x = normalised(x, model.encoder.final_layer_norm)
-        outputs = through(model.output_patch_embedding, x).float()
+        outputs = self.writes(x).float()
         shape = (-1, patches, model.num_quantiles, model.chronos_config.output_patch_size)
         quantiles = outputs.view(shape).transpose(1, 2).flatten(1)
         return model.instance_norm.inverse(quantiles, loc_scale).unflatten(1, (model.num_quantiles, -1))
@@ -182,14 +183,14 @@ class Chronos2Engine(Engine):
         kept = context[packed.rows[is_past], packed.positions[is_past]]
         clock = _clock(model, -past, 0)[packed.positions[is_past]]
         x = kept.new_empty(len(packed.positions), model.config.d_model)
-        x[is_past] = through(model.input_patch_embedding, _features(clock, kept))
+        x[is_past] = self.reads(_features(clock, kept))
         clock = _clock(model, 0, patches)
         if inputs.future is None:
             unknown = clock.new_full(clock.shape, torch.nan)
-            x[is_ahead] = through(model.input_patch_embedding, _features(clock, unknown)).repeat(packed.series, 1)
+            x[is_ahead] = self.reads(_features(clock, unknown)).repeat(packed.series, 1)
         else:
             ahead = self._ahead(inputs.future, loc_scale, patches).flatten(0, 1)
-            x[is_ahead] = through(model.input_patch_embedding, _features(clock.repeat(packed.series, 1), ahead))
+            x[is_ahead] = self.reads(_features(clock.repeat(packed.series, 1), ahead))
         x[packed.positions == past] = model.shared.weight[model.config.reg_token_id].detach()
         return x
 

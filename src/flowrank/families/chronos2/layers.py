@@ -1,7 +1,4 @@
-"""The layers of a Chronos-2 encoder on packed tokens, each added to the residual stream in place.
-
-Nothing is kept between two forecasts but matrices that are products of two weights, as long as these do not change.
-"""
+"""The layers of a Chronos-2 encoder on packed tokens, each added to the residual stream in place."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowrank.engine.feed_forward import FeedForward, normalised, pieces, residual_block
+from flowrank.engine.feed_forward import FeedForward, PatchBlock, normalised, pieces
 from flowrank.engine.heads import SHORT, Heads, add_projection, attend, project
 from flowrank.engine.merging import merged
 from flowrank.engine.packing import Packed, Run
@@ -181,12 +178,14 @@ class TimeLayer:
         tables = [
             self._chosen(table[span]).view(len(x), self.apart, self.turning) for table in (places.cosines, places.sines)
         ]
-        asking, angles = x, tables
-        if ahead is not None:
-            asking, angles = _last(x, runs, ahead), [_last(table, runs, ahead) for table in tables]
-        key, value = (project(x, each).view(len(x), heads.count, -1) for each in (heads.key, heads.value))
-        query = turned(project(asking, heads.query).view(len(asking), heads.count, -1), *angles)
-        key = turned(key, *tables)
+        if ahead is None:
+            query, key, value = heads.of_rows(x)
+            angles = tables
+        else:
+            query, angles = project(_last(x, runs, ahead), heads.query), [_last(table, runs, ahead) for table in tables]
+            key, value = project(x, heads.key), project(x, heads.value)
+        query, key, value = (part.view(len(part), heads.count, -1) for part in (query, key, value))
+        query, key = turned(query, *angles), turned(key, *tables)
         read, done, asked = [], 0, 0
         for run in runs:
             tokens, queries = run.count * run.length, run.count * (ahead or run.length)
@@ -239,8 +238,7 @@ class GroupLayer:
             rows = x[some.flatten()]
             inputs = normalised(rows, self.norm)
             query, key, value = (
-                project(inputs, each).view(*some.shape, heads.count, -1).transpose(1, 2)
-                for each in (heads.query, heads.key, heads.value)
+                part.view(*some.shape, heads.count, -1).transpose(1, 2) for part in heads.of_rows(inputs)
             )
             add_projection(rows, attend(query, key, value).transpose(1, 2).flatten(0, 1).flatten(1), heads.output)
             x[some.flatten()] = rows
@@ -252,6 +250,6 @@ def feed_forward_of(wrapper: Any) -> FeedForward:
     return FeedForward(wrapper.layer_norm, mlp, mlp.wi if isinstance(mlp.act, nn.ReLU) else None, mlp.wo, _NUMBERS)
 
 
-def through(block: Any, x: Tensor) -> Tensor:
-    """A patch block on rows (n, m)."""
-    return residual_block(x, block.hidden_layer, block.output_layer, block.residual_layer, block.act, _NUMBERS)
+def patch_block(block: Any) -> PatchBlock:
+    """A patch block, on rows."""
+    return PatchBlock(block, _NUMBERS)

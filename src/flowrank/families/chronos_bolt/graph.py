@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from flowrank.engine.graphs import GraphEngine
-from flowrank.engine.heads import Heads, _dense
+from flowrank.engine.heads import Heads
+from flowrank.engine.products import Weight
 from flowrank.engine.tracing import (
     HIDDEN,
     Chain,
@@ -31,10 +32,13 @@ class ReadsTokens(nn.Module):
         super().__init__()
         self.heads, self.width = heads.count, heads.d_qk
         self.query, self.output = Chain(heads.query, norm), Chain(heads.output)
-        *first, key = (_dense(one).detach().float() for one in heads.key)
-        *before, value = (_dense(one).detach().float() for one in heads.value)
+        *first, key = (one.dense().detach().float() for one in heads.key)
+        *before, value = (one.dense().detach().float() for one in heads.value)
         self.register_buffer("key", key.unflatten(0, (heads.count, -1)).clone())  # (h, width, d or rank)
-        self.to_tokens, self.of_tokens = Chain([one.t() for one in reversed(first)]), Chain(before)
+        self.to_tokens, self.of_tokens = (
+            Chain([Weight(one.t()) for one in reversed(first)]),
+            Chain(list(map(Weight, before))),
+        )
         self.register_buffer("value", value.unflatten(0, (heads.count, -1)).transpose(1, 2).contiguous())
 
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:

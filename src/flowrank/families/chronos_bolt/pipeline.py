@@ -70,14 +70,14 @@ class FlowrankBoltPipeline(FlowrankPipeline, ChronosBoltPipeline):
         if horizon > reach:
             check_reach(horizon, reach, limit_prediction_length)
         context = context.to(device=self.model.device, dtype=torch.float32)
-        blocks = [self._block(context)]
+        blocks = [self._block(context, engine)]
         if horizon > reach:
             context = context[:, None].expand(-1, len(self.quantiles), -1)
         levels = torch.tensor(self.quantiles, device=context.device)
         while len(blocks) * reach < horizon:
             # Every quantile goes on as a series of its own; the quantiles of all of theirs are the block's.
             context = torch.cat([context, blocks[-1]], dim=-1)[..., -self.model_context_length :]
-            ahead = self._block(context.flatten(0, 1)).unflatten(0, context.shape[:2])
+            ahead = self._block(context.flatten(0, 1), engine).unflatten(0, context.shape[:2])
             if keep_spread:
                 blocks.append(mixture(ahead, self.quantiles))
             else:
@@ -85,9 +85,8 @@ class FlowrankBoltPipeline(FlowrankPipeline, ChronosBoltPipeline):
         forecast = torch.cat(blocks, dim=-1)[..., :horizon]
         return forecast.to(dtype=torch.float32, device="cpu")
 
-    def _block(self, context: Tensor) -> Tensor:
+    def _block(self, context: Tensor, engine: Any) -> Tensor:
         """Quantiles (series, quantiles, time) of the model's own horizon."""
-        engine = self.inference.engine_for(self.model)
         if engine is not None:
             return engine.quantiles(context, memory_budget=self.memory_budget)
         with torch.no_grad():

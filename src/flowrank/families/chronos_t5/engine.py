@@ -17,7 +17,7 @@ from transformers import T5ForConditionalGeneration
 from flowrank.engine.chunks import budget_on, even_chunks
 from flowrank.engine.cross import CrossCache, cross_caches
 from flowrank.engine.feed_forward import normalised
-from flowrank.engine.heads import Heads, add_projection, embedded, matrices_of, project
+from flowrank.engine.heads import Embedding, Heads, add_projection, matrices_of, project
 from flowrank.engine.packing import Packed, by_length
 from flowrank.engine.paths import Engine
 from flowrank.engine.sampling import Sampling, uniforms
@@ -48,6 +48,7 @@ class T5Engine(Engine):
         self.model = model
         self.encoder = Encoder(model.encoder)
         self.layers = DecoderLayer.of_stack(model.decoder)
+        self.read, self.written = Embedding(model.encoder.embed_tokens), Embedding(model.decoder.embed_tokens)
         first: Any = model.decoder.block[0]
         self.position = first.layer[0].SelfAttention
         start = model.generation_config.decoder_start_token_id if model.generation_config is not None else None
@@ -129,7 +130,7 @@ class T5Engine(Engine):
         return padded
 
     def _packed(self, tokens: Tensor, packed: Packed) -> Tensor:
-        return self.encoder(embedded(tokens[packed.rows, packed.positions], self.model.encoder.embed_tokens), packed)
+        return self.encoder(self.read(tokens[packed.rows, packed.positions]), packed)
 
     def _bytes_a_series(self, tokens: int, paths: int, steps: int, everywhere: bool) -> int:
         """Peak bytes of one series: its tokens in the encoder, or its caches and one step of its paths.
@@ -195,7 +196,7 @@ class Decoder:
 
     def _decode(self, tokens: Tensor, paths: int) -> Tensor:
         model = self.engine.model
-        x = embedded(tokens, model.decoder.embed_tokens)
+        x = self.engine.written(tokens)
         for layer, past, cross in zip(self.engine.layers, self.past, self.cross, strict=True):
             heads = layer.self_attention
             if heads is not None and past is not None:
@@ -214,7 +215,7 @@ class Decoder:
         """Self-attention of one token a row over those before it: (rows, h · d_vo)."""
         now = self.position
         keys, values = cache
-        key, value = (project(x, matrices).view(len(x), heads.count, -1) for matrices in (heads.key, heads.value))
+        query, key, value = (part.view(len(x), heads.count, -1) for part in heads.of_rows(x))
         if paths != self.paths:  # one row stands for all paths of its series
             keys.view(self.series, self.paths, *keys.shape[1:])[:, :, :, now] = key[:, None]
             values.view(self.series, self.paths, *values.shape[1:])[:, :, :, now] = value[:, None]
@@ -223,7 +224,7 @@ class Decoder:
             values[:, :, now] = value
         if now == 0:  # a single key has all the weight
             return value.flatten(1)
-        query = project(x, heads.query).view(len(x), heads.count, 1, -1)
+        query = query[:, :, None]
         scores = query @ keys[:, :, : now + 1].transpose(2, 3)
         scores += heads.biased(self.bias[:, :, now : now + 1, : now + 1])
         return (scores.softmax(dim=-1) @ values[:, :, : now + 1]).flatten(1)
