@@ -97,20 +97,22 @@ class PatchBlock:
 
     Parameters
     ----------
-    block
-        Module with ``hidden_layer``, ``act``, ``output_layer`` and ``residual_layer``, as chronos-forecasting's.
+    module
+        The block itself; the norm is its ``layer_norm``, if it ``use_layer_norm``.
+    reads, writes, residual
+        W_I, W_O and W_R.
     numbers
         Hidden activations that are held at once.
     """
 
-    def __init__(self, block: Any, numbers: int = 1 << 23) -> None:
-        self.reads, self.writes, self.residual = map(
-            _Affine, (block.hidden_layer, block.output_layer, block.residual_layer)
-        )
-        self.activation = None if isinstance(block.act, nn.ReLU) else block.act
-        self.norm = block.layer_norm if getattr(block, "use_layer_norm", False) else None
-        self.inner, self.numbers = int(block.output_layer.in_features), numbers
-        self.width = width_of(block, block.output_layer)
+    def __init__(
+        self, module: Any, reads: nn.Module, writes: nn.Module, residual: nn.Module, numbers: int = 1 << 23
+    ) -> None:
+        self.reads, self.writes, self.residual = _Affine(reads), _Affine(writes), _Affine(residual)
+        self.activation = None if isinstance(module.act, nn.ReLU) else module.act
+        self.norm = module.layer_norm if getattr(module, "use_layer_norm", False) else None
+        self.inner, self.numbers = int(writes.in_features), numbers  # type: ignore[arg-type]
+        self.width = width_of(module, writes)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map rows (n, in) to (n, out)."""

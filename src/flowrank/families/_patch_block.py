@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from flowrank.engine.feed_forward import PatchBlock
 from flowrank.engine.tracing import in_fp32
 from flowrank.nn.factored import draw, replace_linears
 from flowrank.nn.shapes import MlpShape
@@ -44,6 +45,11 @@ class NarrowBlock:
         for name in (READS, WRITES, RESIDUAL):
             layer = getattr(self, name)
             draw(layer, config.initializer_factor * max(1, layer.in_features) ** -0.5)
+
+
+def patch_block(block: Any) -> PatchBlock:
+    """A block as exact engines compute it."""
+    return PatchBlock(block, *(getattr(block, name) for name in (READS, WRITES, RESIDUAL)))
 
 
 class PatchBlockGraph(nn.Module):

@@ -32,9 +32,10 @@ from flowrank.engine.feed_forward import normalised
 from flowrank.engine.packing import Packed, by_count
 from flowrank.engine.paths import Engine
 from flowrank.errors import FlowrankError
+from flowrank.families._patch_block import patch_block
 from flowrank.families.chronos2.attention import NarrowMHA
 from flowrank.families.chronos2.block import NarrowMLP, NarrowResidualBlock
-from flowrank.families.chronos2.layers import GroupLayer, Places, TimeLayer, feed_forward_of, patch_block
+from flowrank.families.chronos2.layers import GroupLayer, Places, TimeLayer, feed_forward_of
 from flowrank.families.chronos2.rotary import frequencies
 
 _STREAMS = 4  # what is held of a token, in units of the residual stream

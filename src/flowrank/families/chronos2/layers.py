@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowrank.engine.feed_forward import FeedForward, PatchBlock, normalised, pieces
+from flowrank.engine.feed_forward import FeedForward, normalised, pieces
 from flowrank.engine.heads import SHORT, Heads, add_projection, attend, project
 from flowrank.engine.merging import merged
 from flowrank.engine.packing import Packed, Run
@@ -248,8 +248,3 @@ def feed_forward_of(wrapper: Any) -> FeedForward:
     """A feed-forward layer."""
     mlp = wrapper.mlp
     return FeedForward(wrapper.layer_norm, mlp, mlp.wi if isinstance(mlp.act, nn.ReLU) else None, mlp.wo, _NUMBERS)
-
-
-def patch_block(block: Any) -> PatchBlock:
-    """A patch block, on rows."""
-    return PatchBlock(block, _NUMBERS)

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from flowrank.engine.chunks import budget_on, even_chunks
 from flowrank.engine.cross import read_tokens
-from flowrank.engine.feed_forward import PatchBlock, normalised
+from flowrank.engine.feed_forward import normalised
 from flowrank.engine.heads import add_projection, project
 from flowrank.engine.packing import Packed, by_length
 from flowrank.engine.paths import Engine
+from flowrank.families._patch_block import patch_block
 from flowrank.families._t5_stack.engine import COMPUTED, DecoderLayer, Encoder
 from flowrank.families.chronos_bolt.block import NarrowResidualBlock
 
@@ -33,7 +34,7 @@ class BoltEngine(Engine):
         self.model = model
         self.encoder = Encoder(model.encoder)
         self.layers = DecoderLayer.of_stack(model.decoder)
-        self.reads, self.writes = PatchBlock(model.input_patch_embedding), PatchBlock(model.output_patch_embedding)
+        self.reads, self.writes = patch_block(model.input_patch_embedding), patch_block(model.output_patch_embedding)
 
     @torch.inference_mode()
     def quantiles(self, context: Tensor, *, memory_budget: int | None = None) -> Tensor:
