@@ -2,9 +2,9 @@
 
 torch carries two libraries for fp32 products on x86 processors: MKL, which `torch.nn.functional.linear` calls, and
 oneDNN, which can also keep a weight packed as it reads it. Which is faster depends on the shape, the number of threads
-and the processor: a single row is MKL's on all of them, more rows are mostly oneDNN's. So for up to some hundred rows
-each way is tried for a few milliseconds, when a shape first comes, and the answer is kept as long as the process lives
-(`benchmarks/products.py`). For more rows the ways hardly differ, and are chosen by rule.
+and the processor. So for up to some hundred rows each way is tried for a few milliseconds, when a shape first comes,
+and the answer is kept as long as the process lives (`benchmarks/products.py`). For more rows the ways hardly differ,
+and are chosen by rule.
 `torch.backends.mkldnn.flags(enabled=False)` switches oneDNN off.
 """
 
@@ -118,7 +118,7 @@ def way(x: Tensor, weight: Weight) -> Way:
         return by_mkl
     rows, (outputs, inputs) = x.shape[0], tensor.shape
     work = rows * outputs * inputs
-    if rows == 1 or work == 0:  # one row takes as long as reading the weight
+    if work == 0:
         return by_mkl
     if rows >= _MEASURED or work > _LARGEST:
         return by_mkl if _mkl_is_best() else by_onednn
