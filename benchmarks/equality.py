@@ -8,7 +8,7 @@ some with missing values, some constant, some without any value. Models that rea
 groups of two to five series, with values known ahead of one of them. The horizon is the model's own.
 
 Gaps are the largest difference of a quantile over the largest magnitude of its series' forecast. Two kinds of series
-are counted apart. Those whose forecast overflows in fp32 must overflow in both; what is left of them is not comparable. Of
+are counted apart. Those whose forecast overflows in fp32 must overflow in both; what is left is not comparable. Of
 constants smaller than 1, chronos-forecasting gives one of two forecasts, as the fp32 mean of the values happens to be
 the value itself or its neighbour: the spread is then taken as 1e-5, or is next to nothing. A graph adds in another
 order, and may come to the other one.

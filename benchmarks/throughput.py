@@ -95,7 +95,9 @@ def main() -> None:
                     row = {"model": Path(model).name, "engine": engine, "series": count, "seconds": seconds}
                     row |= {"a second": count / seconds, "reading": reading / seconds, "peak MiB": peak}
                     rows.append(row)
-                    shown = (f"{k} {v:.3g}" if isinstance(v, float) and v < 1000 else f"{k} {v}" for k, v in row.items())
+                    shown = (
+                        f"{k} {v:.3g}" if isinstance(v, float) and v < 1000 else f"{k} {v}" for k, v in row.items()
+                    )
                     print("  ".join(shown), flush=True)
     if arguments.output:
         what = {key: getattr(arguments, key) for key in ("values", "horizon", "format", "batch_size", "threads")}

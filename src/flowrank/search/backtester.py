@@ -43,7 +43,8 @@ class Comparison:
     Attributes
     ----------
     loss
-        Metric of the child over that of the parent, less 1; the geometric mean over groups of series.
+        Metric of the child over that of the parent, less 1; the geometric mean over groups of series, where a gain
+        counts as 0.
     upper
         Upper end of its confidence interval.
     """
@@ -76,13 +77,15 @@ class Backtester:
     """Backtests of models against one parent, on series that are used for nothing else.
 
     Series are taken in units of their history's mean magnitude, and grouped: the user's by how well the parent
-    forecasts them, synthetic ones by how much they change from season to season. Each group is treated as a data set:
-    the child's summed loss is divided by the parent's. The result is the geometric mean over groups, as over the data
-    sets of published benchmarks. What a smaller model loses first is its precision on series that its parent forecasts
-    closely; among others their losses would hardly show. Synthetic series may be without any noise, so that nearly
-    nothing is left to divide by: hence they are grouped otherwise. The user's series and the synthetic ones have equal
-    weight in total. Of models that read several series together, synthetic tasks of several series are a further kind.
-    Models that draw paths are judged step by step: by the quantiles that they give each value, told those before it
+    forecasts them, synthetic ones by how much they change from season to season. Each group is treated as a data
+    set: the child's summed loss is divided by the parent's. The result is the geometric mean over groups, as over
+    the data sets of published benchmarks; but a group on which the child gains counts as one without a loss, since
+    a gain on series that neither model forecasts well would pay for losses on others. What a smaller model loses
+    first is its precision on series that its parent forecasts closely; among others their losses would hardly show.
+    Synthetic series may be without any noise, so that nearly nothing is left to divide by: hence they are grouped
+    otherwise. The user's series and the synthetic ones have equal weight in total. Of models that read several
+    series together, synthetic tasks of several series are a further kind. Models that draw paths are judged step by
+    step: by the quantiles that they give each value, told those before it
     (`flowrank.family.Family.step_quantiles`). No chance is in that, and it takes a twentieth of the work.
 
     Parameters
@@ -241,13 +244,14 @@ def _alike(by: np.ndarray) -> list[np.ndarray]:
 
 
 def _ratio(mine: np.ndarray, theirs: np.ndarray, groups: list[_Group]) -> Any:
-    """Geometric mean over groups of the child's summed losses over the parent's, less 1; 0 where neither loses."""
+    """Geometric mean over groups of the child's summed losses over the parent's, less 1; a gain counts as 0."""
     tiny = np.finfo(float).tiny
 
     def summed(losses: np.ndarray, group: _Group) -> Any:
         return losses[group.indices].sum(axis=-1) + tiny
 
-    return np.expm1(sum(group.weight * np.log(summed(mine, group) / summed(theirs, group)) for group in groups))
+    logs = (group.weight * np.log(summed(mine, group) / summed(theirs, group)) for group in groups)
+    return np.expm1(sum(np.maximum(one, 0.0) for one in logs))
 
 
 def _case(item_id: str, values: np.ndarray, context: int, horizon: int, season: int) -> Request[_Case] | None:
