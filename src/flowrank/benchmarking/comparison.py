@@ -137,7 +137,7 @@ def benchmark(
             "repeats": repeats,
             "seed": seed,
         },
-        "device": {"type": device.type, "name": _device_name(device), "threads": used_threads},
+        "device": {"type": device.type, "name": device_name(device), "threads": used_threads},
         "versions": versions(),
         "models": models,
         "ratio": _ratios(models["child"], models["parent"]),
@@ -186,11 +186,12 @@ def _device(pipeline: Pipeline) -> torch.device:
     return next(pipeline.inner_model.parameters()).device
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """Name of a GPU, or of the processor with its number of cores."""
     import torch
 
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return torch.cuda.getdevice_name(device)
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
