@@ -10,7 +10,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -105,7 +105,7 @@ def compare_engines(
 
     names = _names(models)
     usual = engines is None
-    asked = ("stock", "exact", *installed()) if engines is None else _engines(engines)
+    asked = ("stock", "exact", *installed()) if engines is None else check_engines(engines)
     sizes = _sizes(batch_sizes)
     for argument, count in {"num_samples": num_samples, "repeats": repeats}.items():
         check_count(count, argument)
@@ -166,18 +166,25 @@ def _names(models: Any) -> list[str]:
     return names
 
 
-def _engines(engines: Any) -> list[str]:
+def check_engines(engines: Any, argument: str = "engines") -> list[str]:
+    """Return the names of engines that can be compared, each once.
+
+    Raises
+    ------
+    FlowrankError
+        If one is unknown, or its package is not installed.
+    """
     from flowrank.engine.paths import ENGINES
 
     known = (*ENGINES, COMPILED)
     if isinstance(engines, str) or not engines:
         found = repr(engines) if engines else "none"
-        raise FlowrankError("engines", expected=f"a list of some of {', '.join(known)}", found=found)
+        raise FlowrankError(argument, expected=f"a list of some of {', '.join(known)}", found=found)
     for name in engines:
         if name not in known:
-            raise FlowrankError("engines", expected=f"some of {', '.join(known)}", found=repr(name))
+            raise FlowrankError(argument, expected=f"some of {', '.join(known)}", found=repr(name))
         if name in RUNTIMES:
-            check_installed(name, "engines")
+            check_installed(name, argument)
     return list(dict.fromkeys(engines))
 
 
@@ -220,32 +227,26 @@ class _Side:
         """Seconds of so many forecasts of a batch of series, or why there are none."""
         if self.why:
             return [], self.why
-        try:
+        with suppress(OSError):  # where the process has ended, as the answer tells
             self._pipe.send((work, count))
-        except OSError:
-            pass  # it has ended, as the answer tells
         answer = self._answer()
         return answer.get("seconds", []), answer.get("why", "")
 
     def _answer(self) -> dict[str, Any]:
         """What the process says next; from one that has ended, that it has."""
         wait([self._pipe, self._process.sentinel])
-        try:
+        with suppress(EOFError, OSError):  # as before
             if self._pipe.poll():
                 answer: dict[str, Any] = self._pipe.recv()
                 return answer
-        except (EOFError, OSError):
-            pass
         self._process.join()
         self.why = f"its process ended with exit code {self._process.exitcode}"
         return {"why": self.why}
 
     def close(self) -> None:
         """End the process."""
-        try:
+        with suppress(OSError):  # where it has ended
             self._pipe.send(None)
-        except OSError:
-            pass  # it has ended
         self._process.join(2)
         if self._process.is_alive():
             self._process.kill()
