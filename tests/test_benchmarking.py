@@ -10,7 +10,7 @@ from chronos import BaseChronosPipeline
 from torch import nn
 
 from flowrank.benchmarking import benchmark, peak_memory
-from flowrank.benchmarking.comparison import device_name, _ratios
+from flowrank.benchmarking.comparison import _ratios, device_name
 from flowrank.errors import FlowrankError
 from tests.conftest import make_t5
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from typing import ClassVar
 
 import pytest
 
@@ -26,8 +28,8 @@ def _ends_when_asked(pipe, model, engine, settings):
 class Side:
     """Answers as a process would: seconds by engine and batch size, or why there are none."""
 
-    asked: list = []
-    seconds_of = {"stock": 0.4, "exact": 0.2, "openvino": 0.1}
+    asked: ClassVar[list] = []
+    seconds_of: ClassVar[dict] = {"stock": 0.4, "exact": 0.2, "openvino": 0.1}
 
     def __init__(self, model, engine, settings):
         self.model, self.engine, self.settings = model, engine, settings
@@ -171,7 +173,7 @@ def test_models_that_draw_samples_are_timed_too(served):
     assert len(seconds["seconds"]) == 1
 
 
-def test_a_process_tells_why_a_model_is_not_run_by_an_engine(served, bolt_folder):
+def test_a_process_tells_why_a_model_is_not_run_by_an_engine(served, bolt_folder, tmp_path):
     pytest.importorskip("onnxruntime")
     (refused,) = served("flow-t5-mini", "onnxruntime")
     assert refused["unfit"]
@@ -179,8 +181,9 @@ def test_a_process_tells_why_a_model_is_not_run_by_an_engine(served, bolt_folder
     (left,) = served(bolt_folder, "exact", dtype="float16")
     assert not left["unfit"]
     assert left["why"] == "model: expected one that the engine 'exact' computes, found one left to 'stock'"
-    (bolt_folder / "model.safetensors").write_bytes(b"cut")
-    (broken,) = served(bolt_folder, "stock")
+    cut = shutil.copytree(bolt_folder, tmp_path / "cut")
+    (cut / "model.safetensors").write_bytes(b"cut")
+    (broken,) = served(cut, "stock")
     assert not broken["unfit"]
     assert "a whole safetensors file" in broken["why"]
 

@@ -301,7 +301,7 @@ def _serve(pipe: Connection, model: str, engine: str, settings: dict[str, Any]) 
     except Exception as error:  # libraries below have errors of their own; each of them is a row
         pipe.send({"why": _told(error), "unfit": isinstance(error, FlowrankError) and error.argument == "engine"})
         return
-    while (asked := pipe.recv()) is not None:
+    while (asked := _next(pipe)) is not None:
         (size, context, steps), count = asked
         try:
             series = series_of(size, context, settings["seed"])
@@ -309,6 +309,14 @@ def _serve(pipe: Connection, model: str, engine: str, settings: dict[str, Any]) 
             pipe.send({"seconds": [seconds_taken(call, _device_of(pipeline)) for _ in range(count)]})
         except Exception as error:
             pipe.send({"why": _told(error)})
+
+
+def _next(pipe: Connection) -> Any:
+    """What is asked next; None where the asking process has ended."""
+    try:
+        return pipe.recv()
+    except EOFError:
+        return None
 
 
 def _opened(model: str, engine: str, settings: dict[str, Any]) -> Any:
