@@ -177,8 +177,8 @@ def test_models_on_two_devices_are_refused(t5, t5_folder):
         benchmark(elsewhere, t5)
 
 
-def testdevice_names(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "getdevice_name", lambda device: "GPU of a test")
+def test_device_names(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU of a test")
     assert device_name(torch.device("cuda", 0)) == "GPU of a test"
 
     def refuse(*args, **kwargs):

@@ -94,11 +94,14 @@ def _fastest(rows: list[Row]) -> list[str]:
             if measured:
                 best = min(measured, key=lambda row: row["least_s"])
                 share = best.get("least_over_stock")
-                over = "" if share is None else f", {show(share, 'ratio')} the time of {_reference(rows, size)[1]}"
+                of = "" if model == rows[0]["model"] else f" of {shorten(rows[0]['model'], 40)}"
+                over = "" if share is None else f", {show(share, 'ratio')} that of the stock code{of}"
                 when = "for one series" if size == 1 else f"for {size} series at once"
-                parts.append(f"{when} by {_named(best['engine'])} ({show(best['least_s'], 'seconds')}{over})")
+                the = "the " * (best["engine"] in ("stock", "exact"))
+                time = show(best["least_s"], "seconds")
+                parts.append(f"by {the}{_named(best['engine'])} {when} (time {time}{over})")
         if parts:
-            said.append(f"{shorten(model, 40)} is forecast the fastest {' and '.join(parts)}.")
+            said.append(f"{shorten(model, 40)} runs fastest {' and '.join(parts)}.")
     return said
 
 
