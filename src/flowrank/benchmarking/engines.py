@@ -29,6 +29,7 @@ COMPILED = "compiled"
 PAUSE = 0.3  # seconds; OpenMP's threads spin for a while after their last work
 ROUNDS = 4
 WARM_UP = 3  # forecasts; the first one may make a graph
+MEASURES: dict[str, Callable[[list[float]], float]] = {"least": min, "median": statistics.median}
 
 
 def compare_engines(
@@ -285,9 +286,9 @@ def _rows(sides: list[_Side], first: str, work: tuple[int, Any, Any], repeats: i
     for side, why in zip(sides, failed, strict=True):
         row: dict[str, Any] = {"model": side.model, "engine": side.engine, "batch_size": work[0]}
         some = good.get((side.model, side.engine))
-        for name, measure in {"least": min, "median": statistics.median}.items():
+        for name, measure in MEASURES.items():
             row[f"{name}_s"] = None if some is None else measure(some)
-        for name, measure in {"least": min, "median": statistics.median}.items():
+        for name, measure in MEASURES.items():
             row[f"{name}_over_stock"] = None if some is None or base is None else measure(some) / measure(base)
         yield row | {"why": why or None}
 
