@@ -146,7 +146,10 @@ def _table(key: str, title: str, rows: list[Row], measure: str, *, folded: bool 
     reasons = dict.fromkeys(
         f"{row['model']} by {_named(row['engine'])}: {row['why']}." for row in rows if row.get("why")
     )
-    return Table(key, title, columns, list(table.values()), note=" ".join(reasons), folded=folded)
+    first = shorten(rows[0]["model"], 40)
+    compared = any(column.label == "over stock" for column in columns)
+    notes = [f"Over stock: over the stock code's time of {first}, for as many series."] if compared else []
+    return Table(key, title, columns, list(table.values()), note=" ".join([*notes, *reasons]), folded=folded)
 
 
 def _bars(rows: list[Row]) -> Figure | None:
