@@ -4,26 +4,20 @@ python benchmarks/runtimes.py flow-bolt [CHILD …] [--batches 1 8 32] [--contex
     [--engines stock compiled exact onnxruntime openvino] [--repeats 31] [--busy] [--output runtimes.json]
 python benchmarks/runtimes.py --memory EXPORT     start-up and memory of a process that serves an exported folder
 
-Seconds of a forecast, least and median, and both over the stock code's of the first model. Forecasts go through
-``predict``, as users call it. `compiled` is the stock code under torch.compile. Between two engines there is a pause,
-in which the threads of the last one go to sleep. --busy keeps one core at work all the while.
+`flowrank.compare_engines` measures: seconds of a forecast, least and median, and both over the stock code's of the
+first model. `compiled` is the stock code under torch.compile. --busy keeps one core at work all the while. Batch sizes
+that are in the output file are not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
 import subprocess
 import sys
-import time
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from multiprocessing import get_context, parent_process
+from pathlib import Path
 from typing import Any
 
-PAUSE = 0.3  # seconds; OpenMP's threads spin for a while after their last work
-ROUNDS = 4
 ENGINES = ("stock", "exact", "onnxruntime", "openvino")
 STARTED = """
 import time
@@ -40,64 +34,46 @@ print(told, "with torch" if "torch" in sys.modules else "without torch")
 """
 
 
-def worker(pipe: Connection, model: str, engine: str, options: dict[str, Any]) -> None:
-    """Forecast on demand: batch sizes in, seconds of some forecasts out."""
+def burn() -> None:
+    """Keep one core at work until the process that asked for it has ended."""
+    parent = parent_process()
+    while parent is not None and parent.is_alive():
+        sum(range(1_000_000))
+
+
+def measured(options: argparse.Namespace) -> None:
+    """Rows of the batch sizes that are not in the output file yet."""
     import torch
 
     import flowrank
-    from flowrank.benchmarking.workload import series_of
+    from flowrank.benchmarking.comparison import device_name
+    from shared import Rows, told
 
-    torch.set_num_threads(options["threads"])
-    pipeline = flowrank.load(model, dtype="float32", engine="stock" if engine == "compiled" else engine)
-    if engine == "compiled":
-        pipeline.inner_model.forward = torch.compile(pipeline.inner_model.forward)
-    while (asked := pipe.recv()) is not None:
-        batch, repeats = asked
-        series = list(series_of(batch, options["context"], 0))
-        taken = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            pipeline.predict(series, prediction_length=options["horizon"])
-            taken.append(time.perf_counter() - start)
-        pipe.send(taken)
+    asked = ("context", "horizon", "threads", "repeats", "busy", "engines")
+    what: dict[str, Any] = {name: getattr(options, name) for name in asked}
+    names = {model: Path(model).name for model in options.models}
+    what |= {"models": list(names.values()), "machine": device_name(torch.device("cpu"))}
+    rows = Rows(options.output, what)
 
+    def keep(row: dict[str, Any]) -> None:
+        row = row | {"model": names[row["model"]]}
+        key = f"{row['model']} {row['engine']} {row['batch_size']}"
+        rows.put(key, row)
+        print(told(rows[key]), row["why"] or "", flush=True)
 
-def burn() -> None:
-    while True:
-        pass
-
-
-def timed(models: list[str], options: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row for each model, engine and batch size."""
-    context = get_context("spawn")
-    sides: dict[tuple[str, str], Connection] = {}
-    for model in models:
-        for engine in options["engines"]:
-            here, there = context.Pipe()
-            context.Process(target=worker, args=(there, model, engine, options), daemon=True).start()
-            sides[model, engine] = here
-    rows = []
-    each = -(-options["repeats"] // ROUNDS)
-    for batch in options["batches"]:
-        seconds: dict[tuple[str, str], list[float]] = {side: [] for side in sides}
-        for round_ in range(ROUNDS + 1):  # the first one warms up
-            for side, pipe in sides.items():
-                pipe.send((batch, each if round_ else 3))
-                taken = pipe.recv()
-                seconds[side] += taken if round_ else []
-                time.sleep(PAUSE)
-        base = seconds.get((models[0], "stock"))
-        for (model, engine), taken in seconds.items():
-            row = {"model": model, "engine": engine, "batch": batch, "busy": options["busy"]}
-            row |= {"threads": options["threads"], "least": min(taken), "median": statistics.median(taken)}
-            if base is not None:
-                row["least over stock"] = min(taken) / min(base)
-                row["median over stock"] = statistics.median(taken) / statistics.median(base)
-            rows.append(row)
-            print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{v}" for k, v in row.items()), flush=True)
-    for pipe in sides.values():
-        pipe.send(None)
-    return rows
+    done = {row["batch_size"] for row in rows}
+    if left := [size for size in options.batches if size not in done]:
+        flowrank.compare_engines(
+            options.models,
+            engines=options.engines,
+            batch_sizes=left,
+            context_length=options.context,
+            horizon=options.horizon,
+            repeats=options.repeats,
+            threads=options.threads,
+            dtype="float32",
+            on_row=keep,
+        )
 
 
 def main() -> None:
@@ -111,17 +87,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=31)
     parser.add_argument("--busy", action="store_true")
     parser.add_argument("--memory")
-    parser.add_argument("--output")
-    arguments = parser.parse_args()
-    if arguments.memory:
-        subprocess.run([sys.executable, "-c", STARTED, arguments.memory], check=True)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    if options.memory:
+        subprocess.run([sys.executable, "-c", STARTED, options.memory], check=True)
         return
-    if arguments.busy:
+    if not options.models:
+        parser.error("name a model")
+    if options.busy:
         get_context("spawn").Process(target=burn, daemon=True).start()
-    rows = timed(arguments.models, vars(arguments))
-    if arguments.output:
-        with open(arguments.output, "w", encoding="utf-8") as file:
-            json.dump({"machine": platform.processor() or platform.machine(), "rows": rows}, file, indent=2)
+    measured(options)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from chronos import BaseChronosPipeline
 from torch import nn
 
 from flowrank.benchmarking import benchmark, peak_memory
-from flowrank.benchmarking.comparison import _device_name, _ratios
+from flowrank.benchmarking.comparison import _ratios, device_name
 from flowrank.errors import FlowrankError
 from tests.conftest import make_t5
 
@@ -179,10 +179,10 @@ def test_models_on_two_devices_are_refused(t5, t5_folder):
 
 def test_device_names(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GPU of a test")
-    assert _device_name(torch.device("cuda", 0)) == "GPU of a test"
+    assert device_name(torch.device("cuda", 0)) == "GPU of a test"
 
     def refuse(*args, **kwargs):
         raise OSError
 
     monkeypatch.setattr("builtins.open", refuse)
-    assert "cores" in _device_name(torch.device("cpu"))
+    assert "cores" in device_name(torch.device("cpu"))

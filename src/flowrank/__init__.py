@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flowrank.analysis import RankProfile as RankProfile
     from flowrank.analysis import analyze as analyze
     from flowrank.benchmarking import benchmark as benchmark
+    from flowrank.benchmarking import compare_engines as compare_engines
     from flowrank.compression import Budget as Budget
     from flowrank.compression import Epsilon as Epsilon
     from flowrank.compression import FlowOfRanks as FlowOfRanks
@@ -75,6 +76,7 @@ _HOMES = {
     "advise": "advice",
     "analyze": "analysis",
     "benchmark": "benchmarking",
+    "compare_engines": "benchmarking",
     "compress": "compression",
     "embedded_models": "family",
     "evaluate": "evaluation",

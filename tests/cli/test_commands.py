@@ -232,6 +232,49 @@ class TestBenchmark:
         assert f"{result['ratio']['attention_parameters']:.3f}" in printed
         assert f"{result['ratio']['latency']['median']:.3f}" in printed
 
+    def test_engines_side_by_side(self, bolt_folder, here, capsys, monkeypatch):
+        told = {}
+
+        def compared(models, **options):
+            told.update(options, models=models)
+            base = {"model": str(bolt_folder), "batch_size": 1, "least_over_stock": 1.0, "why": None}
+            slow = base | {"engine": "stock", "least_s": 0.0123}
+            fast = base | {"engine": "exact", "least_s": 0.00615, "least_over_stock": 0.5}
+            none = base | {"engine": "openvino", "least_s": None, "why": "its process ended"}
+            return {"workload": {"batch_sizes": [1]}, "rows": [slow, fast, none]}
+
+        monkeypatch.setattr(flowrank, "compare_engines", compared)
+        monkeypatch.setenv("COLUMNS", "200")
+        options = ("--repeats", "2", "--batch-size", "2", "--threads", "1", "--horizon", "3", "--output", "b.json")
+        call = ("benchmark", bolt_folder, "--against", bolt_folder, *options)
+        assert run(*call, "--engines", "stock,exact", "--batch-sizes", "1,16") == 0
+        assert told["models"] == [str(bolt_folder)] * 2
+        assert (told["engines"], told["batch_sizes"]) == (["stock", "exact"], [1, 16])
+        assert (told["context_length"], told["horizon"], told["repeats"], told["threads"]) == (64, 3, 2, 1)
+        written = json.loads(Path("b.json").read_text())
+        assert written["engines"]["rows"][1]["least_s"] == 0.00615
+        assert written["ratio"]["parameters"] == 1
+        printed = capsys.readouterr().out
+        assert "6.15 (0.50)" in printed
+        assert f"{bolt_folder} by openvino: its process ended" in printed
+        assert run(*call, "--engines", "all", "--overwrite") == 0
+        assert (told["engines"], told["batch_sizes"]) == (None, [1, 8, 32])
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (("--engines", "steam"), "--engines: expected some of exact, stock"),
+            (("--engines", "stock,,exact"), "--engines: expected names of engines with commas between"),
+            (("--engines", "all", "--batch-sizes", "1,x"), "--batch-sizes: expected whole numbers with commas"),
+            (("--engines", "all", "--batch-sizes", "0"), "--batch-sizes: expected a whole number"),
+            (("--batch-sizes", "1"), "--engines: expected all, or names of engines"),
+        ],
+    )
+    def test_bad_engines(self, bolt_folder, here, capsys, options, message):
+        assert run("benchmark", bolt_folder, "--against", bolt_folder, "--output", "b.json", *options) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+        assert list(here.iterdir()) == []
+
     @pytest.mark.parametrize(
         ("option", "value"),
         [

@@ -137,7 +137,7 @@ def benchmark(
             "repeats": repeats,
             "seed": seed,
         },
-        "device": {"type": device.type, "name": _device_name(device), "threads": used_threads},
+        "device": {"type": device.type, "name": device_name(device), "threads": used_threads},
         "versions": versions(),
         "models": models,
         "ratio": _ratios(models["child"], models["parent"]),
@@ -186,7 +186,8 @@ def _device(pipeline: Pipeline) -> torch.device:
     return next(pipeline.inner_model.parameters()).device
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """Name of a GPU, or of the processor with its number of cores."""
     import torch
 
     if device.type == "cuda":

@@ -152,7 +152,7 @@ class Covariates:
         return {"past_covariates": past, "future": self.future, "cross_learning": self.cross_learning}
 
 
-def names_of(given: list[str], option: str) -> list[str]:
+def names_of(given: list[str], option: str, kind: str = "names of columns") -> list[str]:
     """Return the names in an option that may be repeated, with commas between several.
 
     Raises
@@ -167,7 +167,7 @@ def names_of(given: list[str], option: str) -> list[str]:
     """
     found = [name for row in csv.reader(given, skipinitialspace=True) for name in row]
     if "" in found or len(found) < len(given):
-        raise FlowrankError(option, expected="names of columns with commas between", found=", ".join(map(repr, given)))
+        raise FlowrankError(option, expected=f"{kind} with commas between", found=", ".join(map(repr, given)))
     return found
 
 

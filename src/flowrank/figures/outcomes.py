@@ -64,23 +64,25 @@ def dots(ax: Axes, ratios: pd.DataFrame, looks: Mapping[str, tuple[str, str]], l
     return ax
 
 
-def bars(ax: Axes, ratios: Sequence[float], labels: Sequence[str]) -> Axes:
-    """Draw costs relative to the parent as bars, with a line at 1; those above it in another colour.
+def bars(ax: Axes, ratios: Sequence[float], labels: Sequence[str], *, among: Sequence[float] = ()) -> Axes:
+    """Draw costs relative to a reference as bars, with a line at 1; those above it in another colour.
 
     Parameters
     ----------
     ax
         Where to draw.
     ratios
-        Child over parent.
+        Child over parent, or what else is compared.
     labels
         What was counted.
+    among
+        Further ratios that the axis must hold, for axes that compare with others.
     """
     hues = [SERIES[0] if ratio <= 1 else SERIES[1] for ratio in ratios]
     ax.barh(range(len(ratios)), ratios, height=10 / BAR_ROW, color=hues)
     _upright(ax, 1.0)
     _rows(ax, labels)
-    span(ax.xaxis, [1.15, *(1.15 * ratio for ratio in ratios)], zero=True)
+    span(ax.xaxis, [1.15, *(1.15 * ratio for ratio in (*ratios, *among))], zero=True)
     for place, ratio in enumerate(ratios):
         apart = 1.0 if 0.8 < ratio < 1.0 else ratio  # not across the line at 1
         note(ax, apart, place, f"{ratio:.2f}", COLOURS["ink"])

@@ -9,6 +9,7 @@ import pandas as pd
 from flowrank.figures.names import NAMES
 from flowrank.report import figures, flow, outcomes, search
 from flowrank.report.accuracy import METRICS, NAIVE, Roles, by_dataset, summary
+from flowrank.report.engines import side_by_side
 from flowrank.report.folder import Findings
 from flowrank.report.positions import rank_in_position
 from flowrank.report.proof import fev_tasks, flat, outcome
@@ -35,6 +36,7 @@ def sections(findings: Findings, who: Roles) -> list[Section]:
         _accuracy(findings.scores, who),
         fev_tasks(findings.fev, who),
         _cost(findings.bench),
+        side_by_side(findings.bench),
         _forecasts(findings.forecasts, findings.history),
         _provenance(findings),
     ]
@@ -244,6 +246,8 @@ def _cost(bench: dict[str, Any] | None) -> Section | None:
             ratio = child / parent
         if (parent, child, ratio) != (None, None, None):
             rows.append({"what": what, "short": short, "unit": unit, "parent": parent, "child": child, "ratio": ratio})
+    if not rows:
+        return None
     table = Table(
         "cost",
         "Parent and child on one workload",
@@ -296,13 +300,12 @@ def _provenance(findings: Findings) -> Section | None:
         "analysis": findings.analysis,
         "recipe": _without_stages(findings.recipe),
         "search": findings.settings,
-        "benchmark": findings.bench,
+        "benchmark": _without(findings.bench, "models", "ratio", "engines"),
+        "engines": _without((findings.bench or {}).get("engines"), "rows"),
     }
     rows: list[dict[str, str]] = []
     for source, record in records.items():
         for key, value in (record or {}).items():
-            if source == "benchmark" and key in ("models", "ratio"):
-                continue
             for name, entry in flat(key, value):
                 rows.append({"source": source, "key": name, "value": entry})
     if not rows:
@@ -326,7 +329,12 @@ def _provenance(findings: Findings) -> Section | None:
 
 
 def _step(source: str) -> str:
-    return "the compression" if source == "recipe" else f"the {source}"
+    return {"recipe": "the compression", "engines": "the comparison of engines"}.get(source, f"the {source}")
+
+
+def _without(record: dict[str, Any] | None, *keys: str) -> dict[str, Any]:
+    """A record without what has a table of its own."""
+    return {key: value for key, value in (record or {}).items() if key not in keys}
 
 
 def _without_stages(recipe: dict[str, Any] | None) -> dict[str, Any] | None:
