@@ -241,7 +241,7 @@ class InOnnxRuntime:
 
 
 class InOpenVino:
-    """Both graphs in OpenVINO, on shared memory; two requests in turns: the outputs of one are the inputs of the other."""
+    """Both graphs in OpenVINO, on shared memory; two requests: outputs of one are inputs of the other."""
 
     def __init__(self, encoder: bytes, step: bytes, threads: int) -> None:
         import openvino
