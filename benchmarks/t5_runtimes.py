@@ -471,8 +471,9 @@ def timed(shape: str, batches: list[int], options: dict[str, Any], rows: Any) ->
             time.sleep(PAUSE)
             if isinstance(found, str):
                 why[side] = found
-            else:
-                seconds[side] = []
+                continue
+            seconds[side] = []
+            print(f"{shape} {batch} {side} is warm: {found[-1]:.3g} s", flush=True)
         each = {}
         for turn in range(ROUNDS):
             for side in seconds:
@@ -588,7 +589,8 @@ def parts(shape: str, batches: list[int], options: dict[str, Any], rows: Any) ->
                 noise = uniforms(list(range(batch)), horizon, paths)
                 best: dict[str, float] = {}
                 with torch.inference_mode():
-                    for _ in range(3):
+                    begin = time.perf_counter()
+                    while not best or time.perf_counter() - begin < options["seconds"]:
                         start = clock()
                         decoder = engine.decoder(tokens, mask.bool(), paths=paths, steps=horizon)
                         taken = {"encoder": clock() - start, "steps": 0.0, "draws": 0.0}
