@@ -8,10 +8,9 @@ python benchmarks/t5_runtimes.py --parts [--output t5_parts.json]     how long e
 
 Models have the published shapes and random weights, so nothing is downloaded. Each side has a process of its own; they
 take turns, with a pause in which the threads of the last one go to sleep. A side repeats until --seconds are spent, 31
-times at the most, once at the least, after one that does not count.
+times at the most, once at the least. Sides that have rows in the output file are not timed again: time those of a batch size in one go.
 
 `--clock processor --threads 1` counts the seconds that a process was at work: for a machine that does other work, too.
-Sides that have rows are not timed again, so those of one batch size are best timed in one go.
 
 The graphs are what one would deploy. One encodes, and ends with the keys and values of cross-attention; one decodes one
 step. Their inputs and outputs are bound, so no cache is copied from call to call. `--caches buffer`: keys and values of
@@ -435,7 +434,7 @@ def worker(pipe: Connection, shape: str, side: str, options: dict[str, Any]) -> 
                 start = clock()
                 found = forecast()
                 taken.append(clock() - start)
-            assert tuple(found.shape) == (batch, options["paths"], options["horizon"]), found.shape
+            assert not taken or tuple(found.shape) == (batch, options["paths"], options["horizon"]), found.shape
             pipe.send(taken)
         except Exception as error:  # a side that cannot be had is a row that says why
             pipe.send(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}")
@@ -466,32 +465,37 @@ def timed(shape: str, batches: list[int], options: dict[str, Any], rows: Any) ->
             if side not in pipes:
                 pipes[side], there = context.Pipe()
                 context.Process(target=worker, args=(there, shape, side, options), daemon=True).start()
-            pipes[side].send((batch, 2 if side == "compiled" else 1))  # warms up; the first forecast compiles
+            warm = options["warm"] * (2 if side == "compiled" else 1)  # the first forecasts compile
+            pipes[side].send((batch, warm))
             found = pipes[side].recv()
             time.sleep(PAUSE)
             if isinstance(found, str):
                 why[side] = found
-                continue
-            seconds[side] = []
-            print(f"{shape} {batch} {side} is warm: {found[-1]:.3g} s", flush=True)
-        each = {}
+            else:
+                seconds[side] = []
+        each: dict[str, int] = {}
         for turn in range(ROUNDS):
-            for side in seconds:
-                if turn >= LEAST and sum(seconds[side]) > options["seconds"]:
+            for side, taken in seconds.items():
+                if turn >= LEAST and sum(taken) > options["seconds"]:
                     continue
                 pipes[side].send((batch, each.get(side, 1)))
                 found = pipes[side].recv()
-                seconds[side] += found
-                each[side] = max(1, min(MOST // ROUNDS, int(options["seconds"] / ROUNDS / min(seconds[side]))))
+                if isinstance(found, str):
+                    why[side] = found
+                    continue
+                taken += found
+                each[side] = max(1, min(MOST // ROUNDS, int(options["seconds"] / ROUNDS / min(taken))))
+                row: dict[str, Any] = {"shape": shape, "batch": batch, "side": side, "repeats": len(taken)}
+                row |= {"least": min(taken), "median": statistics.median(taken), "load": os.getloadavg()[0]}
+                rows.put(f"{shape} {batch} {side}", row)
                 time.sleep(PAUSE)
         for side, reason in why.items():
+            seconds.pop(side, None)
             rows.put(f"{shape} {batch} {side}", {"shape": shape, "batch": batch, "side": side, "why": reason})
             print(f"{shape} {batch} {side}  {reason}", flush=True)
         for side, taken in seconds.items():
-            row: dict[str, Any] = {"shape": shape, "batch": batch, "side": side, "repeats": len(taken)}
-            row |= {"least": min(taken), "median": statistics.median(taken), "load": os.getloadavg()[0]}
-            rows.put(f"{shape} {batch} {side}", row)
-            print(f"{shape} {batch} {side}  {min(taken):.4g} s  median {row['median']:.4g} s", flush=True)
+            if taken:
+                print(f"{shape} {batch} {side}  {min(taken):.4g} s  {statistics.median(taken):.4g} s", flush=True)
     for pipe in pipes.values():
         pipe.send(None)
 
@@ -622,6 +626,7 @@ def main() -> None:
     parser.add_argument("--paths", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=60.0, help="of timed forecasts for each side and batch size")
+    parser.add_argument("--warm", type=int, default=1, help="forecasts that do not count, before each side's first")
     parser.add_argument("--clock", default="wall", choices=CLOCKS)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--parts", action="store_true")
