@@ -8,7 +8,8 @@ python benchmarks/t5_runtimes.py --parts [--output t5_parts.json]     how long e
 
 Models have the published shapes and random weights, so nothing is downloaded. Each side has a process of its own; they
 take turns, with a pause in which the threads of the last one go to sleep. A side repeats until --seconds are spent, 31
-times at the most, once at the least. Sides that have rows in the output file are not timed again: time those of a batch size in one go.
+times at the most, once at the least. Sides that have rows in the output file are not timed again, so time all sides of
+a batch size in one go.
 
 `--clock processor --threads 1` counts the seconds that a process was at work: for a machine that does other work, too.
 
