@@ -117,3 +117,23 @@ def test_adapters_are_merged_into_a_plain_model(script, tmp_path):
     assert all(torch.equal(one, after[name]) for name, one in again.inner_model.named_parameters())
     context = torch.tensor(histories[0])
     assert torch.allclose(again.predict([context]), tuned.predict([context]), atol=1e-5)
+
+
+def test_graphs_of_a_t5_give_the_exact_engines_logits(script, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    t5_runtimes, shapes = script("t5_runtimes"), script("shapes")
+    monkeypatch.setitem(shapes.SHAPES, "least", {"d_model": 32, "d_ff": 64, "num_layers": 2, "num_heads": 2})
+    monkeypatch.setattr(t5_runtimes, "GRAPHS", ("onnxruntime",))
+    monkeypatch.setattr(t5_runtimes, "CACHES", ("buffer",))
+    monkeypatch.setattr(t5_runtimes, "missing", lambda side: None if side == "onnxruntime" else "not asked for")
+    t5_runtimes.check("least", torch.get_num_threads())
+    assert capsys.readouterr().out.startswith("least onnxruntime buffer: logits differ by")
+
+
+def test_a_table_has_what_was_timed_and_no_more(script):
+    t5_runtimes = script("t5_runtimes")
+    rows = [{"shape": "tiny", "batch": 1, "side": "stock", "least": 2.0, "median": 4.0}]
+    rows += [{"shape": "tiny", "batch": 1, "side": "exact", "least": 0.5, "median": 3.0}]
+    rows += [{"shape": "tiny", "batch": 1, "side": "compiled", "why": "no compiler"}]
+    assert t5_runtimes.table(rows).splitlines()[-1] == "| tiny | 1 | 2 s (4) | no | 0.25 (0.75) |  |  |  |"
