@@ -20,6 +20,7 @@ WAYS = {"mkl": by_mkl, "onednn": by_onednn, "packed": by_packed}
 def chosen(request, monkeypatch):
     """All products in one way, wherever it is possible."""
     monkeypatch.setattr(products, "fastest", lambda *_: request.param)
+    monkeypatch.setattr(products, "_SMALL", 0)
     return request.param
 
 
@@ -37,6 +38,7 @@ def test_a_product_is_that_of_fp64(n, inner, outer, biased, relu, strided, name)
     expected = expected.relu() if relu else expected
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         patch.setattr(products, "fastest", lambda *_: WAYS[name])
+        patch.setattr(products, "_SMALL", 0)
         found = product(x.float(), Weight(weight.float()), None if bias is None else bias.float(), relu=relu)
     torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-5)
 
@@ -65,8 +67,8 @@ def test_a_packed_weight_is_good_for_any_number_of_rows(chosen):
 class TestWay:
     def test_a_shape_is_measured_once_whatever_its_rows_within_a_factor_of_two(self):
         fastest.cache_clear()
-        weight = Weight(torch.ones(48, 40))
-        ways = {way(torch.ones(count, 40), weight) for count in (32, 40, 63)}
+        weight = Weight(torch.ones(256, 128))
+        ways = {way(torch.ones(count, 128), weight) for count in (32, 40, 63)}
         assert len(ways) == 1
         assert fastest.cache_info().misses == 1
 
@@ -83,7 +85,7 @@ class TestWay:
         for name, one in zip(("by_mkl", "by_onednn", "by_packed"), ways, strict=True):
             monkeypatch.setattr(products, name, one)
         monkeypatch.setattr(products.time, "perf_counter", lambda: now[-1])
-        assert fastest.__wrapped__(6, 48, 40, 1) is ways[taken]
+        assert fastest.__wrapped__(6, 256, 128, 1) is ways[taken]
 
     def test_measuring_draws_nothing_from_the_random_numbers(self):
         torch.manual_seed(3)
@@ -95,14 +97,17 @@ class TestWay:
     @pytest.mark.parametrize("intel", [True, False])
     def test_many_rows_go_by_rule(self, monkeypatch, intel):
         monkeypatch.setattr(products, "_mkl_is_best", lambda: intel)
-        assert way(torch.ones(600, 40), Weight(torch.ones(48, 40))) is (by_mkl if intel else by_onednn)
+        assert way(torch.ones(600, 128), Weight(torch.ones(256, 128))) is (by_mkl if intel else by_onednn)
+
+    def test_small_weights_are_mkls(self):
+        assert way(torch.ones(9, 40), Weight(torch.ones(48, 40))) is by_mkl
 
     def test_other_number_types_and_layouts_are_torchs(self):
-        weight = torch.ones(48, 40)
-        assert way(torch.ones(9, 40).bfloat16(), Weight(weight.bfloat16())) is by_mkl
-        assert way(torch.ones(40, 9).t(), Weight(weight)) is by_mkl
+        weight = torch.ones(256, 128)
+        assert way(torch.ones(9, 128).bfloat16(), Weight(weight.bfloat16())) is by_mkl
+        assert way(torch.ones(128, 9).t(), Weight(weight)) is by_mkl
         with torch.backends.mkldnn.flags(enabled=False):
-            assert way(torch.ones(9, 40), Weight(weight)) is by_mkl
+            assert way(torch.ones(9, 128), Weight(weight)) is by_mkl
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

@@ -4,7 +4,7 @@ torch carries two libraries for fp32 products on x86 processors: MKL, which `tor
 oneDNN, which can also keep a weight packed as it reads it. Which is faster depends on the shape, the number of threads
 and the processor. So for up to some hundred rows each way is tried for a few milliseconds, when a shape first comes,
 and the answer is kept as long as the process lives (`benchmarks/products.py`). For more rows the ways hardly differ,
-and are chosen by rule.
+and are chosen by rule; small weights are MKL's, whose calls are the shortest.
 `torch.backends.mkldnn.flags(enabled=False)` switches oneDNN off.
 """
 
@@ -23,6 +23,7 @@ from torch.nn.functional import linear
 from flowrank.nn.int8 import Int8Weight, int8_product
 
 _MANY = 2048  # rows from which on the addition inside MKL's product is worth more
+_SMALL = 1 << 15  # numbers of a weight below which a call of MKL, which is the shortest, takes least
 _MEASURED = 512  # rows below which the ways are measured
 _LARGEST = 1 << 30  # multiplications of a product that is measured, at most
 _COPIES = 1 << 23  # bytes of weights that a measurement goes through: more than what a core's own cache holds
@@ -118,7 +119,7 @@ def way(x: Tensor, weight: Weight) -> Way:
         return by_mkl
     rows, (outputs, inputs) = x.shape[0], tensor.shape
     work = rows * outputs * inputs
-    if work == 0:
+    if work == 0 or outputs * inputs < _SMALL:
         return by_mkl
     if rows >= _MEASURED or work > _LARGEST:
         return by_mkl if _mkl_is_best() else by_onednn
