@@ -137,7 +137,10 @@ def test_what_version_0_1_wrote_still_opens(kind, tmp_path):
     pipeline = flowrank.load(VERSION_0_1 / kind)
     torch.manual_seed(0)
     forecast = pipeline.predict(expected["series"], prediction_length=8)
-    assert torch.allclose(forecast, expected["forecast"], rtol=1e-5, atol=1e-5)
+    scale = (
+        expected["forecast"].abs().max()
+    )  # of which chronos-forecasting's own code, too, misses some 3e-7 by rounding
+    assert torch.allclose(forecast, expected["forecast"], rtol=0, atol=1e-6 * scale)
     assert pipeline.recipe["method"]["name"] == "WholeModel"
     again = flowrank.load(pipeline.save_pretrained(tmp_path / "today"))
     torch.manual_seed(0)

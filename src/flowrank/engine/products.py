@@ -1,17 +1,16 @@
-"""Products of rows with a weight, each in the way that is fastest for its shape on this machine.
+"""Products of rows with a weight, each in the way that is fastest for its shape.
 
 torch carries two libraries for fp32 products on x86 processors: MKL, which `torch.nn.functional.linear` calls, and
-oneDNN, which can also keep a weight packed as it reads it. Which is faster depends on the shape, the number of threads
-and the processor. So for up to some hundred rows each way is tried for a few milliseconds, when a shape first comes,
-and the answer is kept as long as the process lives (`benchmarks/products.py`). For more rows the ways hardly differ,
-and are chosen by rule; small weights are MKL's, whose calls are the shortest.
-`torch.backends.mkldnn.flags(enabled=False)` switches oneDNN off.
+oneDNN, which can also keep a weight packed as it reads it. Which is faster depends on the shape, hardly on the maker of
+the processor (`benchmarks/products.py`). A call of MKL is the shortest, so few rows and small weights are its; from
+some rows on oneDNN is faster, and much so from a packed weight, as long as the rows are not so many that arranging a
+weight for one product costs nothing. The choice goes by rule, not by a measurement: forecasts of one machine are the
+same to the last bit in every process. `torch.backends.mkldnn.flags(enabled=False)` switches oneDNN off.
 """
 
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -23,12 +22,10 @@ from torch.nn.functional import linear
 from flowrank.nn.int8 import Int8Weight, int8_product
 
 _MANY = 2048  # rows from which on the addition inside MKL's product is worth more
-_SMALL = 1 << 15  # numbers of a weight below which a call of MKL, which is the shortest, takes least
-_MEASURED = 512  # rows below which the ways are measured
-_LARGEST = 1 << 30  # multiplications of a product that is measured, at most
-_COPIES = 1 << 23  # bytes of weights that a measurement goes through: more than what a core's own cache holds
-_TURNS = 6
-_WORTH = 0.95  # a packed copy of a weight has to be this much faster than the weight as it is
+_SMALL = 1 << 15  # numbers of a weight below which the length of a call counts most
+_LARGE = 1 << 20  # from which on a weight is not copied, and on which even few rows are oneDNN's, but on Intel's
+_PLACE = 64  # bytes; what torch allocates begins at a multiple of it
+_FEW, _SOME = 8, 512  # rows: below the first, and below the second
 _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 _PACK = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None) if torch.backends.mkldnn.is_available() else None
 
@@ -45,10 +42,11 @@ class Weight:
         The weight; it is not copied.
     """
 
-    __slots__ = ("_packed", "tensor")
+    __slots__ = ("_aligned", "_packed", "tensor")
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
+        self._aligned: Tensor | None = None
         self._packed: Tensor | None = None
 
     @property
@@ -59,6 +57,16 @@ class Weight:
     def dense(self) -> Tensor:
         """The weight, (out, in)."""
         return self.tensor
+
+    def aligned(self) -> Tensor:
+        """The weight at an address where torch itself would place it: MKL rounds otherwise at others.
+
+        A weight that was read from a file may lie anywhere.
+        """
+        if self._aligned is None:
+            lies = self.tensor.data_ptr() % _PLACE == 0 or not self.tensor.is_contiguous()
+            self._aligned = self.tensor if lies else self.tensor.clone()
+        return self._aligned
 
     def packed(self, rows: int) -> Tensor:
         """A copy in the order in which oneDNN reads it, made for about so many rows when first asked for."""
@@ -83,14 +91,14 @@ def add_product(x: Tensor, update: Tensor, weight: Matrix) -> None:
     if isinstance(weight, Int8Weight):
         x += int8_product(update, weight)
     elif (chosen := way(update, weight)) is by_mkl or x.shape[0] >= _MANY:
-        x.addmm_(update, weight.tensor.t())
+        x.addmm_(update, weight.aligned().t())
     else:
         x += chosen(update, weight, None, False)
 
 
 def by_mkl(x: Tensor, weight: Weight, bias: Tensor | None, relu: bool) -> Tensor:
     """By MKL, or by whatever torch takes where it has no MKL."""
-    result = linear(x, weight.tensor, bias)
+    result = linear(x, weight.aligned(), bias)
     return result.relu_() if relu else result
 
 
@@ -117,43 +125,12 @@ def way(x: Tensor, weight: Weight) -> Way:
         or not tensor.is_contiguous()
     ):
         return by_mkl
-    rows, (outputs, inputs) = x.shape[0], tensor.shape
-    work = rows * outputs * inputs
-    if work == 0 or outputs * inputs < _SMALL:
+    rows, size = x.shape[0], tensor.numel()
+    if rows == 0 or size == 0 or size < _SMALL or (rows < _FEW and (size < _LARGE or _mkl_is_best())):
         return by_mkl
-    if rows >= _MEASURED or work > _LARGEST:
-        return by_mkl if _mkl_is_best() else by_onednn
-    return fastest(rows.bit_length(), outputs, inputs, torch.get_num_threads())
-
-
-@cache
-def fastest(bits: int, outputs: int, inputs: int, threads: int) -> Way:
-    """The fastest way for a shape, by a short measurement.
-
-    Parameters
-    ----------
-    bits
-        Of the number of rows: numbers of as many bits count as one.
-    outputs, inputs
-        Shape of the weight.
-    threads
-        Of torch.
-    """
-    rows = 3 << bits >> 2
-    weights = [Weight(torch.ones(outputs, inputs)) for _ in range(max(2, min(32, _COPIES // (4 * outputs * inputs))))]
-    x = torch.ones(rows, inputs)
-    ways: list[Way] = [by_mkl, by_onednn, *([] if _PACK is None else [by_packed])]
-    seconds = dict.fromkeys(ways, float("inf"))
-    with torch.inference_mode():
-        for turn in range(_TURNS):
-            for one in ways:
-                start = time.perf_counter()
-                for weight in weights:
-                    one(x, weight, None, False)
-                if turn:  # the first packs
-                    seconds[one] = min(seconds[one], time.perf_counter() - start)
-    plain = min((by_mkl, by_onednn), key=seconds.__getitem__)
-    return by_packed if seconds.get(by_packed, float("inf")) < _WORTH * seconds[plain] else plain
+    if rows < _SOME:
+        return by_onednn if _PACK is None or size > _LARGE or rows < _FEW else by_packed
+    return by_mkl if _mkl_is_best() else by_onednn
 
 
 @cache

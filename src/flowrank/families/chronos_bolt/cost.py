@@ -39,14 +39,14 @@ def passes(config: Any, workload: Workload, *, exact: bool, itemsize: int) -> It
         flops = parameters = 0
         layers = zip(stacks.decoder, stacks.cross, stacks.decoder_mlps, strict=True)
         for index, (past, cross, feed_forward) in enumerate(layers):
-            first = exact and index == 0  # the same token for every series, until cross-attention
             mapped = past.v + past.o if exact else past.parameters
-            flops += 2 * (1 if first else rows) * (mapped + cross.q)
-            flops += 2 * rows * (cross.o + feed_forward)
+            asked = mapped + cross.q + (cross.keys * d if exact else 0)
+            if exact and index == 0:  # the same token for every series, so all of it is made once for the model
+                asked = 0
+            flops += 2 * rows * (asked + cross.o + feed_forward)
             parameters += mapped + cross.parameters + feed_forward
             if exact:
-                flops += 2 * (1 if first else rows) * cross.keys * d + 2 * rows * cross.values * d
-                flops += 4 * rows * cross.heads * tokens * d
+                flops += 2 * rows * cross.values * d + 4 * rows * cross.heads * tokens * d
             else:
                 flops += 2 * rows * past.attended + 2 * rows * tokens * (cross.k + cross.v + cross.attended)
         made = 0 if exact else rows * tokens * sum(layer.features for layer in stacks.cross)
