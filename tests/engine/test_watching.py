@@ -46,6 +46,14 @@ def test_every_change_is_noticed_once(model, change):
     assert [watch.number(model) for _ in range(3)] == [2, 2, 2]
 
 
+@pytest.mark.parametrize("column", [0, 5, 63])
+def test_a_column_written_through_data_is_noticed(column):
+    model, watch = nn.Linear(256, 256), Watch()
+    watch.number(model)
+    model.weight.data[:, column] = 0
+    assert watch.number(model) == 2
+
+
 def test_autocast_is_another_state(model):
     watch = Watch()
     assert watch.number(model) == 1

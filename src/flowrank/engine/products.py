@@ -126,7 +126,7 @@ def way(x: Tensor, weight: Weight) -> Way:
     ):
         return by_mkl
     rows, size = x.shape[0], tensor.numel()
-    if rows == 0 or size == 0 or size < _SMALL or (rows < _FEW and (size < _LARGE or _mkl_is_best())):
+    if rows == 0 or size < _SMALL or (rows < _FEW and (size < _LARGE or _mkl_is_best())):
         return by_mkl
     if rows < _SOME:
         return by_onednn if _PACK is None or size > _LARGE or rows < _FEW else by_packed

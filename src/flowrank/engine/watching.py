@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_COMPARED = 4  # numbers of each weight whose values are compared, beside its address and version
+_COMPARED = 64  # numbers of each weight whose values are compared, beside its address and version
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -101,7 +101,7 @@ def _views(tensors: list[Tensor]) -> list[list[Tensor]]:
     found: dict[Any, list[Tensor]] = {}
     for tensor in tensors:
         if tensor.numel() and tensor.is_contiguous():
-            step = max(1, tensor.numel() // _COMPARED)
+            step = max(1, tensor.numel() // _COMPARED) | 1  # odd, so that they are of many rows and columns
             found.setdefault((tensor.dtype, tensor.device), []).append(tensor.detach().view(-1)[::step])
     return list(found.values())
 
