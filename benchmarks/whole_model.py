@@ -1,7 +1,7 @@
 """Whole-model compression: what a tolerance gives, whether it is honoured, and every method at equal size.
 
 python benchmarks/whole_model.py tolerance --data FOLDER --backtests backtests.csv --work FOLDER [--model flow-t5]
-    [--max-loss 0.01 0.03] [--seeds 5] [--max-series 200]
+    [--max-loss 0.01 0.03] [--seeds 5] [--max-series 200] [--draws 4]
 python benchmarks/whole_model.py attention …   kept attention parameters 0.237, 0.15, 0.075, unhealed and healed
 python benchmarks/whole_model.py table …       all methods at equal parameters, with time, unhealed and healed
 python benchmarks/whole_model.py table --equal latency …   the same at equal predicted seconds on this machine
@@ -25,7 +25,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from scipy.stats import gmean
 
 import flowrank
 from flowrank import Budget, Healing, InputSVD, JointHeads, Tolerance, WeightSVD, WholeModel
@@ -37,13 +36,13 @@ from flowrank.compression.methods import PARTS
 from flowrank.compression.plan import Plan
 from flowrank.compression.prices import Price, price_in
 from flowrank.errors import FlowrankError
-from flowrank.evaluation import datasets_in, read_backtests
 from flowrank.family import family_of
 from flowrank.measure.calibration import Calibration
 from flowrank.nn.shapes import AttentionShape, MlpShape, Shapes
 from flowrank.pretraining import Recipe
 from flowrank.pretraining.architecture import build
 from flowrank.search import Backtester
+from shared import Scores, relative
 
 SIZES = {"parameters": (0.6, 0.35), "latency": (0.7, 0.45)}
 KEPT = (0.237, 0.15, 0.075)
@@ -69,26 +68,22 @@ class Results:
         return row
 
 
-class Scores:
+class Losses:
     """Losses on the data sets, relative to one parent."""
 
-    def __init__(self, parent: Any, data: Path, backtests: Path, most: int | None) -> None:
-        self.datasets, self.backtests, self.most = datasets_in(data), read_backtests(backtests), most
-        self.parent = self._of(parent)
+    def __init__(self, parent: Any, arguments: argparse.Namespace) -> None:
+        seeds = range(arguments.draws)
+        self.scores = Scores(arguments.data, arguments.backtests, arguments.max_series, seeds=seeds)
+        self.parent = self.scores.of(parent)
 
-    def _of(self, pipeline: Any) -> pd.DataFrame:
-        scores = flowrank.evaluate({"m": pipeline}, self.datasets, self.backtests, max_series=self.most)
-        return scores.set_index("dataset")[["MASE", "WQL"]]
-
-    def loss(self, pipeline: Any) -> dict[str, float]:
+    def __call__(self, pipeline: Any) -> dict[str, float]:
         """WQL and MASE over the parent's, less 1."""
-        ratios = self._of(pipeline) / self.parent
-        return {name: float(gmean(ratios[name])) - 1 for name in ("WQL", "MASE")}
+        return {name: ratio - 1 for name, ratio in relative(self.scores.of(pipeline), self.parent).items()}
 
 
 def tolerances(arguments: argparse.Namespace, parent: Any, results: Results) -> None:
     """Search for every tolerance and seed; what was promised and what came."""
-    scores = Scores(parent, arguments.data, arguments.backtests, arguments.max_series)
+    losses = Losses(parent, arguments)
     rows = []
     for loss in arguments.max_loss:
         for seed in range(arguments.seeds):
@@ -113,7 +108,7 @@ def tolerances(arguments: argparse.Namespace, parent: Any, results: Results) -> 
                     "kept": found.inner_model.num_parameters() / parent.inner_model.num_parameters(),
                     "judged": judged.get("loss", 0.0),
                     "upper": judged.get("upper", 0.0),
-                    **scores.loss(found),
+                    **losses(found),
                     "stages": len(judged.get("stages", ())),
                     "seconds": seconds,
                 }
@@ -129,20 +124,20 @@ def tolerances(arguments: argparse.Namespace, parent: Any, results: Results) -> 
 
 def attention(arguments: argparse.Namespace, parent: Any, results: Results) -> None:
     """Attention alone, as in the paper's table, unhealed and healed."""
-    scores = Scores(parent, arguments.data, arguments.backtests, arguments.max_series)
+    losses = Losses(parent, arguments)
     for kept in KEPT:
         folder = arguments.work / f"{arguments.model}-attention-{kept}"
 
         def plain(kept: float = kept, folder: Path = folder) -> dict[str, Any]:
             child = flowrank.compress(parent, JointHeads(Budget(kept)), **arguments.series)
             child.save_pretrained(folder, overwrite=True)
-            return scores.loss(child)
+            return losses(child)
 
         def healed(folder: Path = folder) -> dict[str, Any]:
             child = flowrank.heal(
                 flowrank.load(folder), parent, Healing(steps=arguments.heal_steps), **arguments.series
             )
-            return scores.loss(child) | {"seconds": (child.recipe or {})["healing"]["seconds"]}
+            return losses(child) | {"seconds": (child.recipe or {})["healing"]["seconds"]}
 
         results.row(f"{kept} unhealed", plain)
         results.row(f"{kept} healed {arguments.heal_steps}", healed)
@@ -272,7 +267,7 @@ def measured(parent: Any, arguments: argparse.Namespace) -> Latency:
 
 def table(arguments: argparse.Namespace, parent: Any, results: Results) -> None:
     """Every method at equal size: loss unhealed and healed, and time over the parent's, both exact."""
-    scores = Scores(parent, arguments.data, arguments.backtests, arguments.max_series)
+    losses = Losses(parent, arguments)
     unit, latency = arguments.equal, measured(parent, arguments)
     price = latency if unit == "latency" else price_in(unit, parent.inner_model)
     rows = []
@@ -290,13 +285,13 @@ def table(arguments: argparse.Namespace, parent: Any, results: Results) -> None:
                 kept = child.inner_model.num_parameters() / parent.inner_model.num_parameters()
                 asked = price(child.inner_model.config) / price(parent.inner_model.config)
                 timed = {"time": latency["median"], "fastest": latency["min"]}
-                return {"kept": kept, "asked": asked, **timed, **scores.loss(child)}
+                return {"kept": kept, "asked": asked, **timed, **losses(child)}
 
             def healed(folder: Path = folder) -> dict[str, Any]:
                 child = flowrank.heal(
                     flowrank.load(folder), parent, Healing(steps=arguments.heal_steps), **arguments.series
                 )
-                return scores.loss(child)
+                return losses(child)
 
             plain = results.row(f"{unit} {ratio} {name}", unhealed)
             if "kept" not in plain:
@@ -340,6 +335,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--heal-steps", type=int, default=300)
     parser.add_argument("--max-series", type=int, help="of each data set; default: all")
+    parser.add_argument("--draws", type=int, default=1, help="of the sample paths; losses are of the mean over them")
     parser.add_argument("--options", type=json.loads, default={}, help="JSON, of flowrank.smallest")
     parser.add_argument("--series", help="series for calibration, healing and comparison; default: synthetic ones")
     parser.add_argument("--equal", choices=list(SIZES), default="parameters", help="table: what is the same for all")
