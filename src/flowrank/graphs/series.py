@@ -47,9 +47,7 @@ class SeriesGraph:
         """
         facts = self.facts
         context = np.ascontiguousarray(context[:, -facts.context_length :], dtype=np.float32)
-        seen = ~np.isnan(context)
-        needed = np.where(seen.any(axis=1), context.shape[1] - seen.argmax(axis=1), 1)
-        patches = -(-needed // facts.patch)
+        patches = -(-_observed(context) // facts.patch)
         result = np.empty((len(context), len(facts.quantiles), facts.horizon), dtype=np.float32)
         for rows in self._batches(patches, BUDGET if memory_budget is None else memory_budget):
             length = int(patches[rows].max()) * facts.patch
@@ -83,6 +81,9 @@ class SeriesGraph:
 
     def _batches(self, patches: np.ndarray, budget: int) -> Iterator[np.ndarray]:
         """Indices of series that run together: of like length, and no more than fit."""
+        if len(patches) == 1:
+            yield np.zeros(1, dtype=np.int64)
+            return
         order = np.argsort(patches, kind="stable")
         start = 0
         while start < len(order):
@@ -95,6 +96,15 @@ class SeriesGraph:
                 stop += 1
             yield order[start:stop]
             start = stop
+
+
+def _observed(context: np.ndarray) -> np.ndarray:
+    """Values of each row from its first observed one on, (n,); 1 of a row without any."""
+    length = context.shape[1]
+    if length and not np.isnan(context[:, 0]).any():
+        return np.full(len(context), length)
+    seen = ~np.isnan(context)
+    return np.where(seen.any(axis=1), length - seen.argmax(axis=1), 1) if length else np.ones(len(context), np.int64)
 
 
 def ending(rows: np.ndarray, length: int) -> np.ndarray:

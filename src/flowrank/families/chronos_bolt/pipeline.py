@@ -73,7 +73,7 @@ class FlowrankBoltPipeline(FlowrankPipeline, ChronosBoltPipeline):
         blocks = [self._block(context, engine)]
         if horizon > reach:
             context = context[:, None].expand(-1, len(self.quantiles), -1)
-        levels = torch.tensor(self.quantiles, device=context.device)
+            levels = torch.tensor(self.quantiles, device=context.device)
         while len(blocks) * reach < horizon:
             # Every quantile goes on as a series of its own; the quantiles of all of theirs are the block's.
             context = torch.cat([context, blocks[-1]], dim=-1)[..., -self.model_context_length :]
@@ -82,7 +82,7 @@ class FlowrankBoltPipeline(FlowrankPipeline, ChronosBoltPipeline):
                 blocks.append(mixture(ahead, self.quantiles))
             else:
                 blocks.append(ahead.flatten(1, 2).quantile(levels, dim=1).transpose(0, 1))
-        forecast = torch.cat(blocks, dim=-1)[..., :horizon]
+        forecast = (torch.cat(blocks, dim=-1) if len(blocks) > 1 else blocks[0])[..., :horizon]
         return forecast.to(dtype=torch.float32, device="cpu")
 
     def _block(self, context: Tensor, engine: Any) -> Tensor:
