@@ -119,18 +119,6 @@ def test_adapters_are_merged_into_a_plain_model(script, tmp_path):
     assert torch.allclose(again.predict([context]), tuned.predict([context]), atol=1e-5)
 
 
-def test_graphs_of_a_t5_give_the_exact_engines_logits(script, monkeypatch, capsys):
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    t5_runtimes, shapes = script("t5_runtimes"), script("shapes")
-    monkeypatch.setitem(shapes.SHAPES, "least", {"d_model": 32, "d_ff": 64, "num_layers": 2, "num_heads": 2})
-    monkeypatch.setattr(t5_runtimes, "GRAPHS", ("onnxruntime",))
-    monkeypatch.setattr(t5_runtimes, "CACHES", ("buffer",))
-    monkeypatch.setattr(t5_runtimes, "missing", lambda side: None if side == "onnxruntime" else "not asked for")
-    t5_runtimes.check("least", torch.get_num_threads())
-    assert capsys.readouterr().out.startswith("least onnxruntime buffer: logits differ by")
-
-
 def test_a_table_has_what_was_timed_and_no_more(script):
     t5_runtimes = script("t5_runtimes")
     rows = [{"shape": "tiny", "batch": 1, "side": "stock", "least": 2.0, "median": 4.0}]

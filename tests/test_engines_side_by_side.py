@@ -173,11 +173,12 @@ def test_models_that_draw_samples_are_timed_too(served):
     assert len(seconds["seconds"]) == 1
 
 
-def test_a_process_tells_why_a_model_is_not_run_by_an_engine(served, bolt_folder, tmp_path):
-    pytest.importorskip("onnxruntime")
-    (refused,) = served("flow-t5-mini", "onnxruntime")
+def test_a_process_tells_why_a_model_is_not_run_by_an_engine(served, bolt_folder, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("flowrank.graphs.runtimes.find_spec", lambda name: None)
+        (refused,) = served(bolt_folder, "onnxruntime")
     assert refused["unfit"]
-    assert "for a model of this family" in refused["why"]
+    assert "the package onnxruntime" in refused["why"]
     (left,) = served(bolt_folder, "exact", dtype="float16")
     assert not left["unfit"]
     assert left["why"] == "model: expected one that the engine 'exact' computes, found one left to 'stock'"

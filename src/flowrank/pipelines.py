@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowrank.errors import FlowrankError
-from flowrank.graphs import ExportedModel, is_export
+from flowrank.graphs import is_export, open_export
 
 if TYPE_CHECKING:
     from flowrank.family import FlowrankPipeline as Pipeline
@@ -77,7 +77,7 @@ def load(
     """
     if source is not None and is_export(source):
         _refuse_for_export(device_map=(device_map, ("cpu", "auto")), dtype=(dtype, ("auto",)))
-        return ExportedModel(source, engine=engine, threads=threads, memory_budget=memory_budget)
+        return open_export(source, engine=engine, threads=threads, memory_budget=memory_budget)
     if threads is not None:
         raise FlowrankError(
             "threads",

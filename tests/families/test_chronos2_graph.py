@@ -16,7 +16,7 @@ from flowrank.engine.tracing import onnx_model
 from flowrank.exporting.precision import halved
 from flowrank.families.chronos2.engine import Inputs
 from flowrank.families.chronos2.graph import Chronos2Graph, Chronos2GraphEngine
-from flowrank.graphs import driver_of, open_graph
+from flowrank.graphs import open_driver
 from flowrank.graphs.groups import GroupGraph
 from flowrank.graphs.levels import interpolated, masses, weighted
 from flowrank.graphs.tasks import batches, tasks_of
@@ -239,7 +239,7 @@ def graph():
 
 def test_memory_budgets(graph):
     _, model, facts = graph
-    driver = driver_of(open_graph(model.SerializeToString(), "onnxruntime"), facts)
+    driver = open_driver({"model": model.SerializeToString()}, facts, "onnxruntime")
     context, numbers = walk(40, 64).numpy(), np.repeat(np.arange(13), [1] * 7 + [4] * 3 + [7] * 3)
     whole = driver.step(context, numbers, None, 2)
     least = driver._bytes_a_group(7, 11)
@@ -261,14 +261,14 @@ def test_weights_of_bfloat16_lose_nothing(graph):
     context, numbers = walk(6, 60).numpy(), np.array([0, 0, 0, 1, 1, 2])
     found = []
     for model in (plain, halved(plain)):
-        driver = driver_of(open_graph(model.SerializeToString(), "onnxruntime"), traced.facts)
+        driver = open_driver({"model": model.SerializeToString()}, traced.facts, "onnxruntime")
         found.append(driver.step(context[:5], numbers[:5], None, 2))
     np.testing.assert_array_equal(*found)
 
 
 def test_engines_take_the_same(graph):
     pipeline, model, facts = graph
-    engine = Chronos2GraphEngine(model.SerializeToString(), facts, "onnxruntime")
+    engine = Chronos2GraphEngine({"model": model.SerializeToString()}, facts, "onnxruntime")
     exact = pipeline.inference.engine_class(pipeline.model)
     inputs = Inputs(walk(5, 100), torch.tensor([3, 1, 3, 0, 3]), walk(5, 13))
     np.testing.assert_allclose(engine.quantiles(inputs, 3), exact.quantiles(inputs, 3), rtol=1e-3, atol=1e-3)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-import flowrank
 from flowrank import FlowrankError
+from flowrank.engine.paths import Inference
 from flowrank.engine.tracing import onnx_model
 from flowrank.families.chronos_bolt.engine import BoltEngine
 from flowrank.families.chronos_bolt.graph import BoltGraph
@@ -145,11 +145,13 @@ def test_a_changed_weight_makes_a_new_graph():
 
 def test_a_family_without_graphs_and_a_missing_package_are_refused(monkeypatch):
     with pytest.raises(FlowrankError, match="engine: expected exact, stock or fastest, for a model of this family"):
-        flowrank.load("flow-t5-mini").engine = "onnxruntime"
+        Inference(BoltEngine).name = "onnxruntime"
     monkeypatch.setattr("flowrank.graphs.runtimes.find_spec", lambda name: None)
     with pytest.raises(FlowrankError, match=r'expected the package openvino.*pip install "flowrank\[openvino\]"'):
         random_bolt().engine = "openvino"
     with pytest.raises(FlowrankError, match="expected one of exact, stock, onnxruntime, openvino, fastest"):
         random_bolt().engine = "tensorrt"
-    t5 = flowrank.load("flow-t5-mini", engine="fastest")
-    assert t5.path == "exact"
+    bolt = random_bolt()
+    bolt.inference = Inference(BoltEngine)
+    bolt.engine = "fastest"
+    assert bolt.path == "exact"

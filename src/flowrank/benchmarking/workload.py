@@ -68,6 +68,4 @@ def torch_threads(threads: int | None) -> Iterator[None]:
 
 def samples_paths(pipeline: Pipeline) -> bool:
     """Whether the model forecasts by sample paths."""
-    from chronos import ForecastType
-
-    return pipeline.forecast_type is ForecastType.SAMPLES
+    return pipeline.forecast_type.name == "SAMPLES"

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from flowrank.errors import FlowrankError, check_count
+from flowrank.errors import FlowrankError
+from flowrank.graphs import Draws
 
 _GROUPS_EACH = 8  # for each of the largest that are looked for: fewer are found faster, and leave more to search
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Sampling(Draws):
     """Options of sampling from logits: temperature, then the k likeliest tokens, then the nucleus of mass top_p.
 
     The distribution function runs over tokens in the order of the values that they represent. So two models with almost
@@ -33,18 +32,7 @@ class Sampling:
         Token that is never drawn.
     """
 
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
     forbidden: int | None = None
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise FlowrankError("temperature", expected="a number > 0", found=repr(self.temperature))
-        if self.top_k is not None:
-            check_count(self.top_k, "top_k", least=0)
-        if self.top_p is not None and not self.top_p >= 0:
-            raise FlowrankError("top_p", expected="a number ≥ 0 (1: all tokens)", found=repr(self.top_p))
 
     def draw(self, logits: Tensor, uniforms: Tensor) -> Tensor:
         """Draw tokens by inverting the distribution function.
@@ -129,52 +117,3 @@ def _largest(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     few = split.gather(2, chosen[:, None].expand(-1, size, -1)).flatten(1)
     values, places = few.topk(count, dim=1, sorted=False)
     return values, chosen.gather(1, places % count) + places // count * groups
-
-
-def series_keys(context: Tensor, seed: int, block: int) -> list[int]:
-    """A number for each series of a batch (series, time) that depends only on its values, a seed and a block.
-
-    Leading NaN do not count, so a series has the same key in any batch. Equal series have equal keys.
-
-    Examples
-    --------
-    >>> a, b = torch.tensor([[torch.nan, 1.0], [2.0, 1.0]]), torch.tensor([[1.0]])
-    >>> series_keys(a, 0, 0)[0] == series_keys(b, 0, 0)[0] != series_keys(b, 1, 0)[0]
-    True
-    """
-    values = context.detach().to(device="cpu", dtype=torch.float32)
-    missing = values.isnan()
-    values = values.masked_fill(missing, torch.nan)  # one bit pattern for all of them
-    starts = (missing.cumprod(dim=1) if values.shape[1] else missing.int()).sum(dim=1).tolist()
-    key = seed.to_bytes(8, "little") + block.to_bytes(8, "little")
-    digests = (
-        hashlib.blake2b(row[start:].numpy().tobytes(), digest_size=8, key=key)
-        for row, start in zip(values, starts, strict=True)
-    )
-    return [int.from_bytes(digest.digest(), "little") >> 1 for digest in digests]
-
-
-def path_keys(keys: Sequence[int], paths: int) -> list[int]:
-    """A key for each path of each series, in the order of the series, for paths that are continued separately.
-
-    Examples
-    --------
-    >>> keys = path_keys([1, 2], 2)
-    >>> len(set(keys)), keys == [*path_keys([1], 2), *path_keys([2], 2)]
-    (4, True)
-    """
-    bits = (
-        hashlib.blake2b(path.to_bytes(8, "little"), digest_size=8, key=key.to_bytes(8, "little"))
-        for key in keys
-        for path in range(paths)
-    )
-    return [int.from_bytes(digest.digest(), "little") >> 1 for digest in bits]
-
-
-def uniforms(keys: Sequence[int], steps: int, draws: int) -> Tensor:
-    """Noise (series, steps, draws) in [0, 1) that depends on each series' key alone."""
-    noise = torch.empty(len(keys), steps, draws)
-    generator = torch.Generator()
-    for row, key in zip(noise, keys, strict=True):
-        row.uniform_(generator=generator.manual_seed(key))
-    return noise

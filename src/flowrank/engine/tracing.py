@@ -13,7 +13,8 @@ import logging
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,33 +32,37 @@ HIDDEN = torch.finfo(torch.float32).min
 
 
 class Graph(nn.Module):
-    """A model as one function of arrays, in fp32.
+    """A model, or a part of one, as one function of arrays, in fp32."""
 
-    Attributes
-    ----------
-    output
-        Name of what it gives.
-    """
+    @abstractmethod
+    def example(self) -> dict[str, Any]:
+        """Inputs by name, to trace it with: arrays, or lists of such."""
 
-    output: ClassVar[str] = "quantiles"
+    @abstractmethod
+    def axes(self) -> dict[str, Any]:
+        """The axes of the inputs that may have any length."""
+
+    def input_names(self) -> list[str]:
+        """Names of its inputs, in their order; those of a list one by one."""
+        return list(self.example())
+
+    def output_names(self) -> list[str]:
+        """Names of what it gives."""
+        return ["quantiles"]
+
+
+class ModelGraph(Graph):
+    """A whole model as one graph."""
 
     @classmethod
     @abstractmethod
-    def of(cls, model: Any) -> Graph:
+    def of(cls, model: Any) -> ModelGraph:
         """The graph of a model."""
 
     @property
     @abstractmethod
     def facts(self) -> Facts:
         """What has to be known to forecast with it."""
-
-    @abstractmethod
-    def example(self) -> dict[str, Tensor]:
-        """Inputs by name, to trace it with."""
-
-    @abstractmethod
-    def axes(self) -> dict[str, dict[int, Any]]:
-        """The axes of the inputs that may have any length."""
 
 
 class Norm(nn.Module):
@@ -219,13 +224,14 @@ def onnx_model(graph: Graph) -> Any:
             kwargs=example,
             dynamo=True,
             dynamic_shapes=graph.axes(),
-            input_names=list(example),
-            output_names=[graph.output],
+            input_names=graph.input_names(),
+            output_names=graph.output_names(),
             opset_version=OPSET,
             verbose=False,
         )
     assert program is not None
     model = program.model_proto
+    _check_axes(graph, model)
     for told in (
         model,
         model.graph,
@@ -237,6 +243,20 @@ def onnx_model(graph: Graph) -> Any:
         del told.metadata_props[:]  # stack traces, with paths of this machine
         told.doc_string = ""
     return model
+
+
+def _check_axes(graph: Graph, model: Any) -> None:
+    """Refuse a model in which an axis has the length of the example: the exporter does that without a word."""
+    wanted = chain.from_iterable(one if isinstance(one, list) else [one] for one in graph.axes().values())
+    for told, axes in zip(model.graph.input, wanted, strict=True):
+        fixed = [axis for axis in axes if not told.type.tensor_type.shape.dim[axis].dim_param]
+        if fixed:
+            raise FlowrankError(
+                "graph",
+                expected=f"any length of the axes {fixed} of {told.name}",
+                found="one of a fixed length",
+                todo="this is a fault of flowrank or of the exporter: please report it",
+            )
 
 
 @contextlib.contextmanager

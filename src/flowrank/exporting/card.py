@@ -8,7 +8,8 @@ from typing import Any
 def card(manifest: dict[str, Any]) -> str:
     """Markdown that says what the folder is, how it was checked and how it is used."""
     source, check = manifest["source"], manifest.get("check")
-    graph, levels = manifest["graph"], ", ".join(f"{level:g}" for level in manifest["graph"]["quantiles"])
+    graph, tokens = manifest["graph"], manifest["graph"]["tokens"]
+    levels = ", ".join(f"{level:g}" for level in graph["quantiles"])
     needs = ", ".join(f"{name} {number}" for name, number in manifest["needs"].items())
     lines = [
         "---",
@@ -22,11 +23,12 @@ def card(manifest: dict[str, Any]) -> str:
         f"sha256 over its tensors `{source['sha256']}`)",
         f"- format: {manifest['format']} ({needs}), weights in {manifest['precision']}",
         f"- reads up to {graph['context_length']} values, forecasts {graph['horizon']} steps at once",
-        f"- quantiles {levels}",
+        f"- quantiles {levels}" if tokens is None else f"- draws {tokens['samples']} sample paths, unless told",
     ]
     if check is not None:
         lines.append(
-            f"- differs from the model by at most {check['difference']:.1e} of the spread of a series' quantiles "
+            f"- differs from the model by at most {check['difference']:.1e} of the spread of a series' "
+            f"{'quantiles' if tokens is None else 'logits'} "
             f"(median series: {check['typical']:.1e}), on {check['series']} random series"
         )
     if check is not None and check["slower"] is not None:

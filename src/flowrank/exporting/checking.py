@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from flowrank.graphs import Facts, driver_of, open_graph
+from flowrank.graphs import Facts, open_driver
 
 SERIES = 32
 _REPEATS = 5
+_STEPS = 7  # after the first, of models of tokens
 _PATCHES = 4  # ahead, for models of groups
 _LONGEST = 1024  # values of a series, for models of groups
 
@@ -26,7 +28,7 @@ class Check:
     ----------
     difference
         Largest difference of a quantile from the model's own, over the spread of the model's quantiles for its series;
-        of the worst series.
+        of the worst series. Of models of tokens: the same of logits.
     typical
         The same of the median series.
     series
@@ -45,17 +47,19 @@ class Check:
         return asdict(self)
 
 
-def checked(pipeline: Any, plain: Any, path: Path, runtime: str, facts: Facts, precision: str) -> Check:
-    """Compare a graph's forecasts with those of the exact engine, and its speed with that of ``plain``."""
+def checked(
+    pipeline: Any, plain: Mapping[str, Any], paths: Mapping[str, Path], runtime: str, facts: Facts, precision: str
+) -> Check:
+    """Compare forecasts of graphs with those of the exact engine, and their speed with that of ``plain`` ones."""
     sample = Sample.of(facts)
-    graph = driver_of(open_graph(path, runtime, precision=precision), facts)
-    theirs = exact_forecasts(pipeline, sample)
+    graph = open_driver(paths, facts, runtime, precision=precision)
+    theirs = exact_forecasts(pipeline, sample, facts)
     mine = graph_forecasts(graph, sample)
     flat, apart = theirs.reshape(len(theirs), -1), np.abs(mine - theirs).reshape(len(theirs), -1).max(axis=1)
     each = apart / np.maximum(np.ptp(flat, axis=1), np.finfo(np.float32).tiny)
     slower = None
     if precision != "fp32":
-        other = driver_of(open_graph(plain.SerializeToString(), runtime), facts)
+        other = open_driver({name: one.SerializeToString() for name, one in plain.items()}, facts, runtime)
         slower = _ratio(lambda: graph_forecasts(graph, sample), lambda: graph_forecasts(other, sample))
     return Check(float(each.max()), float(np.median(each)), SERIES, slower)
 
@@ -84,7 +88,7 @@ class Sample:
     @classmethod
     def of(cls, facts: Facts) -> Sample:
         """A sample of what a graph reads."""
-        if facts.kind == "series":
+        if facts.kind != "groups":
             nothing = np.full((SERIES, 0), np.nan, dtype=np.float32)
             return cls(walks(SERIES, facts.context_length), np.arange(SERIES), nothing, 1)
         patches = min(_PATCHES, facts.most_patches)
@@ -99,12 +103,16 @@ class Sample:
         return cls(np.ascontiguousarray(made[:, :past]), groups, future, patches)
 
 
-def exact_forecasts(pipeline: Any, sample: Sample) -> np.ndarray:
-    """Quantiles (series, quantiles, steps) of one pass, by the exact engine."""
+def exact_forecasts(pipeline: Any, sample: Sample, facts: Facts) -> np.ndarray:
+    """By the exact engine: quantiles (series, quantiles, steps) of one pass, or logits (series, steps, vocabulary)."""
     inference = pipeline.inference
     engine = type(inference)(inference.engine_class).engine_for(pipeline.inner_model)
-    asked = inference.graph_engine.asked(sample.context, sample.groups, sample.future, sample.patches)
-    found: np.ndarray = engine.quantiles(*asked).float().numpy()
+    if facts.kind == "paths":
+        result = engine.logits(*map(torch.from_numpy, _forced(facts, sample)))
+    else:
+        asked = inference.graph_engine.asked(sample.context, sample.groups, sample.future, sample.patches)
+        result = engine.quantiles(*asked)
+    found: np.ndarray = result.float().numpy()
     return found
 
 
@@ -112,9 +120,20 @@ def graph_forecasts(graph: Any, sample: Sample) -> np.ndarray:
     """The same by a graph's driver."""
     if graph.facts.kind == "series":
         found: np.ndarray = graph.block(sample.context)
+    elif graph.facts.kind == "paths":
+        found = graph.logits(*_forced(graph.facts, sample))
     else:
         found = graph.step(sample.context, sample.groups, sample.future, sample.patches)
     return found
+
+
+def _forced(facts: Facts, sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens of the series, which of them are visible, and some that follow, drawn at random."""
+    assert facts.tokens is not None
+    tokens, visible, _ = facts.tokens.read(sample.context)
+    steps = min(_STEPS, facts.horizon - 1)
+    rng = np.random.default_rng(0)
+    return tokens, visible, rng.integers(facts.tokens.special, facts.tokens.count, (len(tokens), steps))
 
 
 def walks(count: int, length: int) -> np.ndarray:

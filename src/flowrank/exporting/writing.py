@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from flowrank.engine.tracing import Graph, onnx_model
+from flowrank.engine.graphs import Parts
+from flowrank.engine.tracing import onnx_model
 from flowrank.errors import FlowrankError
 from flowrank.exporting.card import card
 from flowrank.exporting.checking import Check, checked
@@ -18,12 +19,15 @@ from flowrank.exporting.precision import dynamic_integers, halved, integers
 from flowrank.family import family_of, tensor_digest
 from flowrank.files import atomic_folder
 from flowrank.graphs import MANIFEST, RUNTIMES, check_installed, installed
-from flowrank.graphs.folder import GRAPHS, VERSION, digest
+from flowrank.graphs.folder import ENDINGS, VERSION, digest
 from flowrank.pipelines import load
 
-FORMATS = tuple(GRAPHS)
+FORMATS = tuple(ENDINGS)
 PRECISIONS = ("fp32", "bf16", "int8")
-OWNED = (MANIFEST, "README.md", *GRAPHS.values(), "model.bin")
+OWNED = (
+    *(MANIFEST, "README.md"),
+    *(f"{part}{ending}" for part in ("model", "encoder", "step") for ending in (*ENDINGS.values(), ".bin")),
+)
 """Files of an exported folder."""
 
 _RUNTIME = {"onnx": "onnxruntime", "openvino": "openvino"}
@@ -89,16 +93,19 @@ def export(
     runtime = _RUNTIME[format]
     if format == "openvino" or precision == "int8":
         check_installed(runtime, "format")
-    graph: Graph = engine_class.graph_class.of(pipeline.inner_model)
+    parts: Parts = engine_class.traced(pipeline.inner_model)
     with atomic_folder(folder, overwrite=overwrite, argument="folder", owned=OWNED) as temporary:
-        plain = onnx_model(graph)
-        _write(_packed(plain, format, precision), temporary, format)
+        plain = {name: onnx_model(graph) for name, graph in parts.graphs.items()}
+        paths = {
+            name: _written(_packed(one, format, precision), temporary / f"{name}{ENDINGS[format]}", format)
+            for name, one in plain.items()
+        }
         files = {one.name: digest(one) for one in sorted(temporary.iterdir())}
         manifest: dict[str, Any] = {
             "version": VERSION,
             "format": format,
             "precision": precision,
-            "graph": graph.facts.to_dict(),
+            "graph": parts.facts.to_dict(),
             "source": {
                 "name": pipeline.name,
                 "family": family.name,
@@ -107,13 +114,13 @@ def export(
                 "parameters": int(pipeline.inner_model.num_parameters()),
             },
             "config": json.loads(pipeline.inner_model.config.to_json_string()),
-            "needs": _needs(plain, format),
+            "needs": _needs(next(iter(plain.values())), format),
             "tools": _tools(),
             "files": files,
         }
         check: Check | None = None
         if runtime in installed():
-            check = checked(pipeline, plain, temporary / GRAPHS[format], runtime, graph.facts, precision)
+            check = checked(pipeline, plain, paths, runtime, parts.facts, precision)
             if precision == "fp32" and pipeline.inner_model.dtype == torch.float32:
                 _refuse_far(check)
             manifest["check"] = check.to_dict()
@@ -135,15 +142,16 @@ def _packed(model: Any, form: str, precision: str) -> Any:
     return model
 
 
-def _write(model: Any, folder: Path, form: str) -> None:
-    """The graph's file, or files."""
+def _written(model: Any, path: Path, form: str) -> Path:
+    """Write a graph's file, or files."""
     if form == "onnx":
-        (folder / GRAPHS[form]).write_bytes(model.SerializeToString())
-        return
+        path.write_bytes(model.SerializeToString())
+        return path
     import openvino
 
     opened = openvino.Core().read_model(model.SerializeToString())
-    openvino.save_model(opened, folder / GRAPHS[form], compress_to_fp16=False)
+    openvino.save_model(opened, path, compress_to_fp16=False)
+    return path
 
 
 def _needs(model: Any, form: str) -> dict[str, Any]:

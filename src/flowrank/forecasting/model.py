@@ -53,14 +53,14 @@ class Model:
         self.context_length = int(pipeline.model_context_length)
         self.reach = int(pipeline.model_prediction_length)
         self.noise_by_series = getattr(pipeline, "path", "stock") != "stock"
-        family = _family_of(pipeline)
-        self.input_step: float | None = None if family is None else family.input_step
+        known = _family_of(pipeline) or pipeline  # an exported model tells the same of itself
+        self.input_step: float | None = getattr(known, "input_step", None)
         self._keeps_spread = (
             corrections.long_horizon
             and getattr(pipeline, "takes_keep_spread", False)
             and (self.noise_by_series or self.subtracts_mean)
         )
-        paths = predict_kwargs.get("num_samples") or (None if family is None else family.sample_paths)
+        paths = predict_kwargs.get("num_samples") or getattr(known, "sample_paths", None)
         self._asked = levels
         self._trained: list[float] = []  # where quantiles go on beyond them
         trained = getattr(pipeline, "quantiles", None) if self.subtracts_mean else None

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from flowrank.graphs.tokens import Tokens
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -15,7 +17,7 @@ class Facts:
     ----------
     kind
         "series": (series, time) → (series, quantiles, horizon); "groups": single series and groups of series, with
-        what is known ahead, to quantiles of any number of patches.
+        what is known ahead, to quantiles of any number of patches; "paths": tokens to tokens, step by step.
     patch
         Values of a patch; the length of what the graph reads is a multiple of it.
     context_length
@@ -23,13 +25,15 @@ class Facts:
     horizon
         Steps of a forecast: in one pass, and what the model was trained for.
     quantiles
-        Levels, rising.
+        Levels, rising; none of the kind "paths".
     numbers
         Activations that are held at once: of a token, and of a pair of tokens of one series.
     output_patch, most_patches
         Of the kind "groups": steps of a patch ahead, and how many such patches one pass gives at most.
     reads_groups
         Whether series of one group read one another.
+    tokens
+        Of the kind "paths": what tokens are, and how they are drawn.
     """
 
     kind: str
@@ -41,6 +45,7 @@ class Facts:
     output_patch: int = 0
     most_patches: int = 0
     reads_groups: bool = False
+    tokens: Tokens | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -49,7 +54,9 @@ class Facts:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Facts:
         """What `to_dict` gave."""
-        return cls(**{**raw, "quantiles": tuple(raw["quantiles"]), "numbers": tuple(raw["numbers"])})
+        tokens = raw.get("tokens")
+        made = {"tokens": None if tokens is None else Tokens.from_dict(tokens)}
+        return cls(**{**raw, "quantiles": tuple(raw["quantiles"]), "numbers": tuple(raw["numbers"]), **made})
 
     def bytes_a_series(self, tokens: int) -> int:
         """Peak bytes of a series of so many tokens, in fp32."""

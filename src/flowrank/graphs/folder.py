@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from flowrank.errors import FlowrankError
+from flowrank.graphs.drivers import parts_of
 from flowrank.graphs.facts import Facts
 
 MANIFEST = "export.json"
 VERSION = 1
-GRAPHS = {"onnx": "model.onnx", "openvino": "model.xml"}
-"""The graph's file of each format."""
+ENDINGS = {"onnx": ".onnx", "openvino": ".xml"}
+"""Of a graph's file, by format."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,9 @@ class Export:
                 )
 
     @property
-    def graph(self) -> Path:
-        """The graph's file."""
-        return self.folder / GRAPHS[self.manifest["format"]]
+    def graphs(self) -> dict[str, Path]:
+        """The file of each graph, by name."""
+        return {part: self.folder / f"{part}{ENDINGS[self.manifest['format']]}" for part in parts_of(self.facts)}
 
     @property
     def facts(self) -> Facts:

@@ -48,6 +48,8 @@ class GroupGraph:
         What it reads and gives.
     """
 
+    parts = ("model",)
+
     def __init__(self, runtime: Runtime, facts: Facts) -> None:
         self.runtime, self.facts = runtime, facts
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flowrank.errors import FlowrankError, check_count
-from flowrank.graphs.drivers import driver_of
+from flowrank.graphs.drivers import open_driver
 from flowrank.graphs.folder import Export
-from flowrank.graphs.runtimes import RUNTIMES, check_installed, installed, open_graph
+from flowrank.graphs.runtimes import RUNTIMES, check_installed, installed
 from flowrank.graphs.tasks import batches, tasks_of
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -25,15 +24,16 @@ class ForecastType(Enum):
     """What a model gives; by the names of chronos-forecasting."""
 
     QUANTILES = "quantiles"
+    SAMPLES = "samples"
 
 
 class ExportedModel:
-    """A model that `flowrank.export` wrote, opened.
+    """A model of quantiles that `flowrank.export` wrote, opened.
 
     Parameters
     ----------
-    folder
-        Where it was written to.
+    export
+        Its folder, as read.
     engine
         "onnxruntime" or "openvino"; None: the first of them that is installed and opens the format.
     threads
@@ -62,7 +62,7 @@ class ExportedModel:
     Raises
     ------
     FlowrankError
-        If a file is missing or changed, or no runtime for it is installed.
+        If no runtime for it is installed.
 
     Examples
     --------
@@ -72,24 +72,29 @@ class ExportedModel:
     """
 
     forecast_type = ForecastType.QUANTILES
+    input_step: float | None = None
+    """The distance of two values that the model tells apart, in units of its scale; None: it reads numbers."""
+    sample_paths: int | None = None
+    """Paths a series, unless told; None: it draws none."""
 
     def __init__(
         self,
-        folder: str | Path,
+        export: Export,
         *,
         engine: str | None = None,
         threads: int | None = None,
         memory_budget: int | None = None,
     ) -> None:
-        export = Export.read(folder)
         self.manifest, facts = export.manifest, export.facts
         self.engine = _runtime_for(self.manifest["format"], engine)
         told = ", ".join(f"{name} {number}" for name, number in self.manifest["needs"].items())
-        runtime = open_graph(
-            export.graph, self.engine, threads=threads, precision=self.manifest["precision"], needs=told
-        )
         self.path = self.engine
-        self._graph, self._facts = driver_of(runtime, facts), facts
+        self._graph, self._facts = (
+            open_driver(
+                export.graphs, facts, self.engine, threads=threads, precision=self.manifest["precision"], needs=told
+            ),
+            facts,
+        )
         self.name: str = self.manifest["source"]["name"]
         self.quantiles = list(facts.quantiles)
         self.model_context_length, self.model_prediction_length = facts.context_length, facts.horizon
@@ -98,7 +103,7 @@ class ExportedModel:
     @property
     def takes_keep_spread(self) -> bool:
         """Whether ``predict`` takes ``keep_spread``: of models of single series."""
-        return self._facts.kind == "series"
+        return self._facts.kind in ("series", "paths")
 
     @property
     def takes_groups(self) -> bool:
@@ -148,9 +153,20 @@ class ExportedModel:
             model of single series is given several that belong together, or a covariate is no numbers; if a group does
             not fit into a ``memory_budget`` that was set.
         """
+        horizon = self._horizon(prediction_length, limit_prediction_length)
+        if self._facts.kind == "series":
+            if cross_learning:
+                raise FlowrankError("cross_learning", expected="False, for a model of single series", found=True)
+            return self._graph.predict(
+                batch_of(inputs), horizon, keep_spread=keep_spread, memory_budget=self.memory_budget
+            )
+        return self._of_groups(inputs, horizon, check_count(batch_size, "batch_size"), cross_learning)
+
+    def _horizon(self, prediction_length: int | None, refuse: bool) -> int:
+        """Steps to forecast; more than the model was trained for are refused, or warned of."""
         reach = self.model_prediction_length
         horizon = reach if prediction_length is None else check_count(prediction_length, "prediction_length")
-        if horizon > reach and limit_prediction_length:
+        if horizon > reach and refuse:
             raise FlowrankError(
                 "prediction_length",
                 expected=f"at most {reach}, what the model was trained for",
@@ -161,15 +177,9 @@ class ExportedModel:
             warnings.warn(
                 f"prediction_length {horizon} is beyond {reach}, what the model was trained for: "
                 "expect less accuracy there",
-                stacklevel=2,
+                stacklevel=3,
             )
-        if self._facts.kind == "series":
-            if cross_learning:
-                raise FlowrankError("cross_learning", expected="False, for a model of single series", found=True)
-            return self._graph.predict(
-                batch_of(inputs), horizon, keep_spread=keep_spread, memory_budget=self.memory_budget
-            )
-        return self._of_groups(inputs, horizon, check_count(batch_size, "batch_size"), cross_learning)
+        return horizon
 
     def _of_groups(self, inputs: Any, horizon: int, batch_size: int, cross_learning: bool) -> list[np.ndarray]:
         tasks = tasks_of(inputs, horizon)
@@ -217,9 +227,7 @@ class ExportedModel:
         FlowrankError
             As of `predict`; and if a level is not between 0 and 1.
         """
-        for level in quantile_levels:
-            if not 0 < level < 1:
-                raise FlowrankError("quantile_levels", expected="levels between 0 and 1", found=level)
+        check_levels(quantile_levels)
         given = self.predict(inputs, prediction_length, limit_prediction_length, **options)
         if isinstance(given, list):
             middle = self.quantiles.index(0.5)
@@ -231,6 +239,13 @@ class ExportedModel:
         spread = np.concatenate([found[..., :1], found, found[..., -1:]], axis=-1)
         wanted = np.quantile(spread, list(quantile_levels), axis=-1)
         return np.moveaxis(wanted, 0, -1).astype(np.float32), median
+
+
+def check_levels(levels: Sequence[float]) -> None:
+    """Refuse levels that are not between 0 and 1."""
+    for level in levels:
+        if not 0 < level < 1:
+            raise FlowrankError("quantile_levels", expected="levels between 0 and 1", found=level)
 
 
 def batch_of(inputs: Any) -> np.ndarray:

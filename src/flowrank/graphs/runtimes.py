@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,6 +45,23 @@ class Runtime(ABC):
     def run(self, inputs: Arrays) -> np.ndarray:
         """The graph's one output."""
 
+    @abstractmethod
+    def held(self, array: np.ndarray) -> Any:
+        """An array as the runtime takes it, on the same memory."""
+
+    @abstractmethod
+    def run_held(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
+        """Some outputs by name, as the runtime holds them, from inputs that it holds.
+
+        Outputs can be inputs of another graph in the same runtime, uncopied. They last until this graph runs again.
+        Inputs that nothing in the graph depends on may be given all the same.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def array(value: Any) -> np.ndarray:
+        """What the runtime holds, as an array."""
+
 
 class OnnxRuntime(Runtime):
     """A graph in ONNX Runtime."""
@@ -60,11 +77,29 @@ class OnnxRuntime(Runtime):
         options.log_severity_level = 4  # its errors come as exceptions, too
         source = graph if isinstance(graph, bytes) else str(graph)
         self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        self._names = {one.name for one in self._session.get_inputs()}
 
     def run(self, inputs: Arrays) -> np.ndarray:
         """The graph's one output."""
         (result,) = self._session.run(None, dict(inputs))
         return np.asarray(result)
+
+    def held(self, array: np.ndarray) -> Any:
+        """An array as the runtime takes it, on the same memory."""
+        from onnxruntime import OrtValue
+
+        return OrtValue.ortvalue_from_numpy(array)
+
+    def run_held(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
+        """Some outputs by name, as the runtime holds them."""
+        given = {name: value for name, value in inputs.items() if name in self._names}
+        found = self._session.run_with_ort_values(list(outputs), given)
+        return dict(zip(outputs, found, strict=True))
+
+    @staticmethod
+    def array(value: Any) -> np.ndarray:
+        """What the runtime holds, as an array."""
+        return np.asarray(value.numpy())
 
 
 class OpenVino(Runtime):
@@ -83,12 +118,32 @@ class OpenVino(Runtime):
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         }
-        self._request = core.compile_model(model, "CPU", options).create_infer_request()
+        compiled = core.compile_model(model, "CPU", options)
+        self._request = compiled.create_infer_request()
+        self._names = {one.any_name for one in compiled.inputs}
 
     def run(self, inputs: Arrays) -> np.ndarray:
         """The graph's one output."""
         results = self._request.infer(dict(inputs))
         return np.array(next(iter(results.values())))
+
+    def held(self, array: np.ndarray) -> Any:
+        """An array as the runtime takes it, on the same memory."""
+        from openvino import Tensor
+
+        return Tensor(array, shared_memory=True)
+
+    def run_held(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
+        """Some outputs by name, as the runtime holds them."""
+        for name in self._names & inputs.keys():
+            self._request.set_tensor(name, inputs[name])
+        self._request.infer()
+        return {name: self._request.get_tensor(name) for name in outputs}
+
+    @staticmethod
+    def array(value: Any) -> np.ndarray:
+        """What the runtime holds, as an array."""
+        return np.asarray(value.data)
 
 
 RUNTIMES: dict[str, type[Runtime]] = {one.name: one for one in (OnnxRuntime, OpenVino)}

@@ -27,6 +27,8 @@ class SeriesGraph:
         What it reads and gives.
     """
 
+    parts = ("model",)
+
     def __init__(self, runtime: Runtime, facts: Facts) -> None:
         self.runtime, self.facts = runtime, facts
 

@@ -14,7 +14,7 @@ from flowrank.engine.tracing import (
     HIDDEN,
     Chain,
     FeedForwardGraph,
-    Graph,
+    ModelGraph,
     Norm,
     QueriesKeysValues,
     Together,
@@ -134,7 +134,7 @@ class AcrossGraph(nn.Module):
         return x + torch.cat([self.alone(single), update])
 
 
-class Chronos2Graph(Graph):
+class Chronos2Graph(ModelGraph):
     """Series and groups of series to quantiles (series + groups · members, quantiles, steps)."""
 
     register: Tensor

@@ -14,7 +14,7 @@ from flowrank.engine.tracing import (
     HIDDEN,
     Chain,
     FeedForwardGraph,
-    Graph,
+    ModelGraph,
     Norm,
     standardised,
 )
@@ -70,7 +70,7 @@ class DecoderLayerGraph(nn.Module):
         return self.feed_forward(x)
 
 
-class BoltGraph(Graph):
+class BoltGraph(ModelGraph):
     """Contexts (series, time) to quantiles (series, quantiles, horizon)."""
 
     register_token: Tensor

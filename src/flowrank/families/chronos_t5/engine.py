@@ -20,8 +20,9 @@ from flowrank.engine.feed_forward import normalised
 from flowrank.engine.heads import Embedding, Heads, add_projection, matrices_of, project
 from flowrank.engine.packing import Packed, by_length
 from flowrank.engine.paths import Engine
-from flowrank.engine.sampling import Sampling, uniforms
+from flowrank.engine.sampling import Sampling
 from flowrank.families._t5_stack.engine import COMPUTED, DecoderLayer, Encoder
+from flowrank.graphs.noise import uniforms
 
 _PLAIN_GENERATION = frozenset(  # settings that change no draw, or that every forecast sets itself
     (
@@ -78,7 +79,8 @@ class T5Engine(Engine):
         steps, paths
             H and S.
         keys
-            One a series (`series_keys`): its paths depend on its key and its tokens, not on its neighbours.
+            One a series (`flowrank.graphs.noise.series_keys`): its paths depend on its key and its tokens, not on its
+            neighbours.
         memory_budget
             Bytes for activations and caches; the series go through in chunks that fit.
         cross_cache
@@ -99,7 +101,7 @@ class T5Engine(Engine):
         costs = [each[count] for count in counts]
         for chunk in even_chunks(costs, budget_on(tokens.device, memory_budget)):
             rows = order[chunk]
-            noise = uniforms([keys[row] for row in rows.tolist()], steps, paths).to(tokens.device)
+            noise = torch.from_numpy(uniforms([keys[row] for row in rows.tolist()], steps, paths)).to(tokens.device)
             drawn[rows] = self._drawn(tokens[rows], mask[rows], noise, sampling, cross_cache)
         return drawn
 
@@ -119,6 +121,13 @@ class T5Engine(Engine):
         """Encode series and return a decoder for ``steps`` tokens of ``paths`` paths each."""
         packed = Packed.of(mask)
         return Decoder(self, self._packed(tokens, packed), packed, paths, steps, cross_cache)
+
+    @torch.inference_mode()
+    def logits(self, tokens: Tensor, mask: Tensor, forced: Tensor) -> Tensor:
+        """Logits (series, steps + 1, vocabulary) after the start and after each of the tokens (series, steps)."""
+        decoder = self.decoder(tokens, mask.bool(), paths=1, steps=forced.shape[1] + 1)
+        start = torch.full((len(tokens),), self.start_token, device=tokens.device)
+        return torch.stack([decoder.first(start), *(decoder.next(column) for column in forced.T)], dim=1)
 
     @torch.inference_mode()
     def encoded(self, tokens: Tensor, mask: Tensor) -> Tensor:

@@ -11,10 +11,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from flowrank.engine.paths import Inference
-from flowrank.engine.sampling import Sampling, path_keys, series_keys
+from flowrank.engine.sampling import Sampling
 from flowrank.errors import FlowrankError, check_count
 from flowrank.families.chronos_t5.engine import T5Engine
+from flowrank.families.chronos_t5.graph import T5GraphEngine
 from flowrank.family import FlowrankPipeline, check_reach
+from flowrank.graphs.noise import path_keys, series_keys
 from flowrank.randomness import globally_seeded
 
 
@@ -29,7 +31,7 @@ class FlowrankT5Pipeline(FlowrankPipeline, ChronosPipeline):
 
     def __init__(self, tokenizer: Any, model: ChronosModel) -> None:
         super().__init__(tokenizer, model)
-        self.inference = Inference(T5Engine)
+        self.inference = Inference(T5Engine, T5GraphEngine)
 
     def predict(
         self,
@@ -100,7 +102,8 @@ class FlowrankT5Pipeline(FlowrankPipeline, ChronosPipeline):
         paths = check_count(config.num_samples if num_samples is None else num_samples, "num_samples")
         sampling = self.sampling(temperature, top_k, top_p)
         generator = None if seed is None else torch.Generator().manual_seed(check_count(seed, "seed", 0))
-        first, drawn_seed = context[..., -config.context_length :], int(torch.randint(2**62, (), generator=generator))
+        drawn_seed = int(torch.randint(2**62, (), generator=generator))
+        values_of_series = context[..., -config.context_length :].detach().to("cpu", torch.float32).numpy()
         blocks: list[Tensor] = []
         alone = 1  # how many of the paths go on from a context of their own
         while (done := len(blocks) * reach) < horizon:
@@ -109,7 +112,7 @@ class FlowrankT5Pipeline(FlowrankPipeline, ChronosPipeline):
             if blocks:
                 last = blocks[-1].flatten(0, 1) if alone > 1 else blocks[-1].median(dim=1).values
                 context = torch.cat([context, last], dim=-1)
-            keys = series_keys(first, drawn_seed, block=len(blocks))
+            keys = series_keys(values_of_series, drawn_seed, block=len(blocks))
             tokens, mask, scale = self.tokenizer.context_input_transform(context)
             drawn = engine.sample(
                 tokens.to(self.model.device),
