@@ -2,12 +2,14 @@
 
 python benchmarks/equality.py MODEL [MODEL …] [--inputs 200] [--formats onnx openvino] [--output equality.json]
 
-MODEL is a Chronos-Bolt or Chronos-2, dense or compressed; it is exported in fp32 into a temporary folder and opened
-without torch's help. Each input is a batch of 1 to 64 series of 1 to 4096 values: walks at scales from 1e-30 to 1e30,
-some with missing values, some constant, some without any value. Models that read groups get, in every second input,
-groups of two to five series, with values known ahead of one of them. The horizon is the model's own.
+MODEL is a Chronos-Bolt, Chronos-2 or Chronos-T5, dense or compressed; it is exported in fp32 into a temporary folder
+and opened without torch's help. Each input is a batch of 1 to 64 series of 1 to 4096 values: walks at scales from 1e-30
+to 1e30, some with missing values, some constant, some without any value. Models that read groups get, in every second
+input, groups of two to five series, with values known ahead of one of them. The horizon is the model's own. Of models
+that draw paths, the logits of eight steps are compared, after tokens that are given.
 
-Gaps are the largest difference of a quantile over the largest magnitude of its series' forecast. Two kinds of series
+Gaps are the largest difference of a quantile over the largest magnitude of its series' forecast. "from fp64" counts the
+series that are further than 1e-5 from the exact engine in fp64: what rounding alone does. Two kinds of series
 are counted apart. Those whose forecast overflows in fp32 must overflow in both; what is left is not comparable. Of
 constants smaller than 1, chronos-forecasting gives one of two forecasts, as the fp32 mean of the values happens to be
 the value itself or its neighbour: the spread is then taken as 1e-5, or is next to nothing. A graph adds in another
@@ -25,11 +27,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from chronos import ChronosConfig
 
 import flowrank
 from flowrank.errors import FlowrankError
 from flowrank.family import family_of
 
+NEAR = 1e-5
+STEPS = 7
 SCALES = (-30, -12, -3, 0, 0, 0, 3, 12, 30)
 
 
@@ -77,12 +82,38 @@ def inputs_of(pipeline: Any, number: int) -> Any:
 
 def forecast(model: Any, inputs: list[Any]) -> np.ndarray:
     """Forecasts as (series, numbers), fp64; groups one by one, as chronos-forecasting takes no unlike ones together."""
+    if model.forecast_type.name == "SAMPLES":
+        return logits(model, inputs)
     if isinstance(inputs[0], dict):
         found = [one for group in inputs for one in model.predict([group])]
     else:
         found = list(model.predict([torch.from_numpy(one) for one in inputs]))
     parts = [np.asarray(one, dtype=np.float64) for one in found]
     return np.concatenate([one.reshape(-1, one.shape[-2] * one.shape[-1]) for one in parts])
+
+
+def logits(model: Any, inputs: list[Any]) -> np.ndarray:
+    """Logits as (series, numbers), fp64, after tokens that are drawn at random."""
+    longest = max(map(len, inputs))
+    batch = np.stack([np.pad(one, (longest - len(one), 0), constant_values=np.nan) for one in inputs])
+    chronos = (
+        model.manifest["config"]["chronos_config"]
+        if hasattr(model, "manifest")
+        else model.inner_model.config.chronos_config
+    )
+    tokenizer = ChronosConfig(**chronos).create_tokenizer()
+    tokens, mask, _ = tokenizer.context_input_transform(torch.from_numpy(batch))
+    forced = torch.randint(2, chronos["n_tokens"], (len(batch), STEPS), generator=torch.Generator().manual_seed(0))
+    if hasattr(model, "manifest"):
+        found = model._graph.logits(tokens.numpy(), mask.bool().numpy(), forced.numpy())
+    elif model.engine == "exact":
+        found = model.inference.engine_for(model.inner_model).logits(tokens, mask, forced).numpy()
+    else:
+        start = torch.full((len(batch), 1), model.inner_model.config.decoder_start_token_id)
+        decoded = torch.cat([start, forced], dim=1)
+        with torch.no_grad():
+            found = model.inner_model(input_ids=tokens, attention_mask=mask, decoder_input_ids=decoded).logits.numpy()
+    return np.asarray(found, dtype=np.float64).reshape(len(batch), -1)
 
 
 def gaps(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
@@ -105,30 +136,36 @@ def small_constants(inputs: list[Any]) -> np.ndarray:
 
 def compared(name: str, formats: list[str], count: int) -> list[dict[str, Any]]:
     """Rows of one model: each exported form and the stock class against the exact engine."""
-    pipeline = flowrank.load(name, dtype="float32")
+    pipeline, precise = flowrank.load(name, dtype="float32"), flowrank.load(name, dtype="float64")
     with tempfile.TemporaryDirectory() as folder:
         opened: dict[str, Any] = {}
         for form in formats:
             flowrank.export(pipeline, Path(folder) / form, format=form)
             opened[form] = flowrank.load(Path(folder) / form)
         found: dict[str, list[np.ndarray]] = {side: [] for side in (*opened, "stock")}
+        far: dict[str, int] = dict.fromkeys((*opened, "stock", "exact"), 0)
         constants = []
         for number in range(count):
             inputs = inputs_of(pipeline, number)
             pipeline.engine = "exact"
             expected = forecast(pipeline, inputs)
-            constants.append(small_constants(inputs))
+            truth, apart = forecast(precise, inputs), small_constants(inputs)
+            constants.append(apart)
+            far["exact"] += int((gaps(expected, truth)[~apart] > NEAR).sum())
             pipeline.engine = "stock"
             for side, parts in found.items():
-                parts.append(gaps(forecast(opened.get(side, pipeline), inputs), expected))
+                mine = forecast(opened.get(side, pipeline), inputs)
+                parts.append(gaps(mine, expected))
+                far[side] += int((gaps(mine, truth)[~apart] > NEAR).sum())
         rows, apart = [], np.concatenate(constants)
         for side, parts in found.items():
             every = np.concatenate(parts)
             plain = every[~apart & ~np.isnan(every)]
             row = {"model": Path(name).name, "side": side, "inputs": count, "series": len(every)}
             row |= {"largest": float(plain.max()), "median": float(np.median(plain))}
-            row |= {"beyond 1e-5": int((plain > 1e-5).sum()), "overflow alike": int(np.isnan(every).sum())}
-            row |= {"small constants": int(apart.sum()), "of them beyond 1e-5": int((every[apart] > 1e-5).sum())}
+            row |= {"beyond 1e-5": int((plain > NEAR).sum()), "from fp64": far[side], "exact from fp64": far["exact"]}
+            row |= {"overflow alike": int(np.isnan(every).sum())}
+            row |= {"small constants": int(apart.sum()), "of them beyond 1e-5": int((every[apart] > NEAR).sum())}
             rows.append(row)
             print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
         return rows

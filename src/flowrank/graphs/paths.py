@@ -145,14 +145,12 @@ class PathsGraph:
         order = np.argsort(needed, kind="stable")
         start = 0
         while start < len(order):
-            shortest, stop = int(needed[order[start]]), start + 1
-            while stop < len(order):
-                longest = int(needed[order[stop]])
-                each = self._bytes_a_series(longest, paths, steps)
-                if longest > max(shortest + 1, ALIKE * shortest) or (stop + 1 - start) * each > budget:
-                    break
-                stop += 1
-            yield order[start:stop], length - int(needed[order[stop - 1]])
+            most = max(needed[order[start]] + 1, ALIKE * needed[order[start]])
+            stop = int(np.searchsorted(needed[order], most, side="right"))
+            longest = int(needed[order[stop - 1]])
+            fit = max(1, budget // self._bytes_a_series(longest, paths, steps))
+            for rows in np.array_split(order[start:stop], -(-(stop - start) // fit)):
+                yield rows, length - int(needed[rows[-1]])
             start = stop
 
     def _bytes_a_series(self, tokens: int, paths: int, steps: int) -> int:
