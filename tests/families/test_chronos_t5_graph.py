@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flowrank
-from flowrank import FlowrankError
+from flowrank import Budget, FlowrankError, JointHeads
 from flowrank.engine.tracing import onnx_model
 from flowrank.families.chronos_t5.engine import T5Engine
 from flowrank.families.chronos_t5.graph import T5GraphEngine
@@ -78,7 +78,10 @@ def eager(model):
 
 @pytest.fixture(scope="module")
 def models():
-    return {"dense": random_t5(num_layers=1), "heads that are gone": MODELS["heads that are gone"]()}
+    small = {"num_layers": 1, "num_decoder_layers": 1}
+    method = JointHeads(Budget(0.03), per_head=True)
+    child = flowrank.compress(random_t5(**small), method, calibration_series=8, calibration_points=64)
+    return {"dense": random_t5(**small), "heads that are gone": child}
 
 
 @pytest.fixture(scope="module")

@@ -51,9 +51,11 @@ class FlowrankPipeline:
 
     @property
     def engine(self) -> str:
-        """The code path: "exact" (`flowrank.engine`) or "stock" (chronos-forecasting's and transformers' own).
+        """The code path that computes the model.
 
-        Both compute the same model; pipelines start with "exact".
+        "exact" (`flowrank.engine`), "stock" (chronos-forecasting's and transformers' own), "onnxruntime" or "openvino"
+        (as graphs in that runtime), or "fastest", of those that are installed the one that is, for each size. All
+        compute the same model; pipelines start with "exact".
         """
         return self.inference.name
 
