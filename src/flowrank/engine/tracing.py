@@ -27,8 +27,6 @@ from flowrank.graphs import Facts
 from flowrank.nn.int8 import Int8Linear
 
 OPSET = 20
-HIDDEN = torch.finfo(torch.float32).min
-"""What is added to the score of a token that nothing attends to, as T5 has it."""
 
 
 class Graph(nn.Module):

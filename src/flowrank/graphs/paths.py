@@ -14,7 +14,7 @@ from flowrank.graphs.runtimes import Runtime
 from flowrank.graphs.series import ALIKE, BUDGET
 from flowrank.graphs.tokens import Draws
 
-HIDDEN = np.finfo(np.float32).min
+HIDDEN = float(np.finfo(np.float32).min)
 """What is added to the score of a token that nothing attends to, as T5 has it."""
 
 _GROWTH = 16  # places by which room for keys and values grows
@@ -182,7 +182,7 @@ class Decoding:
         numbers = graphs.tokens.count if not draws.top_k else min(draws.top_k, graphs.tokens.count)
         outside = -1.0 if draws.top_p is None or draws.top_p >= 1 else 1.0 - draws.top_p
         options = {
-            "mask": (1 - seen) * HIDDEN,
+            "mask": (1 - seen) * np.float32(HIDDEN),
             "temperature": np.array(draws.temperature, dtype=np.float32),
             "ranks": np.arange(numbers, dtype=np.int64),
             "outside": np.array(outside, dtype=np.float32),

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from flowrank.engine.graphs import GraphEngine
 from flowrank.engine.heads import Heads
 from flowrank.engine.tracing import (
-    HIDDEN,
     Chain,
     FeedForwardGraph,
     ModelGraph,
@@ -27,6 +26,7 @@ from flowrank.families.chronos2.engine import Chronos2Engine, Inputs
 from flowrank.families.chronos2.layers import GroupLayer, TimeLayer
 from flowrank.families.chronos2.rotary import frequencies, turned
 from flowrank.graphs import Facts
+from flowrank.graphs.paths import HIDDEN
 
 
 class Angles(nn.Module):

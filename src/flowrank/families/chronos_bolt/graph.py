@@ -11,7 +11,6 @@ from flowrank.engine.graphs import GraphEngine
 from flowrank.engine.heads import Heads
 from flowrank.engine.products import Weight
 from flowrank.engine.tracing import (
-    HIDDEN,
     Chain,
     FeedForwardGraph,
     ModelGraph,
@@ -23,6 +22,7 @@ from flowrank.families._patch_block import PatchBlockGraph
 from flowrank.families._t5_stack.engine import DecoderLayer, Encoder
 from flowrank.families._t5_stack.graph import EncoderGraph
 from flowrank.graphs import Facts
+from flowrank.graphs.paths import HIDDEN
 
 
 class ReadsTokens(nn.Module):

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from flowrank.engine.graphs import GraphEngine, Parts
 from flowrank.engine.heads import Embedding
 from flowrank.engine.sampling import Sampling
-from flowrank.engine.tracing import HIDDEN, Chain, FeedForwardGraph, Graph, Norm, QueriesKeysValues
+from flowrank.engine.tracing import Chain, FeedForwardGraph, Graph, Norm, QueriesKeysValues
 from flowrank.errors import FlowrankError
 from flowrank.families._t5_stack.engine import DecoderLayer
 from flowrank.families._t5_stack.graph import EncoderGraph
 from flowrank.families.chronos_t5.engine import T5Engine
 from flowrank.graphs import Facts, Tokens
-from flowrank.graphs.paths import cache_names
+from flowrank.graphs.paths import HIDDEN, cache_names
 
 _LENGTH, _ROOM = 6, 5  # of the example that is traced
 
