@@ -1,23 +1,25 @@
 """Accuracy of every method at equal kept attention parameters, relative to the parent; and cost, if asked for.
 
-python benchmarks/compression_table.py --data FOLDER --backtests backtests.csv [--model flow-bolt] [--output table.csv]
+python benchmarks/compression_table.py --data FOLDER --backtests backtests.csv [--model flow-bolt] [--output table.json]
 python benchmarks/compression_table.py … --model flow-t5 --only "Joint" --ratios 0.25 0.15 0.075 --max-series 50 --cost
 
-Calibration on the built-in synthetic series only. The first rows say whether attention matters at all: WQL with all
-attention outputs zeroed, relative to the model.
+Calibration on the built-in synthetic series only. The first line says whether attention matters at all: WQL with all
+attention outputs zeroed, relative to the model. Rows are written to --output as they come, and not computed again.
 """
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 import flowrank.pipelines
 from flowrank import Budget, FlowOfRanks, InputSVD, JointHeads, Uniform, WeightSVD
 from flowrank.family import DEFAULT
-from shared import Scores, add_data, relative, without_attention
+from shared import Rows, Scores, add_data, identity, relative, without_attention
 
 RATIOS = (0.5, 0.393, 0.237, 0.15, 0.075)
 ALPHAS = {0.237: 0.4, 0.15: 0.35, 0.0: 0.27}  # the paper's Table 1: down to which size which α
@@ -71,34 +73,34 @@ def main() -> None:
     parser.add_argument("--model", default=DEFAULT)
     parser.add_argument("--ratios", type=float, nargs="+", default=list(RATIOS))
     parser.add_argument("--cost", action="store_true", help="time and memory against the parent, B = 16")
-    parser.add_argument("--seeds", type=int, default=1, help="calibration seeds; the table gives their mean")
+    parser.add_argument("--seeds", type=int, default=1, help="calibration seeds of Budget; the table gives means")
     parser.add_argument("--only", default="", help="methods whose name contains this")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     scores = Scores(arguments.data, arguments.backtests, arguments.max_series)
     parent = flowrank.load(arguments.model)
-    base = scores.of(parent)
-    zeroed = relative(scores.of(without_attention(arguments.model)), base)
-    print(
-        f"all attention zeroed: WQL × {zeroed['WQL']:.3f}, MASE × {zeroed['MASE']:.3f} on {len(base)} datasets\n",
-        flush=True,
+    known = Rows(
+        arguments.output,
+        {**identity(arguments.model, parent), "max_series": arguments.max_series, "cost": arguments.cost},
     )
-    rows = []
-    for name, make in METHODS.items():
-        if arguments.only not in name:
-            continue
-        for ratio in arguments.ratios:
-            for seed in range(arguments.seeds):
-                child = flowrank.compress(parent, make(ratio), seed=seed)
-                counts = child.recipe["parameters"]
-                kept = counts["attention_child"] / counts["attention_parent"]
-                row = {"method": name, "ratio": ratio, "seed": seed, "kept": kept}
-                row |= relative(scores.of(child), base)
-                rows.append(row | (cost(child, parent) if arguments.cost else {}))
-        done = pd.DataFrame(rows).query("method == @name").groupby("ratio")[["kept", "WQL", "MASE"]].mean()
-        line = "  ".join(f"{r.kept:.3f}: {r.WQL:.3f}" for r in done.sort_index(ascending=False).itertuples())
-        print(f"{name:34} {line}", flush=True)
-    table = pd.DataFrame(rows)
+    base = scores.of(parent)
+    known.row("attention zeroed", lambda: relative(scores.of(without_attention(arguments.model)), base))
+
+    def row(name: str, ratio: float, seed: int) -> dict[str, Any]:
+        child = flowrank.compress(parent, METHODS[name](ratio), seed=seed)
+        counts = child.recipe["parameters"]
+        kept = counts["attention_child"] / counts["attention_parent"]
+        found = {"method": name, "ratio": ratio, "seed": seed, "kept": kept, **relative(scores.of(child), base)}
+        return found | (cost(child, parent) if arguments.cost else {})
+
+    rows = [
+        known.row(f"{name}, {ratio:g}, seed {seed}", partial(row, name, ratio, seed))
+        for name in METHODS
+        if arguments.only in name
+        for ratio in arguments.ratios
+        for seed in range(arguments.seeds if "Budget" in name else 1)
+    ]
+    table = pd.DataFrame(rows).drop(columns="key")
     print("\nWQL relative to the parent, geometric mean\n")
     print(table.pivot_table(index="method", columns="ratio", values="WQL", sort=False).round(4).to_string())
     print("\nMASE relative to the parent, geometric mean\n")
@@ -106,8 +108,6 @@ def main() -> None:
     if arguments.cost:
         print("\nCost relative to the parent\n")
         print(table.drop(columns=["WQL", "MASE"]).round(3).to_string(index=False))
-    if arguments.output:
-        table.to_csv(arguments.output, index=False)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A Markdown table of what a benchmark wrote, printed or put into a page of the documentation.
 
 python benchmarks/tables.py theory.json
-python benchmarks/tables.py table.csv --pivot method ratio WQL --decimals 3  compression_table.py --output
+python benchmarks/tables.py table.json --pivot method ratio WQL --decimals 3  compression_table.py --output
 python benchmarks/tables.py bolt.csv --group ratio model --columns probe time  pretraining_ablation.py: mean (min … max)
 python benchmarks/tables.py flow-bolt-tolerance.jsonl --columns key kept WQL  whole_model.py
 python benchmarks/tables.py docs/results/theorems.md [--check]
