@@ -20,7 +20,7 @@ from flowrank.family import family_of, tensor_digest
 from flowrank.forecasting.corrections import excess_level
 from flowrank.healing import checkpoints
 from flowrank.search import SEARCH_LOG, Backtester
-from flowrank.search.backtester import Comparison, _Group, _ratio, evenly
+from flowrank.search.backtester import Comparison, _Part, _ratio, evenly
 from flowrank.search.stages import Stage, next_ratio, read_stages
 from flowrank.series import Series
 from tests.conftest import make_bolt
@@ -84,31 +84,39 @@ def test_paths_are_judged_step_by_step(pipeline, child):
     assert again.compare(child) == backtester.compare(child)
 
 
-def test_calm_series_count_as_much_as_wild_ones(pipeline, child):
-    """Losses of 64 series that change little and of 64 that change much: the geometric mean, not the pooled ratio."""
-    calm = [Series(f"calm {i}", 1 + 0.01 * np.sin(0.7 * np.arange(64) + i)) for i in range(64)]
-    kinds = [Backtester(pipeline, series=some, horizon=8, confidence=0.5) for some in (calm, walks(64))]
-    losses = [backtester.compare(child).loss for backtester in kinds]
-    both = Backtester(pipeline, series=[*calm, *walks(64)], horizon=8).compare(child)
-    mean = ((1 + losses[0]) * (1 + losses[1])) ** 0.5 - 1
-    assert abs(both.loss - mean) <= 0.1 * abs(losses[0] - losses[1])  # batches of other sizes round otherwise
-    assert both.loss <= both.upper < both.loss + 0.5 * (1 + both.loss)
+def test_the_users_series_are_judged_in_thirds(pipeline):
+    """As many series in each, from those that the parent forecasts closely to those that it does not."""
+    series = walks(400)
+    backtester = Backtester(pipeline, series=series, also_synthetic=True, count=400, horizon=8)
+    thirds = [np.concatenate(part.groups) for part in backtester._parts[:3]]
+    assert sorted(np.concatenate(thirds)) == list(range(400))
+    assert all(120 <= len(one) <= 140 for one in thirds)
+    closely = [backtester._parent[one] for one in thirds]  # all series have 8 steps and magnitude 1
+    assert closely[0].max() <= closely[1].min()
+    assert closely[1].max() <= closely[2].min()
+    assert len(backtester._parts) == 4 + family_of(pipeline).reads_groups
+    assert len(Backtester(pipeline, series=series[:100], horizon=8)._parts) == 1  # too few to take apart
+    assert len(Backtester(pipeline, count=400, horizon=8)._parts) == 1 + family_of(pipeline).reads_groups
+
+
+def test_a_part_is_the_geometric_mean_of_its_groups_and_the_worst_part_counts():
+    first, second, third = (np.arange(start, start + 5) for start in (0, 5, 10))
+    mine, theirs = np.repeat([3.0, 5.0, 1.4], 5), np.repeat([2.0, 5.0, 1.0], 5)
+    assert _ratio(mine, theirs, [_Part((first, second))]) == pytest.approx(1.5**0.5 - 1)
+    assert _ratio(mine, theirs, [_Part((first, second)), _Part((third,))]) == pytest.approx(0.4)
 
 
 def test_series_are_drawn_again_from_their_own_group():
-    groups = [_Group(np.arange(start, start + 5), 0.5) for start in (0, 5)]
-    drawn = [group.resampled(np.random.default_rng(0)).indices for group in groups]
+    drawn = _Part((np.arange(5), np.arange(5, 10))).resampled(np.random.default_rng(0)).groups
     assert [one.shape[1] for one in drawn] == [5, 5]
     assert [(one.min(), one.max()) for one in drawn] == [(0, 4), (5, 9)]
-    mine, theirs = np.repeat([3.0, 5.0], 5), np.repeat([2.0, 5.0], 5)
-    assert _ratio(mine, theirs, groups) == pytest.approx(1.5**0.5 - 1)
 
 
 def test_a_gain_on_some_series_does_not_pay_for_a_loss_on_others():
-    groups = [_Group(np.arange(start, start + 5), 0.5) for start in (0, 5)]
+    parts = [_Part((np.arange(5), np.arange(5, 10)))]
     mine, theirs = np.repeat([3.0, 1.0], 5), np.repeat([2.0, 5.0], 5)
-    assert _ratio(mine, theirs, groups) == pytest.approx(1.5**0.5 - 1)
-    assert _ratio(theirs / 2, theirs, groups) == 0
+    assert _ratio(mine, theirs, parts) == pytest.approx(1.5**0.5 - 1)
+    assert _ratio(theirs / 2, theirs, parts) == 0
 
 
 def test_the_upper_end_is_above_and_a_model_loses_nothing_to_itself(pipeline, child):
@@ -337,4 +345,4 @@ def test_what_the_parent_forecasts_closely_counts_apart():
     assert apart[0] > apart[1] > 0
     mixed = [one for pair in zip(noisy, quiet, strict=True) for one in pair]
     both = Backtester(pipeline, series=mixed, horizon=12, confidence=0.5)
-    assert both.compare(child).loss == pytest.approx(np.expm1(np.mean(np.log1p(apart))), rel=1e-3)
+    assert both.compare(child).loss == pytest.approx(apart[0], rel=1e-3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,8 @@ MOST = 4096
 _BLOCK = 64  # synthetic series of one length
 _STREAM = 3  # of the generator: neither training, nor validation, nor calibration draws from it
 _RESAMPLES = 400
-_GROUPS, _GROUP = 10, 64  # groups of series at most, and the least that makes one
+_GROUPS, _GROUP = 12, 64  # groups of series at most, and the least that makes one
+_THIRDS = 3  # of the user's series, by how closely the parent forecasts them
 _SHARE = 4  # one task of several series, where the model reads such, for so many single ones
 _TOLD = 64  # series of a batch that is judged step by step
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -43,8 +44,8 @@ class Comparison:
     Attributes
     ----------
     loss
-        Metric of the child over that of the parent, less 1; the geometric mean over groups of series, where a gain
-        counts as 0.
+        Metric of the child over that of the parent, less 1, on the part of the series that loses most; there, the
+        geometric mean over groups of series, where a gain counts as 0.
     upper
         Upper end of its confidence interval.
     """
@@ -62,31 +63,33 @@ class _Case:
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Indices (…, series) of series that are alike, and how much they weigh; all groups together weigh 1."""
+class _Part:
+    """Series that are judged by themselves, in groups that are alike: indices (…, series) of each."""
 
-    indices: np.ndarray
-    weight: float
+    groups: tuple[np.ndarray, ...]
 
-    def resampled(self, rng: np.random.Generator) -> _Group:
-        """Bootstrap samples of the series' indices."""
-        return _Group(self.indices[rng.integers(0, len(self.indices), (_RESAMPLES, len(self.indices)))], self.weight)
+    def resampled(self, rng: np.random.Generator) -> _Part:
+        """Bootstrap samples of the series of every group."""
+        return _Part(tuple(one[rng.integers(0, len(one), (_RESAMPLES, len(one)))] for one in self.groups))
 
 
 class Backtester:
     """Backtests of models against one parent, on series that are used for nothing else.
 
-    Series are taken in units of their history's mean magnitude, and grouped: the user's by how well the parent
-    forecasts them, synthetic ones by how much they change from season to season. Each group is treated as a data
-    set: the child's summed loss is divided by the parent's. The result is the geometric mean over groups, as over
-    the data sets of published benchmarks; but a group on which the child gains counts as one without a loss, since
-    a gain on series that neither model forecasts well would pay for losses on others. What a smaller model loses
-    first is its precision on series that its parent forecasts closely; among others their losses would hardly show.
-    Synthetic series may be without any noise, so that nearly nothing is left to divide by: hence they are grouped
-    otherwise. The user's series and the synthetic ones have equal weight in total. Of models that read several
-    series together, synthetic tasks of several series are a further kind. Models that draw paths are judged step by
-    step: by the quantiles that they give each value, told those before it
-    (`flowrank.family.Family.step_quantiles`). No chance is in that, and it takes a twentieth of the work.
+    What a smaller model loses first is its precision on series that its parent forecasts closely. Losses on other
+    series are larger in sum, and mostly noise that no model forecasts: in a mean over all series the first would
+    hardly show. So series are judged in parts, and the part that loses most is what counts: thirds of the user's
+    series, from those that the parent forecasts closely to those that it does not; the synthetic series; and, of
+    models that read several series together, synthetic tasks of several series. Synthetic series may be without any
+    noise, so that nearly nothing is left to divide by: they are one part, in groups by how much they change from
+    season to season.
+
+    In a part, series are taken in units of their history's mean magnitude. Each group is treated as a data set: the
+    child's summed loss is divided by the parent's, and the geometric mean over groups is taken, as over the data sets
+    of published benchmarks; but a group on which the child gains counts as one without a loss, since a gain on some
+    series would pay for losses on others. Models that draw paths are judged step by step: by the quantiles that they
+    give each value, told those before it (`flowrank.family.Family.step_quantiles`). No chance is in that, and it
+    takes a twentieth of the work.
 
     Parameters
     ----------
@@ -166,10 +169,12 @@ class Backtester:
             by = np.append(by, self._joint.scales)
         if series is not None:
             by[: sizes[0]] = self._a_step(self._parent[: sizes[0]])
-        self._groups: list[_Group] = []
+        self._parts: list[_Part] = []
         for first, size in zip(np.cumsum([0, *sizes]), sizes, strict=False):
-            alike = _alike(by[first : first + size])
-            self._groups += [_Group(first + indices, 1 / len(alike) / len(sizes)) for indices in alike]
+            groups = [first + indices for indices in _alike(by[first : first + size])]
+            parts = min(_THIRDS, len(groups)) if series is not None and first == 0 else 1
+            ends = [len(groups) * i // parts for i in range(parts + 1)]
+            self._parts += [_Part(tuple(groups[start:end])) for start, end in pairwise(ends)]
 
     def _a_step(self, losses: np.ndarray) -> np.ndarray:
         """Losses of the first series as means over their steps."""
@@ -186,11 +191,11 @@ class Backtester:
     def compare(self, child: Any) -> Comparison:
         """Compare a child with the parent on the series."""
         mine, theirs = self._losses(child), self._parent
-        loss = float(_ratio(mine, theirs, self._groups))
+        loss = float(_ratio(mine, theirs, self._parts))
         if self.confidence == 0.5:
             return Comparison(loss, loss)
         rng = np.random.default_rng([self.seed, _STREAM])
-        resampled = _ratio(mine, theirs, [group.resampled(rng) for group in self._groups])
+        resampled = _ratio(mine, theirs, [part.resampled(rng) for part in self._parts])
         return Comparison(loss, max(loss, float(np.quantile(resampled, self.confidence))))
 
     def _losses(self, pipeline: Any) -> np.ndarray:
@@ -243,15 +248,18 @@ def _alike(by: np.ndarray) -> list[np.ndarray]:
     return np.array_split(np.argsort(by, kind="stable"), count)
 
 
-def _ratio(mine: np.ndarray, theirs: np.ndarray, groups: list[_Group]) -> Any:
-    """Geometric mean over groups of the child's summed losses over the parent's, less 1; a gain counts as 0."""
+def _ratio(mine: np.ndarray, theirs: np.ndarray, parts: list[_Part]) -> Any:
+    """The largest over parts of a child's loss over its parent's, less 1.
+
+    Of a part: the geometric mean over its groups of summed losses over the parent's, where a gain counts as 0.
+    """
     tiny = np.finfo(float).tiny
 
-    def summed(losses: np.ndarray, group: _Group) -> Any:
-        return losses[group.indices].sum(axis=-1) + tiny
+    def log(group: np.ndarray) -> Any:
+        return np.log((mine[group].sum(axis=-1) + tiny) / (theirs[group].sum(axis=-1) + tiny))
 
-    logs = (group.weight * np.log(summed(mine, group) / summed(theirs, group)) for group in groups)
-    return np.expm1(sum(np.maximum(one, 0.0) for one in logs))
+    logs = [np.mean([np.maximum(log(group), 0.0) for group in part.groups], axis=0) for part in parts]
+    return np.expm1(np.max(logs, axis=0))
 
 
 def _case(item_id: str, values: np.ndarray, context: int, horizon: int, season: int) -> Request[_Case] | None:

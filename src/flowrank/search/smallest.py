@@ -36,7 +36,7 @@ SEARCH_LOG = "search.jsonl"
 _SETTINGS = "search.json"
 _LATENCY = "latency.json"
 _MODELS = "models"
-_FORMAT = 4  # of a search: one that counted or chose series otherwise does not go on
+_FORMAT = 5  # of a search: one that counted or chose series otherwise does not go on
 
 
 def smallest(
@@ -79,7 +79,7 @@ def smallest(
         synthetic series.
     also_synthetic
         Whether to use synthetic series as well as ``series``: as half of the calibration series, or as many as are
-        missing, and as half of the comparison. The tolerance then holds on both kinds together, and more probably on
+        missing, and as another part of the comparison. The tolerance then holds on each kind, and more probably on
         series unlike either. Healing uses ``series`` only.
     parts
         What may become smaller, as in `flowrank.WholeModel`.

@@ -19,8 +19,9 @@ class Tolerance:
     ----------
     max_loss
         Largest relative increase of the metric, e.g. 0.01, in backtests on values that were not used to compress or
-        heal: a geometric mean over up to ten groups of series of each kind, from those that the parent forecasts
-        closely to those that it does not. The upper end of its confidence interval must not exceed ``max_loss``.
+        heal. It holds on every third of the series, from those that the parent forecasts closely to those that it
+        does not, and on synthetic series if they are used: of the part that loses most, the upper end of the
+        confidence interval must not exceed ``max_loss``.
     metric
         "WQL" or "MASE".
     unit
