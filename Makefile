@@ -9,7 +9,7 @@ LOWEST_TESTS := tests/nn tests/engine tests/family tests/families tests/measure 
 # Its seeded model has other weights, as transformers drew them in another order then; with today's it passes there too.
 LOWEST_SKIPS := tests/compression/test_latency.py::test_a_layer_that_costs_much_whatever_its_size_goes_first
 
-GRAPH_TESTS := tests/graphs tests/families/test_chronos_bolt_graph.py tests/families/test_chronos2_graph.py
+GRAPH_TESTS := tests/graphs $(addprefix tests/families/test_,$(addsuffix _graph.py,chronos_bolt chronos_t5 chronos2))
 
 .PHONY: demo test test-lowest lint docs clean
 
@@ -17,8 +17,9 @@ demo: $(VENV)/.installed
 	$(BIN)/flowrank demo --output $(OUTPUT) --overwrite
 
 # Graph runtimes bring their own copies of the libraries that torch brings too: they are tested in processes apart.
+# Tests of one file share traced models, so they share a process.
 test: $(VENV)/.installed lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal --cov=flowrank --cov-report= $(GRAPH_TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=flowrank --cov-report= $(GRAPH_TESTS)
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov=flowrank --cov-append --cov-report=term --cov-fail-under=90 \
 		$(addprefix --ignore=,$(GRAPH_TESTS))
 
