@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+import flowrank
 from flowrank.errors import FlowrankError
 from flowrank.forecasting import DEFAULT_LEVELS, forecast, iter_forecasts, write_forecasts
 from flowrank.series import Series
@@ -56,6 +57,56 @@ def test_batches_and_order_do_not_matter(bolt):
         for series, one in zip(source, expected, strict=True):
             forecasts = whole.loc[whole["item_id"] == series.item_id, LEVELS].to_numpy()
             np.testing.assert_allclose(forecasts, one, rtol=0, atol=1e-5 * np.abs(one).max())
+
+
+@pytest.mark.parametrize("model", ["flow-bolt", "flow-t5-mini", "flow-2-mini"])
+def test_nothing_but_the_series_decides_where_that_is_asked_for(model):
+    """To the last bit: not the order, the batch, or the part that a series is in."""
+    pipeline = flowrank.load(model)
+    source = series_of_many_lengths(60) + [Series(f"l{i}", one.target[:24]) for i, one in enumerate(walks(24))]
+    for place, one in enumerate(source):
+        one.target[: place % 5] = np.nan
+        one.target[len(one) // 2] = np.nan
+        one.target[-1] = place
+    horizon = 6 if "t5" in model else 70
+
+    def forecasts(parts, batch_size):
+        options = {"horizon": horizon, "batch_size": batch_size, "batch_invariant": True}
+        frames = [forecast(pipeline, [source[i] for i in part], **options) for part in parts]
+        return pd.concat(frames).set_index(["item_id", "timestamp"]).drop(columns="target_name").sort_index()
+
+    whole = forecasts([range(len(source))], 32)
+    shuffled = np.random.default_rng(0).permutation(len(source))
+    for parts, batch_size in ((np.array_split(shuffled, 5), 32), ([shuffled], 9), ([[i] for i in range(0, 84, 20)], 4)):
+        mine = forecasts(parts, batch_size)
+        pd.testing.assert_frame_equal(mine, whole.loc[mine.index], check_exact=True)
+
+
+def walks(count, length=64):
+    rng = np.random.default_rng(3)
+    return [Series(f"w{i}", rng.normal(size=length).cumsum()) for i in range(count)]
+
+
+def test_groups_whose_batches_do_not_matter():
+    pipeline = flowrank.load("flow-2-mini")
+    rng = np.random.default_rng(0)
+    ids = np.repeat([f"g{i}" for i in range(30)], np.repeat([20, 33, 50], 10))
+    table = pd.DataFrame({"item_id": ids, "a": rng.normal(size=len(ids)), "b": rng.normal(size=len(ids)).cumsum()})
+    table["timestamp"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(table.groupby("item_id").cumcount(), unit="D")
+    options = {"horizon": 20, "target": ["a"], "past_covariates": ["b"], "batch_invariant": True}
+    whole = forecast(pipeline, table, **options)
+    for some in (["g3"], ["g29", "g2", "g15", "g16"], [f"g{i}" for i in range(5, 28)]):
+        mine = forecast(pipeline, table[table["item_id"].isin(some)], batch_size=7, **options)
+        theirs = whole[whole["item_id"].isin(some)].reset_index(drop=True)
+        pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
+    with pytest.raises(FlowrankError, match=r"batch_invariant: .*cross_learning"):
+        forecast(pipeline, table, cross_learning=True, **options)
+
+
+def test_noise_of_a_batch_as_a_whole_is_refused_where_batches_must_not_matter():
+    pipeline = flowrank.load("flow-t5-mini", engine="stock")
+    with pytest.raises(FlowrankError, match=r"batch_invariant: .*stock engine.*exact"):
+        forecast(pipeline, walks(2), horizon=2, batch_invariant=True)
 
 
 def test_a_window_only_is_read_ahead(bolt):

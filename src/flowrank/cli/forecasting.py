@@ -63,6 +63,14 @@ def forecast(
     covariates: Covariates,
     run: EngineRun,
     corrected: Corrected,
+    batch_invariant: Annotated[
+        bool,
+        typer.Option(
+            "--batch-invariant",
+            help="A forecast depends on its series alone, to the last bit: not on the others, their order or "
+            "--batch-size. Slower where series are of many lengths.",
+        ),
+    ] = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -86,6 +94,7 @@ def forecast(
         batch_size=run.batch_size,
         seed=run.seed,
         corrections=corrected.chosen(),
+        batch_invariant=batch_invariant,
         skipped=skipped,
         overwrite=overwrite,
         progress=not quiet,

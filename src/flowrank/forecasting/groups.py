@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from flowrank.errors import FlowrankError
-from flowrank.forecasting.model import Model
+from flowrank.forecasting.model import LEAST_ROWS, Model
 from flowrank.forecasting.scale import Moderated
 from flowrank.forecasting.skipping import usable
 from flowrank.series.categories import UNKNOWN
@@ -132,6 +133,7 @@ def predict_groups(
     cross_learning: bool = False,
     non_negative: bool = False,
     on_bad: OnBad | None = None,
+    batch_invariant: bool = False,
 ) -> Iterator[tuple[Any, pd.Index, np.ndarray, np.ndarray]]:
     """Forecast groups in their order.
 
@@ -148,8 +150,8 @@ def predict_groups(
         Groups in one pass through the model.
     cross_learning
         Whether the groups of a batch are read as one; batches then keep the order of the requests.
-    non_negative, on_bad
-        As of `flowrank.forecasting.predict_requests`.
+    non_negative, on_bad, batch_invariant
+        As of `flowrank.forecasting.predict_requests`; what is said of histories there holds of groups here.
 
     Yields
     ------
@@ -161,8 +163,15 @@ def predict_groups(
     ------
     FlowrankError
         If a target has no observed value in the model's context, or a negative one against ``non_negative``, or the
-        model's output is not finite.
+        model's output is not finite; or if ``batch_invariant`` is asked for with ``cross_learning``.
     """
+    if batch_invariant and cross_learning:
+        raise FlowrankError(
+            "batch_invariant",
+            expected="False with cross_learning, by which a forecast depends on the others of its batch",
+            found=True,
+            todo="leave one of them out",
+        )
     prepare = partial(_prepared, roles=roles, model=model, non_negative=non_negative)
     remaining = usable(requests, prepare, on_bad)
     batches = 0
@@ -173,19 +182,30 @@ def predict_groups(
         if not cross_learning:
             places.sort(key=lambda place: -window[place].length)
         results: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        for first in range(0, len(places), batch_size):
-            chosen = places[first : first + batch_size]
-            found = model.predict_groups(
-                [window[place].inputs for place in chosen],
-                len(window[0].steps),
-                (seed, batches),
-                batch_size=len(chosen) * columns,  # rows
-                cross_learning=cross_learning,
-            )
-            results |= {place: _restored(window[place], *one) for place, one in zip(chosen, found, strict=True)}
+        for chosen in _batches(window, places, batch_size, alike=batch_invariant):
+            inputs = [window[place].inputs for place in chosen]
+            if batch_invariant:
+                inputs += inputs[-1:] * (LEAST_ROWS - len(inputs))
+            with model.one_library() if batch_invariant else nullcontext():
+                found = model.predict_groups(
+                    inputs,
+                    len(window[0].steps),
+                    (seed, batches),
+                    batch_size=len(inputs) * columns,  # rows
+                    cross_learning=cross_learning,
+                )
+            results |= {place: _restored(window[place], *one) for place, one in zip(chosen, found, strict=False)}
             batches += 1
         for place, one in enumerate(window):
             yield one.item_id, one.steps, *_checked(one.item_id, *results[place], non_negative)
+
+
+def _batches(window: Sequence[_Prepared], places: list[int], batch_size: int, *, alike: bool) -> Iterator[list[int]]:
+    """Yield places in the window that go through the model together; ``alike``: of one length."""
+    lengths = groupby(places, key=lambda place: window[place].length if alike else 0)
+    for group in [list(some) for _, some in lengths]:
+        for first in range(0, len(group), batch_size):
+            yield group[first : first + batch_size]
 
 
 def _restored(one: _Prepared, quantiles: np.ndarray, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

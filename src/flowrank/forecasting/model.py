@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from flowrank.randomness import seeded
 if TYPE_CHECKING:
     from chronos import BaseChronosPipeline
 
+LEAST_ROWS = 8
+"""Rows of a batch at least, where no forecast may depend on the others: BLAS takes another way for one to three."""
 _FURTHEST = 0.001  # beyond the trained levels, quantiles are extended so far and no further
 
 
@@ -93,6 +96,28 @@ class Model:
                     found=level,
                     todo=f'draw {needed} or more (--num-samples {needed}, predict_kwargs={{"num_samples": {needed}}})',
                 )
+
+    def check_noise_by_series(self) -> None:
+        """Refuse an engine by which a forecast depends on those of its batch."""
+        if not self.noise_by_series and not self.subtracts_mean:
+            raise FlowrankError(
+                "batch_invariant",
+                expected="an engine that draws the noise of each series by itself",
+                found="the stock engine, which draws that of a whole batch",
+                todo='take another (engine="exact", --engine exact)',
+            )
+
+    @staticmethod
+    @contextmanager
+    def one_library() -> Iterator[None]:
+        """Within the block torch multiplies by one library, of whose products no row depends on the others."""
+        import torch
+
+        before = torch.backends.mkldnn.set_flags(_enabled=False)[0]
+        try:
+            yield
+        finally:
+            torch.backends.mkldnn.set_flags(_enabled=before)
 
     def predict(
         self, histories: Sequence[Moderated], horizon: int, seed: tuple[int, int]

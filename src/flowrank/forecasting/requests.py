@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
@@ -13,7 +14,7 @@ import numpy as np
 from flowrank.errors import FlowrankError, check_count
 from flowrank.forecasting.corrections import Corrections, constant_value, excess_level, missing_at_end
 from flowrank.forecasting.levels import DEFAULT_LEVELS, check_levels
-from flowrank.forecasting.model import Model
+from flowrank.forecasting.model import LEAST_ROWS, Model
 from flowrank.forecasting.scale import Moderated
 from flowrank.forecasting.skipping import usable
 from flowrank.series.value import OnBad
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from chronos import BaseChronosPipeline
 
 _WINDOW = 16  # batches that are sorted by length together
+_MANY = 128  # the same, where a batch has series of one length only
 _Key = TypeVar("_Key")
 
 
@@ -68,6 +70,7 @@ def predict_requests(
     non_negative: bool = False,
     predict_kwargs: Mapping[str, Any] | None = None,
     on_bad: OnBad | None = None,
+    batch_invariant: bool = False,
 ) -> Iterator[tuple[Request[_Key], np.ndarray, np.ndarray]]:
     """Forecast histories in their order, through the pipeline's own ``predict_quantiles``.
 
@@ -89,6 +92,9 @@ def predict_requests(
         Whether no value can be below 0: forecasts are then raised to 0, and histories with a negative value refused.
     on_bad
         Called with the id and the error of each history that cannot be used, which is left out; None: it is raised.
+    batch_invariant
+        Whether a forecast depends, to its last bit, on nothing but its history: a batch then holds histories of one
+        length, and eight rows at least, and all products are of one library, whatever the number of rows.
 
     Yields
     ------
@@ -100,7 +106,8 @@ def predict_requests(
     ------
     FlowrankError
         If a history has no observed value in the model's context, or a negative one against ``non_negative``, a level
-        is out of the model's reach, or the model's output is not finite.
+        is out of the model's reach, the model's output is not finite, or ``batch_invariant`` is asked of an engine
+        that draws the noise of a batch as a whole.
     """
     corrections = Corrections() if corrections is None else corrections
     levels = check_levels(quantile_levels)
@@ -112,19 +119,26 @@ def predict_requests(
         partial(_prepared, model=model, corrections=corrections, non_negative=non_negative, argument=argument),
         on_bad,
     )
+    if batch_invariant:
+        model.check_noise_by_series()
     batches = 0
-    while window := list(islice(remaining, _WINDOW * batch_size)):
+    while window := list(islice(remaining, (_MANY if batch_invariant else _WINDOW) * batch_size)):
         results: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(window)
         for place, one in enumerate(window):
             if one.constant is not None:
                 results[place] = (np.full((horizon, len(levels)), one.constant), np.full(horizon, one.constant))
-        for chosen in _batches(window, horizon, model.reach, batch_size):
+        if batch_invariant:
+            chosen_places = _alike(window, batch_size)
+        else:
+            chosen_places = _batches(window, horizon, model.reach, batch_size)
+        for chosen in chosen_places:
             late = [window[place].late for place in chosen]
-            quantiles, means = model.predict(
-                [Moderated.of(window[place].history, centred=model.subtracts_mean) for place in chosen],
-                horizon + max(late),
-                (seed, 0 if model.noise_by_series else batches),
-            )
+            histories = [Moderated.of(window[place].history, centred=model.subtracts_mean) for place in chosen]
+            if batch_invariant:
+                histories += histories[-1:] * (LEAST_ROWS - len(histories))
+            noise = seed, 0 if model.noise_by_series else batches
+            with model.one_library() if batch_invariant else nullcontext():
+                quantiles, means = model.predict(histories, horizon + max(late), noise)
             for row, (place, skipped) in enumerate(zip(chosen, late, strict=True)):
                 asked, offset = slice(skipped, skipped + horizon), window[place].offset
                 results[place] = (quantiles[row, asked] + offset, means[row, asked] + offset)
@@ -170,8 +184,21 @@ def _prepared(
     constant = constant_value(context) if corrections.constant else None
     if constant is not None:
         return _Prepared(light, context, late, constant)
+    context = context[int(np.isfinite(context).argmax()) :]  # models leave out what is missing at the beginning
     offset = excess_level(context, model.input_step) if corrections.level else 0.0
     return _Prepared(light, context - offset if offset else context, late, offset=offset)
+
+
+def _alike(window: Sequence[_Prepared[Any]], batch_size: int) -> Iterator[list[int]]:
+    """Yield places in the window of histories of one length, of which as many values are missing at the end."""
+
+    def shape(place: int) -> tuple[int, int]:
+        return window[place].late, len(window[place].history)
+
+    for _, group in groupby(sorted((i for i, one in enumerate(window) if one.constant is None), key=shape), key=shape):
+        alike = list(group)
+        for first in range(0, len(alike), batch_size):
+            yield alike[first : first + batch_size]
 
 
 def _batches(window: Sequence[_Prepared[Any]], horizon: int, reach: int, batch_size: int) -> Iterator[list[int]]:

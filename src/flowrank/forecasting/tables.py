@@ -50,6 +50,7 @@ def iter_forecasts(
     past_covariates: Sequence[Any] = (),
     future: Any = None,
     cross_learning: bool = False,
+    batch_invariant: bool = False,
     **reading: Any,
 ) -> Iterator[pd.DataFrame]:
     """Yield forecasts as frames of ``batch_size`` series; parameters as in `forecast`.
@@ -73,7 +74,7 @@ def iter_forecasts(
     columns |= {"past_covariates": past_covariates, "future": future}
     found = opened(source, on_bad=skipping.reader, **columns, **reading)
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "non_negative": non_negative}
-    options["on_bad"] = skipping.reader
+    options |= {"on_bad": skipping.reader, "batch_invariant": batch_invariant}
     if joint:
         model = Model(pipeline, levels, corrections or Corrections(), dict(predict_kwargs or {}))
         results = _joint(model, found, target, horizon, skipping, progress, cross_learning=cross_learning, **options)
@@ -248,6 +249,10 @@ def forecast(pipeline: BaseChronosPipeline, source: Any, *, horizon: int, **opti
     cross_learning
         Whether all series of a batch are read as one group. A forecast then depends on the other series of its batch,
         and on ``batch_size``.
+    batch_invariant
+        Whether a forecast depends on nothing but its series, to the last bit: not on ``batch_size``, the order of the
+        series or how they are divided among machines of one kind. Batches then hold series of one length, and all
+        products are of one library: as fast for series of few lengths, slower for ragged ones.
     id_column, timestamp_column, freq, wide, encoding, sheet, date_format, day_first, utc, decimal, thousands
         As in `flowrank.series.read_series`, which says what the others that it takes are.
     corrections
