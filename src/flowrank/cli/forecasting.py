@@ -53,16 +53,79 @@ class Answer:
             )
 
 
+@dataclass(frozen=True)
+class Partitions:
+    """How a folder of Parquet files is forecast, one part after the other, here or on a cluster."""
+
+    panel: ClassVar[str | None] = "Folders of Parquet files"
+
+    on: Annotated[
+        str | None,
+        typer.Option(
+            help="ray (the cluster that this machine belongs to, or a new one on it), ray://HOST:PORT or HOST:PORT. "
+            "Default: this process."
+        ),
+    ] = None
+    workers: Annotated[int, typer.Option(help="Processes on the cluster, of --threads each (default: 1).")] = 1
+    gpus: Annotated[float, typer.Option(help="GPUs of each of them.")] = 0.0
+    partition_series: Annotated[
+        int, typer.Option(help="Series of a part, about, where files have one row a series.")
+    ] = 10_000
+
+    def asked(self, series: str) -> bool:
+        """Whether the series are a folder, or somewhere else."""
+        return self.on is not None or "://" in series or Path(series).is_dir()
+
+
+def _forecast_folder(
+    model: str, series: str, output: str, horizon: int, parts: Partitions, run: EngineRun, asked: dict[str, Any]
+) -> None:
+    """Forecast a folder of Parquet files into another."""
+    from flowrank.distributed import forecast_files
+    from flowrank.distributed.forecaster import OPTIONS
+
+    usual: tuple[Any, ...] = (None, False, (), [])
+    further = {name: value for name, value in asked.items() if name in OPTIONS or value not in usual}
+    if run.device != "cpu":
+        further["device"] = run.device
+    manifest = forecast_files(
+        series,
+        model,
+        output,
+        on=parts.on,
+        workers=parts.workers,
+        num_gpus=parts.gpus,
+        partition_series=parts.partition_series,
+        threads=run.threads or 1,
+        engine=run.engine,
+        dtype=run.dtype,
+        batch_size=max(run.batch_size, 64),
+        horizon=horizon,
+        seed=run.seed,
+        **further,
+    )
+    told = f"{manifest['forecast']} series forecast, {manifest['skipped']} left out (column error)"
+    out.print(f"{told}, in {manifest['partitions']} parts", highlight=False)
+    for name, why in manifest["quarantined"].items():
+        out.print(f"not forecast: {name}: expected {why['expected']}, found {why['found']}", highlight=False)
+
+
 def forecast(
     model: Model,
-    series: Annotated[Path, typer.Argument(help="CSV, Parquet or Excel file of series.")],
+    series: Annotated[
+        str,
+        typer.Argument(
+            help="CSV, Parquet or Excel file of series; or a folder of Parquet files, here or at an address (s3://…)."
+        ),
+    ],
     horizon: Annotated[int, typer.Option(help="Number of steps to forecast.")],
-    output: Annotated[Path, typer.Option(help="CSV or Parquet file to write.")],
+    output: Annotated[str, typer.Option(help="CSV or Parquet file to write; of a folder, a folder.")],
     answer: Answer,
     columns: ForecastColumns,
     covariates: Covariates,
     run: EngineRun,
     corrected: Corrected,
+    parts: Partitions,
     batch_invariant: Annotated[
         bool,
         typer.Option(
@@ -76,10 +139,24 @@ def forecast(
 ) -> None:
     """Forecast every series of a file, in memory that grows with its ids and not with its rows.
 
-    Models that read groups forecast several targets together (`--target a,b`), with covariates.
+    Models that read groups forecast several targets together (`--target a,b`), with covariates. A folder of Parquet
+    files is forecast part by part, here or on a Ray cluster (`--on ray`), and goes on where it was interrupted.
     """
     from flowrank.forecasting import Skipped, write_forecasts
 
+    if parts.asked(series):
+        settings = {**answer.settings(), **columns.settings(), **covariates.settings()}
+        _forecast_folder(
+            model,
+            series,
+            output,
+            horizon,
+            parts,
+            run,
+            settings | {"corrections": corrected.chosen(), "progress": not quiet},
+        )
+        out.print(f"written to {output}", highlight=False)
+        return
     refuse_existing(output, overwrite=overwrite, argument="--output", kind="file")
     check_count(horizon, "--horizon")
     asked = {**answer.settings(), **columns.settings(), **covariates.settings()}

@@ -1,0 +1,134 @@
+"""Folders wherever they are: on this machine, in an object store, or at any address that Arrow or fsspec opens."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flowrank.errors import FlowrankError
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder, by its address.
+
+    Parameters
+    ----------
+    address
+        A path, or an address such as ``s3://bucket/folder``; credentials come from the store's own chain (environment,
+        profile, role), never from here.
+
+    Examples
+    --------
+    >>> Folder("no-such-folder").files()
+    []
+    """
+
+    address: str
+
+    @property
+    def _opened(self) -> tuple[Any, str]:
+        from pyarrow import fs
+
+        if "://" not in self.address:
+            return fs.LocalFileSystem(), str(Path(self.address).expanduser().absolute())
+        try:
+            return fs.FileSystem.from_uri(self.address)
+        except Exception as error:
+            return _by_fsspec(self.address, error)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine."""
+        return "://" not in self.address or self.address.startswith("file://")
+
+    def files(self, suffix: str = "") -> list[tuple[str, int]]:
+        """Names, relative to the folder, and bytes of the files in it, sorted; of a file, its own name.
+
+        What begins with a point or an underline belongs to whoever wrote the folder, and is left out.
+        """
+        from pyarrow import fs
+
+        system, path = self._opened
+        info = system.get_file_info(path)
+        if info.type == fs.FileType.File:
+            return [("", info.size)]
+        chosen = fs.FileSelector(path, allow_not_found=True, recursive=True)
+        found = [
+            (one.path[len(path) :].lstrip("/"), one.size)
+            for one in system.get_file_info(chosen)
+            if one.type == fs.FileType.File and one.path.endswith(suffix)
+        ]
+        return sorted(one for one in found if not any(part[0] in "._" for part in one[0].split("/")))
+
+    def open(self, name: str) -> Any:
+        """Open a file to read it at any place."""
+        system, path = self._opened
+        return system.open_input_file(f"{path}/{name}" if name else path)
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None if it is not there."""
+        from pyarrow import fs
+
+        system, path = self._opened
+        info = system.get_file_info(f"{path}/{name}")
+        return info.size if info.type == fs.FileType.File else None
+
+    def read_json(self, name: str) -> Any:
+        """What a JSON file holds; None if it is not there."""
+        if self.size(name) is None:
+            return None
+        with self.open(name) as file:
+            return json.loads(file.read())
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file."""
+        with self.writing(name) as file:
+            file.write((json.dumps(value, indent=1) + "\n").encode())
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Any]:
+        """Open a file to write; it appears when it is whole.
+
+        On disks it is written under another name and renamed. In an object store an object appears when it is closed.
+        """
+        system, path = self._opened
+        place = f"{path}/{name}"
+        parent, _, last = place.rpartition("/")
+        if not self.is_local:
+            stream = system.open_output_stream(place)
+            yield stream  # an error leaves the object unfinished: it does not appear
+            stream.close()
+            return
+        system.create_dir(parent, recursive=True)
+        temporary = f"{parent}/.{last}.{secrets.token_hex(4)}"
+        try:
+            with system.open_output_stream(temporary) as stream:
+                yield stream
+            system.move(temporary, place)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def _by_fsspec(address: str, error: Exception) -> tuple[Any, str]:
+    """What fsspec opens and Arrow does not."""
+    from pyarrow import fs
+
+    try:
+        import fsspec
+
+        system, path = fsspec.core.url_to_fs(address)
+    except Exception as other:
+        raise FlowrankError(
+            "address",
+            expected="a path, or an address that Arrow or fsspec opens",
+            found=f"{address!r} ({error}; {other})",
+            todo="check its spelling, and install what fsspec needs for it",
+        ) from other
+    return fs.PyFileSystem(fs.FSSpecHandler(system)), path.rstrip("/")

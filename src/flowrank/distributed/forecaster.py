@@ -1,0 +1,301 @@
+"""The pure function that every cluster calls: an Arrow batch of series in, an Arrow batch of forecasts out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from flowrank.engine.products import ask_for_equal_bits
+from flowrank.errors import FlowrankError, check_count
+from flowrank.forecasting import DEFAULT_LEVELS, Skipped, check_levels, iter_forecasts
+from flowrank.pipelines import load
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+OPTIONS = (
+    "id_column",
+    "timestamp_column",
+    "target",
+    "past_covariates",
+    "freq",
+    "date_format",
+    "utc",
+    "quantile_levels",
+    "seed",
+    "corrections",
+    "non_negative",
+    "predict_kwargs",
+)
+"""Of `flowrank.forecasting.forecast`, those that mean the same for a part of the series as for all of them."""
+ERROR = "error"
+"""Name of the column that says why a series was left out."""
+BATCH = 64
+"""Series in one pass through the model."""
+
+
+class Forecaster:
+    """Maps Arrow batches of series to Arrow batches of forecasts; the model is loaded once.
+
+    A forecast depends on its series, the model and the options alone, to the last bit
+    (`flowrank.forecasting.predict_requests`, ``batch_invariant``): not on the batch that the series comes in. In a
+    process that has multiplied before (`flowrank.engine.products.ask_for_equal_bits`), and for models whose widths are
+    no multiples of 16, the last bit may still depend on it.
+
+    Parameters
+    ----------
+    model
+        What `flowrank.load` opens: a name, or a folder that every worker sees; or a pipeline.
+    horizon
+        Steps ahead, H.
+    engine, device, dtype
+        Of `flowrank.load`, which calls the second ``device_map``.
+    threads
+        CPU threads of this process; None: they stay as they are.
+    batch_size
+        Series in one pass through the model.
+    skip_bad
+        Whether series that cannot be forecast are left out. Each has one row then, with the reason in a further last
+        column, ``error``. Otherwise the first raises its error.
+    **options
+        Of `flowrank.forecasting.forecast`: ``id_column``, ``timestamp_column``, ``target``, ``freq``, ``date_format``,
+        ``utc``, ``quantile_levels``, ``seed``, ``corrections``, ``non_negative``, ``predict_kwargs``.
+
+    Raises
+    ------
+    FlowrankError
+        If the model cannot be opened, or an option is none of these.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> forecaster = Forecaster("flow-bolt-mini", horizon=2, quantile_levels=[0.5])
+    >>> found = forecaster(pa.table({"item_id": ["A", "B"], "target": [[1.0, 2.0, 3.0], [5.0, 4.0]]}))
+    >>> found.num_rows, found.column_names
+    (4, ['item_id', 'timestamp', 'target_name', 'predictions', '0.5'])
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        horizon: int,
+        engine: str | None = None,
+        device: str = "cpu",
+        dtype: str = "auto",
+        threads: int | None = None,
+        batch_size: int = BATCH,
+        skip_bad: bool = False,
+        **options: Any,
+    ) -> None:
+        ask_for_equal_bits()
+        check_options(options)
+        self.horizon, self.batch_size = check_count(horizon, "horizon"), check_count(batch_size, "batch_size")
+        self.skip_bad, self.options = bool(skip_bad), options
+        self.levels = check_levels(options.get("quantile_levels", DEFAULT_LEVELS))
+        if threads is not None:
+            import torch
+
+            torch.set_num_threads(check_count(threads, "threads"))
+        names = isinstance(model, str) or hasattr(model, "__fspath__")
+        self.pipeline = load(model, engine=engine, device_map=device, dtype=dtype) if names else model
+        self.id_column = options.get("id_column", "item_id")
+        self.time_column = options.get("timestamp_column", "timestamp") or "timestamp"
+        self.target = options.get("target", "target")
+
+    def __call__(self, batch: pa.Table | pa.RecordBatch) -> pa.Table:
+        """Forecast a batch of one row a series.
+
+        Parameters
+        ----------
+        batch
+            Columns: the id; the target, a list of numbers (null where nothing was observed); and, where there are
+            times, a list of them or ``start``, and ``freq`` unless it is an option.
+
+        Returns
+        -------
+        pa.Table
+            H rows a series, of the schema that `schema` tells: id, time or step, ``target_name``, ``predictions``, a
+            column a level, and, with ``skip_bad``, ``error``.
+
+        Raises
+        ------
+        FlowrankError
+            If the batch is no such table, or a series cannot be forecast.
+        """
+        import pyarrow as pa
+
+        table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
+        self.check_rows(table)
+        schema = self.schema(table.schema)
+        return (
+            pa.concat_tables([schema.empty_table(), *self.tables(table, schema)])
+            if table.num_rows
+            else (schema.empty_table())
+        )
+
+    def tables(self, source: Any, schema: pa.Schema) -> Iterator[pa.Table]:
+        """Forecast a source, batch by batch; what was left out comes last."""
+        skipped: list[Skipped] = []
+        frames = iter_forecasts(
+            self.pipeline,
+            source,
+            horizon=self.horizon,
+            batch_size=self.batch_size,
+            batch_invariant=True,
+            skip_bad=self.skip_bad,
+            skipped=skipped,
+            **self.options,
+        )
+        some = False
+        try:
+            for frame in frames:
+                some = True
+                yield _table(frame, schema)
+        except FlowrankError:
+            if some or not (self.skip_bad and skipped):  # none was usable: all are told of below
+                raise
+        if skipped:
+            yield _told(skipped, schema)
+
+    def schema(self, series: pa.Schema) -> pa.Schema:
+        """The schema of the forecasts of series of a schema."""
+        import pyarrow as pa
+
+        names = [*series.names]
+        if self.id_column is not None and self.id_column not in names:
+            raise _lacks("id_column", self.id_column, names)
+        kind = pa.string() if self.id_column is None else series.field(self.id_column).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        fields = [(self.id_column or "item_id", kind), (self.time_column, _times(series, self.time_column))]
+        fields += [("target_name", pa.string()), ("predictions", pa.float64())]
+        fields += [(str(level), pa.float64()) for level in self.levels]
+        return pa.schema([*fields, (ERROR, pa.string())] if self.skip_bad else fields)
+
+    def check_rows(self, table: pa.Table) -> None:
+        """Refuse a table that is not one row a series, or whose forecasts would depend on the rest of it.
+
+        Raises
+        ------
+        FlowrankError
+            If a column is missing or of another type, an id comes twice, or the frequency or the dates of a series
+            could be read from other series only.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        for argument, name in (("id_column", self.id_column), ("target", self.target)):
+            if name not in table.column_names:
+                raise _lacks(argument, name, table.column_names)
+        kind = table.schema.field(self.target).type
+        if not of_lists(kind):
+            raise FlowrankError(
+                "series",
+                expected=f"one row a series, with a list of values in {self.target!r}",
+                found=f"a column of {kind}",
+                todo="put each series into one row first: group the rows by their id and collect values and times",
+            )
+        counts = pc.value_counts(table[self.id_column].combine_chunks())
+        if len(counts) < table.num_rows:
+            twice = next(one for one in counts.to_pylist() if one["counts"] > 1)
+            raise FlowrankError(
+                "series",
+                expected="an id in every row, and each once",
+                found=f"{twice['values']!r} in {twice['counts']} rows",
+                todo="put all values of a series into one row",
+            )
+        check_times(table.schema, self.time_column, self.options)
+        if self.time_column in table.column_names and "freq" not in {*table.column_names, *self._given()}:
+            lengths = pc.list_value_length(table[self.target]).to_numpy(zero_copy_only=False)
+            short = np.flatnonzero(np.nan_to_num(lengths.astype(float)) < 3)
+            if len(short) and not pa.types.is_null(table.schema.field(self.time_column).type):
+                raise _no_frequency(table[self.id_column][int(short[0])].as_py(), int(lengths[short[0]] or 0))
+
+    def _given(self) -> set[str]:
+        return {name for name, value in self.options.items() if value is not None}
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """Refuse options that a part of the series cannot be forecast with."""
+    if unknown := sorted(set(options) - set(OPTIONS)):
+        raise FlowrankError(
+            unknown[0],
+            expected=f"options that hold for each series by itself: {', '.join(OPTIONS)}",
+            found=f"{unknown[0]}={options[unknown[0]]!r}",
+            todo="leave it out",
+        )
+
+
+def check_times(schema: pa.Schema, name: str, options: dict[str, Any]) -> None:
+    """Refuse dates as texts whose order of day and month could be found out from all of them only."""
+    import pyarrow as pa
+
+    for column in {name, "start"} & set(schema.names):
+        kind = schema.field(column).type
+        kind = kind.value_type if of_lists(kind) else kind
+        if (pa.types.is_string(kind) or pa.types.is_large_string(kind)) and not options.get("date_format"):
+            raise FlowrankError(
+                "timestamp_column",
+                expected="time stamps, as which day and month are where texts can be told from all of them only",
+                found=f"texts in {column!r}",
+                todo='turn them into time stamps, or pass their format (date_format="%Y-%m-%d")',
+            )
+
+
+def of_lists(kind: Any) -> bool:
+    """Whether an Arrow type is one of lists."""
+    import pyarrow as pa
+
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _times(series: pa.Schema, name: str) -> pa.DataType:
+    """The type of the times of forecasts: microseconds, of the zone of the series; steps where there are no times."""
+    import pyarrow as pa
+
+    for column in (name, "start"):
+        if column in series.names:
+            kind = series.field(column).type
+            kind = kind.value_type if of_lists(kind) else kind
+            return pa.timestamp("us", kind.tz if pa.types.is_timestamp(kind) else None)
+    return pa.int64()
+
+
+def _lacks(argument: str, name: Any, names: list[str]) -> FlowrankError:
+    return FlowrankError(
+        argument, expected=f"one of the columns {', '.join(map(repr, names))}", found=repr(name), todo="name the column"
+    )
+
+
+def _no_frequency(item_id: Any, values: int) -> FlowrankError:
+    return FlowrankError(
+        "freq",
+        expected="a frequency, as that of a series of one or two values could be told from other series only",
+        found=f"series {item_id!r} of {values} values",
+        todo='pass it (freq="D", --freq D), or add a column freq',
+    )
+
+
+def _table(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
+    """A frame of forecasts as a table of the schema."""
+    import pyarrow as pa
+
+    columns = [
+        pa.nulls(len(frame), field.type)
+        if field.name == ERROR and place == len(schema) - 1 and len(frame.columns) < len(schema)
+        else pa.array(frame.iloc[:, place], type=field.type, from_pandas=True)
+        for place, field in enumerate(schema)
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _told(skipped: list[Skipped], schema: pa.Schema) -> pa.Table:
+    """A row for each series that was left out: its id and the reason."""
+    import pyarrow as pa
+
+    columns = [pa.array([one.item_id for one in skipped], type=schema.field(0).type)]
+    columns += [pa.nulls(len(skipped), field.type) for field in list(schema)[1:-1]]
+    return pa.Table.from_arrays([*columns, pa.array([one.reason for one in skipped])], schema=schema)

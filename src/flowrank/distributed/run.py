@@ -1,0 +1,324 @@
+"""Forecasts of the partitions of Parquet files, in this process or on Ray, that go on where they were interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from flowrank.distributed.addresses import Folder
+from flowrank.distributed.forecaster import Forecaster, check_options
+from flowrank.distributed.partitions import KEPT, Partition, forecast_partition, id_of, planned, twice
+from flowrank.distributed.ray_data import ray_module
+from flowrank.errors import FlowrankError, check_count
+from flowrank.progress import progress_bar
+
+RUN, MANIFEST = f"{KEPT}/run.json", f"{KEPT}/manifest.json"
+SERIES = 10_000
+"""Series of a partition, about."""
+
+
+def forecast_files(
+    series: str | Path,
+    model: str | Path,
+    output: str | Path,
+    *,
+    horizon: int,
+    on: str | None = None,
+    workers: int = 1,
+    threads: int = 1,
+    num_gpus: float = 0,
+    partition_series: int = SERIES,
+    skip_bad: bool = False,
+    progress: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """Forecast a folder of Parquet files into another, one file a partition.
+
+    A partition is a file, or, of files with one row a series, some row groups of it. Its forecasts appear when they
+    are whole. The same call goes on where a run was interrupted: partitions that are done are not done again.
+    ``_flowrank/manifest.json`` in the output appears at the end, and holds counts that add up.
+
+    Parameters
+    ----------
+    series
+        Parquet file or folder, or their address (``s3://…``). All rows of a series lie in one file.
+    model
+        A name, or a folder that every worker sees.
+    output
+        Folder, or its address.
+    horizon
+        Steps ahead.
+    on
+        None: this process. "ray": a Ray cluster, the one that this process belongs to or a new one on this machine;
+        "ray://HOST:PORT" or "HOST:PORT": the one there.
+    workers, threads, num_gpus
+        Processes on Ray, and CPU threads and GPUs of each; in this process, threads alone.
+    partition_series
+        Series of a partition, about, where files have one row a series.
+    skip_bad
+        Whether to leave out series that cannot be forecast, and say why in a column ``error``; and partitions that
+        cannot be read, which the manifest lists. Otherwise the run stops at the first.
+    progress
+        Whether to show a progress bar.
+    **options
+        Of `Forecaster`.
+
+    Returns
+    -------
+    dict
+        The manifest: ``partitions``, ``series``, ``forecast``, ``skipped``, ``rows``, ``quarantined``.
+
+    Raises
+    ------
+    FlowrankError
+        If the output is of another run, the input has no Parquet files or such of several schemas, a series lies in two
+        partitions, a worker cannot see the model, or a partition cannot be forecast.
+
+    Examples
+    --------
+    >>> forecast_files("series", "flow-bolt", "forecasts", horizon=12, on="ray", workers=4)  # doctest: +SKIP
+    """
+    source, folder = Folder(str(series)), Folder(str(output))
+    check_options({name: value for name, value in options.items() if name not in _OPENING})
+    check_count(workers, "workers")
+    options |= {"horizon": check_count(horizon, "horizon"), "skip_bad": skip_bad, "threads": threads}
+    options.setdefault("device", "cuda" if num_gpus else "cpu")
+    settings: dict[str, Any] = {"model": _identity(model), "input": source.files(".parquet")}
+    settings |= {"partition_series": check_count(partition_series, "partition_series")}
+    settings |= {name: value for name, value in options.items() if name not in ("threads", "batch_size")}
+    settings = json.loads(json.dumps(settings, default=str))
+    run = _continued(folder, settings)
+    if run is None:
+        partitions = planned(source, options.get("target", "target"), partition_series)
+        folder.write_json(RUN, {"settings": settings, "partitions": [asdict(one) for one in partitions]})
+    else:
+        partitions = [Partition(one["number"], one["file"], _pair(one["row_groups"])) for one in run["partitions"]]
+    records = {one.number: record for one in partitions if (record := _done(folder, one)) is not None}
+    todo = [one for one in partitions if one.number not in records]
+    work = partial(_work, series=str(series), output=str(output))
+    given = {"model": str(model), **options}
+    found = (
+        _here(todo, work, given)
+        if on is None
+        else _on_ray(todo, work, given, on=on, workers=workers, threads=threads, num_gpus=num_gpus)
+    )
+    with progress_bar("forecasting", total=len(partitions), unit="parts", show=progress) as advance:
+        advance(len(records))
+        for record in found:
+            number = record["partition"]["number"]
+            if "refused" in record and not skip_bad:
+                raise _refusal(partitions[number], record["refused"])
+            records[number] = record
+            advance(1)
+    return _finished(source, folder, partitions, records, options.get("id_column", "item_id"))
+
+
+_OPENING = ("engine", "device", "dtype", "batch_size")
+
+
+def _pair(groups: Sequence[int] | None) -> tuple[int, int] | None:
+    return None if groups is None else (groups[0], groups[1])
+
+
+def _identity(model: str | Path) -> str:
+    """What tells a model from others: its name, and of a folder a digest of its files."""
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        return str(model)
+    digest = hashlib.sha256()
+    for path in sorted(one for one in folder.iterdir() if one.is_file()):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(
+                hashlib.file_digest(file, "sha256").digest()
+                if hasattr(hashlib, "file_digest")
+                else hashlib.sha256(file.read()).digest()
+            )
+    return f"{folder.name} {digest.hexdigest()[:16]}"
+
+
+def _continued(folder: Folder, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The run that the output holds; None for a new one.
+
+    Raises
+    ------
+    FlowrankError
+        If it is another, or the folder holds something else.
+    """
+    run: dict[str, Any] | None = folder.read_json(RUN)
+    found = ""
+    if run is not None:
+        before = run["settings"]
+        differ = sorted(one for one in {*before, *settings} if before.get(one) != settings.get(one))
+        found = f"one with another {', '.join(differ)}" if differ else ""
+    elif files := folder.files():
+        found = f"{files[0][0] or 'a file'}{' …' if files[1:] else ''}"
+    if found:
+        raise FlowrankError(
+            "output",
+            expected="a new folder, or one of the same run to go on with",
+            found=f"{folder.address!r}, which holds {found}",
+            todo="choose another folder",
+        )
+    return run
+
+
+def _done(folder: Folder, one: Partition) -> dict[str, Any] | None:
+    """The record of a partition whose file is whole."""
+    record: dict[str, Any] | None = folder.read_json(one.record)
+    return record if record is not None and folder.size(one.output) == record["bytes"] else None
+
+
+def _work(forecaster: Forecaster, one: Partition, *, series: str, output: str) -> dict[str, Any]:
+    """Forecast a partition; what makes that impossible is told in place of its record."""
+    try:
+        return forecast_partition(forecaster, Folder(series), Folder(output), one)
+    except FlowrankError as error:
+        told = {"argument": error.argument, "expected": error.expected, "found": error.found, "todo": error.todo}
+    except (OSError, ValueError) as error:  # Arrow's errors are of these
+        told = {"argument": "series", "expected": "a Parquet file that can be read", "found": str(error), "todo": None}
+    return {"partition": asdict(one), "refused": {name: str(text or "") for name, text in told.items()}}
+
+
+def _refusal(one: Partition, told: dict[str, str]) -> FlowrankError:
+    todo = told["todo"] or "write the file anew"
+    return FlowrankError(
+        told["argument"],
+        expected=told["expected"],
+        found=f"in {one}: {told['found']}",
+        todo=f"{todo}, or leave out what cannot be forecast (skip_bad=True, --skip-bad)",
+    )
+
+
+Work = Callable[[Forecaster, Partition], dict[str, Any]]
+
+
+def _here(todo: list[Partition], work: Work, given: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Forecast partitions in this process."""
+    forecaster = Forecaster(**given) if todo else None
+    for one in todo:
+        yield work(forecaster, one)  # type: ignore[arg-type]
+
+
+class _Worker:
+    """An actor of Ray: forecasts partitions."""
+
+    def __init__(self, work: Work, given: dict[str, Any]) -> None:
+        self.work, self.forecaster = work, Forecaster(**given)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Forecast the partition of a row."""
+        one = json.loads(row["partition"])
+        record = self.work(self.forecaster, Partition(one["number"], one["file"], _pair(one["row_groups"])))
+        return {"record": json.dumps(record)}
+
+
+def _on_ray(
+    todo: list[Partition],
+    work: Work,
+    given: dict[str, Any],
+    *,
+    on: str,
+    workers: int,
+    threads: int,
+    num_gpus: float,
+) -> Iterator[dict[str, Any]]:
+    """Forecast partitions by a pool of actors, each of which takes one at a time."""
+    if not todo:
+        return
+    ray = ray_module()
+    mine = not ray.is_initialized()
+    if mine:
+        _join(ray, on)
+    try:
+        _check_visible(ray, given["model"])
+        rows = ray.data.from_items(
+            [{"partition": json.dumps(asdict(one))} for one in todo], override_num_blocks=len(todo)
+        )
+        found = rows.map(
+            _Worker,
+            fn_constructor_args=(work, given),
+            compute=ray.data.ActorPoolStrategy(
+                min_size=1, max_size=min(workers, len(todo)), max_tasks_in_flight_per_actor=2
+            ),
+            num_cpus=threads,
+            num_gpus=num_gpus,
+        )
+        for row in found.iter_rows():
+            yield json.loads(row["record"])
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def _join(ray: Any, on: str) -> None:
+    """Join the cluster at an address, or start one here."""
+    address = None if on in ("ray", "ray://") else on
+    try:
+        if address is not None:
+            ray.init(address=address, log_to_driver=False)
+            return
+        try:
+            ray.init(address="auto", log_to_driver=False)
+        except ConnectionError:
+            ray.init(include_dashboard=False, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        raise FlowrankError(
+            "on",
+            expected='"ray", or the address of a Ray cluster, such as ray://head:10001',
+            found=f"{on!r}, where none answers ({str(error).splitlines()[0]})",
+            todo="start one (ray start --head), or correct the address",
+        ) from error
+
+
+def _check_visible(ray: Any, model: str) -> None:
+    """Refuse a model folder that a node does not see."""
+    folder = Path(model).expanduser()
+    if not folder.exists():
+        return
+
+    @ray.remote(num_cpus=0)
+    def sees(path: str) -> bool:
+        return Path(path).exists()
+
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    path = str(folder.absolute())
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    placed = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    answers = ray.get([sees.options(scheduling_strategy=one).remote(path) for one in placed])
+    if not all(answers):
+        node = nodes[answers.index(False)]["NodeManagerHostname"]
+        raise FlowrankError(
+            "model",
+            expected="a name, or a folder that every node of the cluster sees",
+            found=f"{model!r}, which is not there on {node!r}",
+            todo="put it on storage that all nodes share, or into their image",
+        )
+
+
+def _finished(
+    source: Folder, folder: Folder, partitions: list[Partition], records: dict[int, dict[str, Any]], id_column: Any
+) -> dict[str, Any]:
+    """Check that all is there once, and write the manifest."""
+    quarantined = {str(partitions[n]): one["refused"] for n, one in sorted(records.items()) if "refused" in one}
+    whole = [one for one in partitions if "refused" not in records[one.number]]
+    again = None if id_column is None else twice(folder, whole)
+    if again is not None:
+        first, second, number = again
+        raise FlowrankError(
+            "series",
+            expected="all rows of a series in one partition",
+            found=f"series {id_of(source, first, id_column, number)!r} in {first} and in {second}",
+            todo="write each series into one file, and choose another output",
+        )
+    counts = ("series", "forecast", "skipped", "rows")
+    manifest = {name: sum(records[one.number][name] for one in whole) for name in counts}
+    manifest |= {"partitions": len(partitions), "quarantined": quarantined}
+    folder.write_json(MANIFEST, manifest)
+    return manifest

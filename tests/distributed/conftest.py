@@ -1,0 +1,35 @@
+"""Series as tables of one row a series, and as long tables."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+MODEL = "flow-bolt-mini"
+
+
+@pytest.fixture
+def rows():
+    """Series of several lengths, some of them constant or with holes, as one row each."""
+    rng = np.random.default_rng(0)
+    lengths = rng.choice([1, 2, 20, 20, 20, 33, 70], 60)
+    values = [rng.normal(size=n).cumsum() + 5 for n in lengths]
+    for place, one in enumerate(values):
+        one[len(one) // 2 :] = one[0] if place % 11 == 0 else one[len(one) // 2 :]
+        if place % 7 == 3 and len(one) > 2:
+            one[1] = np.nan
+    targets = pa.array([pa.scalar([None if np.isnan(x) else x for x in one], pa.list_(pa.float64())) for one in values])
+    starts = pa.array([pd.Timestamp("2020-01-01")] * 60, pa.timestamp("us"))
+    ids = pa.array([f"s{i:02}" for i in range(60)])
+    return pa.table({"item_id": ids, "start": starts, "freq": ["MS"] * 60, "target": targets})
+
+
+def as_long(rows):
+    """The same with a row a value."""
+    frames = []
+    for one in rows.to_pylist():
+        times = pd.date_range(one["start"], periods=len(one["target"]), freq=one["freq"])
+        frames.append(pd.DataFrame({"item_id": one["item_id"], "timestamp": times, "target": one["target"]}))
+    return pd.concat(frames, ignore_index=True)

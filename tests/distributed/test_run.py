@@ -1,0 +1,149 @@
+"""Folders of Parquet files, forecast part by part: interrupted, resumed, refused, at other addresses."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flowrank import FlowrankError
+from flowrank.cli.program import main
+from flowrank.distributed import Forecaster, forecast_files, run
+from tests.distributed.conftest import MODEL, as_long
+
+OPTIONS = {"horizon": 4, "quantile_levels": [0.5], "partition_series": 16}
+
+
+@pytest.fixture
+def folder(rows, tmp_path):
+    """Three files of twenty series, in row groups of eight."""
+    made = tmp_path / "series"
+    made.mkdir()
+    for i in range(3):
+        pq.write_table(rows.slice(20 * i, 20), made / f"{i}.parquet", row_group_size=8)
+    return made
+
+
+@pytest.fixture
+def expected(rows):
+    return in_order(Forecaster(MODEL, horizon=4, quantile_levels=[0.5])(rows))
+
+
+def in_order(table):
+    return table.to_pandas().sort_values(["item_id", "timestamp"]).reset_index(drop=True)
+
+
+def written(output):
+    return in_order(pq.ParquetDataset(output).read())
+
+
+def test_every_series_once_and_counts_that_add_up(folder, tmp_path, expected):
+    manifest = forecast_files(folder, MODEL, tmp_path / "out", **OPTIONS)
+    assert manifest == {
+        "series": 60,
+        "forecast": 60,
+        "skipped": 0,
+        "rows": 240,
+        "partitions": 6,
+        "quarantined": {},
+    }
+    assert json.loads((tmp_path / "out/_flowrank/manifest.json").read_text()) == manifest
+    assert len(list((tmp_path / "out").glob("*.parquet"))) == 6
+    pd.testing.assert_frame_equal(written(tmp_path / "out"), expected, check_exact=True)
+
+
+def test_long_files_are_forecast_whole(rows, tmp_path, expected):
+    (tmp_path / "long").mkdir()
+    for i in range(2):
+        part = pa.Table.from_pandas(as_long(rows.slice(30 * i, 30)), preserve_index=False)
+        pq.write_table(part, tmp_path / f"long/{i}.parquet", row_group_size=100)
+    manifest = forecast_files(tmp_path / "long", MODEL, tmp_path / "out", freq="MS", **OPTIONS)
+    assert (manifest["partitions"], manifest["forecast"], manifest["rows"]) == (2, 60, 240)
+    pd.testing.assert_frame_equal(written(tmp_path / "out"), expected, check_exact=True, check_dtype=False)
+
+
+def test_a_run_goes_on_where_it_was_interrupted(folder, tmp_path, expected, monkeypatch):
+    real, done = run.forecast_partition, []
+
+    def interrupted(forecaster, source, output, one):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(one.number)
+        return real(forecaster, source, output, one)
+
+    output = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "forecast_partition", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            forecast_files(folder, MODEL, output, **OPTIONS)
+    assert not (output / "_flowrank/manifest.json").exists()
+    kept = (output / "part-00001.parquet").stat().st_mtime_ns
+    (output / "part-00000.parquet").write_bytes(b"cut off")
+    forecast_files(folder, MODEL, output, **OPTIONS)
+    assert (output / "part-00001.parquet").stat().st_mtime_ns == kept
+    pd.testing.assert_frame_equal(written(output), expected, check_exact=True)
+
+
+def test_outputs_of_another_run_are_refused(folder, tmp_path):
+    forecast_files(folder, MODEL, tmp_path / "out", **OPTIONS)
+    with pytest.raises(FlowrankError, match="holds one with another horizon, seed"):
+        forecast_files(folder, MODEL, tmp_path / "out", **{**OPTIONS, "horizon": 5}, seed=1)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").write_text("mine")
+    with pytest.raises(FlowrankError, match=r"holds thesis\.tex"):
+        forecast_files(folder, MODEL, tmp_path / "mine", **OPTIONS)
+
+
+def test_files_of_another_schema_are_refused(folder, rows, tmp_path):
+    pq.write_table(rows.set_column(0, "item_id", pa.array(range(60))), folder / "3.parquet")
+    with pytest.raises(FlowrankError, match=r"'3\.parquet' \('item_id': int64, not string\)"):
+        forecast_files(folder, MODEL, tmp_path / "out", **OPTIONS)
+    with pytest.raises(FlowrankError, match="expected Parquet files, found none"):
+        forecast_files(tmp_path / "nowhere", MODEL, tmp_path / "out", **OPTIONS)
+
+
+def test_a_series_in_two_files_is_refused(folder, rows, tmp_path):
+    pq.write_table(rows.slice(5, 1), folder / "3.parquet")
+    with pytest.raises(FlowrankError, match=r"series 's05' in 0\.parquet, row groups 0 to 1 and in 3\.parquet"):
+        forecast_files(folder, MODEL, tmp_path / "out", **OPTIONS)
+    assert not (tmp_path / "out/_flowrank/manifest.json").exists()
+
+
+def test_what_cannot_be_forecast_stops_the_run_or_is_told(folder, rows, tmp_path):
+    bad = pa.table({**{n: rows[n].slice(0, 1) for n in ("start", "freq")}, "item_id": ["bad"], "target": [[None]]})
+    pq.write_table(bad.select(rows.column_names).cast(rows.schema), folder / "3.parquet")
+    data = bytearray((folder / "1.parquet").read_bytes())
+    data[4:400] = bytes(396)  # pages of the first row groups
+    (folder / "1.parquet").write_bytes(data)
+    with pytest.raises(FlowrankError, match=r"(?s)found in 1\.parquet, row groups 0 to 1: .*--skip-bad"):
+        forecast_files(folder, MODEL, tmp_path / "out", **OPTIONS)
+    manifest = forecast_files(folder, MODEL, tmp_path / "told", skip_bad=True, **OPTIONS)
+    assert (manifest["series"], manifest["forecast"], manifest["skipped"]) == (45, 44, 1)
+    assert list(manifest["quarantined"]) == ["1.parquet, row groups 0 to 1"]
+    [told] = written(tmp_path / "told").query("error.notna()").to_dict("records")
+    assert told["item_id"] == "bad"
+    assert "observed" in told["error"]
+
+
+def test_addresses_of_fsspec(rows, expected):
+    fsspec = pytest.importorskip("fsspec")
+    memory = fsspec.filesystem("memory")
+    with memory.open("/bucket/series/a.parquet", "wb") as file:
+        pq.write_table(rows, file, row_group_size=20)
+    forecast_files("memory://bucket/series", MODEL, "memory://bucket/out", **OPTIONS)
+    again = forecast_files("memory://bucket/series", MODEL, "memory://bucket/out", **OPTIONS)
+    assert again["forecast"] == 60
+    found = pa.concat_tables([pq.read_table(memory.open(one)) for one in sorted(memory.glob("/bucket/out/*.parquet"))])
+    pd.testing.assert_frame_equal(in_order(found), expected, check_exact=True)
+
+
+def test_the_command(folder, tmp_path, capsys, expected):
+    command = ["forecast", MODEL, str(folder), "--horizon", "4", "--quantile", "0.5", "--quiet"]
+    assert main([*command, "--output", str(tmp_path / "out"), "--partition-series", "16"]) == 0
+    assert "60 series forecast, 0 left out" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(written(tmp_path / "out"), expected, check_exact=True)
+    assert main([*command, "--output", str(tmp_path / "other"), "--cross-learning"]) != 0
+    assert "cross_learning" in capsys.readouterr().err
