@@ -54,6 +54,20 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class ForecastRun(EngineRun):
+    """How a model runs, and what decides the last bit."""
+
+    batch_invariant: Annotated[
+        bool,
+        typer.Option(
+            "--batch-invariant",
+            help="A forecast depends on its series alone, to the last bit: not on the others, their order or "
+            "--batch-size. Slower where series are of many lengths. Folders are always forecast so.",
+        ),
+    ] = False
+
+
+@dataclass(frozen=True)
 class Partitions:
     """How a folder of Parquet files is forecast, one part after the other, here or on a cluster."""
 
@@ -99,15 +113,15 @@ def _forecast_folder(
         threads=run.threads or 1,
         engine=run.engine,
         dtype=run.dtype,
-        batch_size=max(run.batch_size, 64),
+        batch_size=run.batch_size,
         horizon=horizon,
-        seed=run.seed,
         **further,
     )
     told = f"{manifest['forecast']} series forecast, {manifest['skipped']} left out (column error)"
     out.print(f"{told}, in {manifest['partitions']} parts", highlight=False)
     for name, why in manifest["quarantined"].items():
         out.print(f"not forecast: {name}: expected {why['expected']}, found {why['found']}", highlight=False)
+    out.print(f"written to {output}", highlight=False)
 
 
 def forecast(
@@ -123,17 +137,9 @@ def forecast(
     answer: Answer,
     columns: ForecastColumns,
     covariates: Covariates,
-    run: EngineRun,
+    run: ForecastRun,
     corrected: Corrected,
     parts: Partitions,
-    batch_invariant: Annotated[
-        bool,
-        typer.Option(
-            "--batch-invariant",
-            help="A forecast depends on its series alone, to the last bit: not on the others, their order or "
-            "--batch-size. Slower where series are of many lengths.",
-        ),
-    ] = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -144,22 +150,15 @@ def forecast(
     """
     from flowrank.forecasting import Skipped, write_forecasts
 
+    asked = {**answer.settings(), **columns.settings(), **covariates.settings()}
+    asked |= {"corrections": corrected.chosen(), "progress": not quiet, "seed": run.seed}
     if parts.asked(series):
-        settings = {**answer.settings(), **columns.settings(), **covariates.settings()}
-        _forecast_folder(
-            model,
-            series,
-            output,
-            horizon,
-            parts,
-            run,
-            settings | {"corrections": corrected.chosen(), "progress": not quiet},
-        )
-        out.print(f"written to {output}", highlight=False)
+        if overwrite:
+            raise FlowrankError("--overwrite", expected="a new folder, for a folder of series", found="--overwrite")
+        _forecast_folder(model, series, output, horizon, parts, run, asked)
         return
     refuse_existing(output, overwrite=overwrite, argument="--output", kind="file")
     check_count(horizon, "--horizon")
-    asked = {**answer.settings(), **columns.settings(), **covariates.settings()}
     pipeline = run.opened(model)
     answer.check(pipeline, model)
     skipped: list[Skipped] = []
@@ -169,12 +168,9 @@ def forecast(
         output,
         horizon=horizon,
         batch_size=run.batch_size,
-        seed=run.seed,
-        corrections=corrected.chosen(),
-        batch_invariant=batch_invariant,
+        batch_invariant=run.batch_invariant,
         skipped=skipped,
         overwrite=overwrite,
-        progress=not quiet,
         **asked,
     )
     print_skipped(skipped)

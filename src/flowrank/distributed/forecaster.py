@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from flowrank.engine.products import ask_for_equal_bits
 from flowrank.errors import FlowrankError, check_count
 from flowrank.forecasting import DEFAULT_LEVELS, Skipped, check_levels, iter_forecasts
 from flowrank.pipelines import load
@@ -41,9 +40,10 @@ class Forecaster:
     """Maps Arrow batches of series to Arrow batches of forecasts; the model is loaded once.
 
     A forecast depends on its series, the model and the options alone, to the last bit
-    (`flowrank.forecasting.predict_requests`, ``batch_invariant``): not on the batch that the series comes in. In a
-    process that has multiplied before (`flowrank.engine.products.ask_for_equal_bits`), and for models whose widths are
-    no multiples of 16, the last bit may still depend on it.
+    (`flowrank.forecasting.predict_requests`, ``batch_invariant``): not on the batch that the series comes in. MKL,
+    which torch multiplies by, rounds by where in memory a row lies if rows are no multiples of 64 bytes. For a child of
+    other widths, take ``engine="onnxruntime"``, or start every process with ``MKL_CBWR=AVX512,STRICT`` in its
+    environment (``AVX2,STRICT`` on processors without AVX-512).
 
     Parameters
     ----------
@@ -91,7 +91,6 @@ class Forecaster:
         skip_bad: bool = False,
         **options: Any,
     ) -> None:
-        ask_for_equal_bits()
         check_options(options)
         self.horizon, self.batch_size = check_count(horizon, "horizon"), check_count(batch_size, "batch_size")
         self.skip_bad, self.options = bool(skip_bad), options

@@ -10,7 +10,6 @@ same to the last bit in every process. `torch.backends.mkldnn.flags(enabled=Fals
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable
 from functools import cache
@@ -134,29 +133,11 @@ def way(x: Tensor, weight: Weight) -> Way:
     return by_mkl if _mkl_is_best() else by_onednn
 
 
-def ask_for_equal_bits() -> None:
-    """Ask MKL for products that do not depend on where in memory their rows lie.
-
-    It has an effect before the first product of the process only, and gives way to ``MKL_CBWR`` in the environment.
-    Without it, a product of matrices whose rows are no multiples of 64 bytes may differ in its last bit when a series
-    is at another place of its batch.
-    """
-    words = _processor().split()
-    for flag, branch in (("avx512f", "AVX512"), ("avx2", "AVX2")):
-        if flag in words:
-            os.environ.setdefault("MKL_CBWR", f"{branch},STRICT")
-            return
-
-
 @cache
 def _mkl_is_best() -> bool:
     """Whether torch has MKL and Intel made this processor; on others MKL is held back."""
-    return torch.backends.mkl.is_available() and "GenuineIntel" in _processor()
-
-
-def _processor() -> str:
-    """What is known of the processor: its maker, and what it can do."""
     try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        name = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return platform.processor()
+        name = platform.processor()
+    return torch.backends.mkl.is_available() and "GenuineIntel" in name
