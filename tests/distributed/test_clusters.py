@@ -43,6 +43,14 @@ def expected(rows):
     return in_order(Forecaster(MODEL, horizon=4, **LEVELS)(rows))
 
 
+def test_an_address_where_none_answers():
+    ray = pytest.importorskip("ray")
+    if ray.is_initialized():
+        pytest.skip("this process belongs to a cluster already")
+    with pytest.raises(FlowrankError, match="where none answers"):
+        run._join(ray, "nonsense://x")
+
+
 def test_a_ray_data_set(cluster, files, expected):
     found = forecast(cluster.data.read_parquet(str(files)), MODEL, horizon=4, workers=2, rows=7, **LEVELS)
     mine = found.to_pandas().sort_values(["item_id", "timestamp"]).reset_index(drop=True)
@@ -62,7 +70,7 @@ def test_partitions_on_ray_survive_a_killed_actor(cluster, files, tmp_path, expe
     partitions = run.planned(run.Folder(str(files)), "target", 16)
     work = partial(dies_once, series=str(files), output=str(output), mark=str(tmp_path / "mark"))
     given = {"model": MODEL, "horizon": 4, "threads": 1, **LEVELS}
-    records = list(run._on_ray(partitions, work, given, on="ray", workers=2, threads=1, num_gpus=0))
+    records = list(run._on_ray(partitions, work, given, on="ray", workers=2, threads=1, num_gpus=0, sees=str(files)))
     assert (tmp_path / "mark").exists()
     assert sorted(one["partition"]["number"] for one in records) == list(range(6))
     pd.testing.assert_frame_equal(written(output), expected, check_exact=True)
@@ -72,14 +80,6 @@ def test_a_folder_on_ray(cluster, files, tmp_path, expected):
     manifest = forecast_files(files, MODEL, tmp_path / "out", on="ray", workers=2, **OPTIONS)
     assert (manifest["forecast"], manifest["partitions"]) == (60, 6)
     pd.testing.assert_frame_equal(written(tmp_path / "out"), expected, check_exact=True)
-
-
-def test_an_address_where_none_answers():
-    ray = pytest.importorskip("ray")
-    if ray.is_initialized():
-        pytest.skip("this process belongs to a cluster")
-    with pytest.raises(FlowrankError, match="where none answers"):
-        run._join(ray, "nonsense://x")
 
 
 def test_a_spark_data_frame(files, expected):

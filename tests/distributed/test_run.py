@@ -112,6 +112,14 @@ def test_a_series_in_two_files_is_refused(folder, rows, tmp_path):
     assert not (tmp_path / "out/_flowrank/manifest.json").exists()
 
 
+def test_a_frequency_that_other_series_decide_is_refused(rows, tmp_path):
+    (tmp_path / "long").mkdir()
+    pq.write_table(pa.Table.from_pandas(as_long(rows), preserve_index=False), tmp_path / "long/0.parquet")
+    with pytest.raises(FlowrankError, match=r"freq: .*found in 0\.parquet: series 's\d\d' of [12] values"):
+        forecast_files(tmp_path / "long", MODEL, tmp_path / "out", **OPTIONS)
+    assert not list((tmp_path / "out").glob("*.parquet"))
+
+
 def test_what_cannot_be_forecast_stops_the_run_or_is_told(folder, rows, tmp_path):
     bad = pa.table({**{n: rows[n].slice(0, 1) for n in ("start", "freq")}, "item_id": ["bad"], "target": [[None]]})
     pq.write_table(bad.select(rows.column_names).cast(rows.schema), folder / "3.parquet")

@@ -95,15 +95,19 @@ class Folder:
     def writing(self, name: str) -> Iterator[Any]:
         """Open a file to write; it appears when it is whole.
 
-        On disks it is written under another name and renamed. In an object store an object appears when it is closed.
+        On disks it is written under another name and renamed. In an object store an object appears when it is closed;
+        after an error it is removed again.
         """
         system, path = self._opened
         place = f"{path}/{name}"
         parent, _, last = place.rpartition("/")
         if not self.is_local:
-            stream = system.open_output_stream(place)
-            yield stream  # an error leaves the object unfinished: it does not appear
-            stream.close()
+            try:
+                with system.open_output_stream(place) as stream:
+                    yield stream
+            except BaseException:
+                system.delete_file(place)
+                raise
             return
         system.create_dir(parent, recursive=True)
         temporary = f"{parent}/.{last}.{secrets.token_hex(4)}"

@@ -211,7 +211,7 @@ class Forecaster:
             lengths = pc.list_value_length(table[self.target]).to_numpy(zero_copy_only=False)
             short = np.flatnonzero(np.nan_to_num(lengths.astype(float)) < 3)
             if len(short) and not pa.types.is_null(table.schema.field(self.time_column).type):
-                raise _no_frequency(table[self.id_column][int(short[0])].as_py(), int(lengths[short[0]] or 0))
+                raise no_frequency(table[self.id_column][int(short[0])].as_py(), int(lengths[short[0]] or 0))
 
     def _given(self) -> set[str]:
         return {name for name, value in self.options.items() if value is not None}
@@ -269,7 +269,8 @@ def _lacks(argument: str, name: Any, names: list[str]) -> FlowrankError:
     )
 
 
-def _no_frequency(item_id: Any, values: int) -> FlowrankError:
+def no_frequency(item_id: Any, values: int) -> FlowrankError:
+    """What is said of a series whose frequency could be told from other series only."""
     return FlowrankError(
         "freq",
         expected="a frequency, as that of a series of one or two values could be told from other series only",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowrank.distributed.addresses import Folder
-from flowrank.distributed.forecaster import ERROR, Forecaster, check_times, of_lists
+from flowrank.distributed.forecaster import ERROR, Forecaster, check_times, no_frequency, of_lists
 from flowrank.errors import FlowrankError
 from flowrank.forecasting.sources import several
 
@@ -86,9 +86,7 @@ def planned(source: Folder, target: Any, series: int, argument: str = "series") 
                 schema, groups = file.schema_arrow.remove_metadata(), file.metadata.num_row_groups
                 rows = [file.metadata.row_group(i).num_rows for i in range(groups)]
         except (OSError, ValueError) as error:
-            raise FlowrankError(
-                argument, expected="Parquet files", found=f"{name or source.address!r} ({error})", todo="write it anew"
-            ) from error
+            raise _unreadable(name or source.address, error, argument) from error
         if first is None:
             first = name, schema
         _check_same(name, schema, *first, argument)
@@ -164,16 +162,48 @@ def _parts(
 
     if one.row_groups is not None:
         groups = list(range(*one.row_groups))
-        for batch in file.iter_batches(_ROWS, row_groups=groups):
+        for batch in _readable(file.iter_batches(_ROWS, row_groups=groups), one):
             yield forecaster(batch), hashes_of(batch.column(batch.schema.get_field_index(forecaster.id_column)))
         return
-    table = file.read()
+    table = pa.Table.from_batches(list(_readable(file.iter_batches(), one)), file.schema_arrow)
     check_times(table.schema, forecaster.time_column, forecaster.options)
+    _check_frequency(forecaster, table)
     ids = pa.array(["all"]) if forecaster.id_column is None else table[forecaster.id_column].unique()
     hashes = hashes_of(ids)
     for found in forecaster.tables(table, schema):
         yield found, hashes
         hashes = hashes[:0]
+
+
+def _readable(batches: Iterator[pa.RecordBatch], one: Partition) -> Iterator[pa.RecordBatch]:
+    """The batches of a file, whose faults are told as such."""
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except (OSError, ValueError) as error:
+            raise _unreadable(one.file, error) from error
+        yield batch
+
+
+def _unreadable(name: str, error: Exception, argument: str = "series") -> FlowrankError:
+    return FlowrankError(
+        argument, expected="a Parquet file that can be read", found=f"{name!r} ({error})", todo="write it anew"
+    )
+
+
+def _check_frequency(forecaster: Forecaster, table: pa.Table) -> None:
+    """Refuse series of one or two values, whose frequency other series of the part would decide."""
+    import pyarrow.compute as pc
+
+    given = forecaster.options.get("freq") is not None or forecaster.time_column not in table.column_names
+    if given or forecaster.id_column is None:
+        return
+    counts = pc.value_counts(table[forecaster.id_column].combine_chunks())
+    short = counts.filter(pc.less(counts.field("counts"), 3))
+    if len(short):
+        raise no_frequency(short[0]["values"].as_py(), short[0]["counts"].as_py())
 
 
 def hashes_of(ids: pa.Array) -> np.ndarray:

@@ -83,7 +83,8 @@ def forecast_files(
     --------
     >>> forecast_files("series", "flow-bolt", "forecasts", horizon=12, on="ray", workers=4)  # doctest: +SKIP
     """
-    source, folder = Folder(str(series)), Folder(str(output))
+    series, output = _absolute(series), _absolute(output)
+    source, folder = Folder(series), Folder(output)
     check_options({name: value for name, value in options.items() if name not in _OPENING})
     check_count(workers, "workers")
     options |= {"horizon": check_count(horizon, "horizon"), "skip_bad": skip_bad, "threads": threads}
@@ -100,12 +101,12 @@ def forecast_files(
         partitions = [Partition(one["number"], one["file"], _pair(one["row_groups"])) for one in run["partitions"]]
     records = {one.number: record for one in partitions if (record := _done(folder, one)) is not None}
     todo = [one for one in partitions if one.number not in records]
-    work = partial(_work, series=str(series), output=str(output))
-    given = {"model": str(model), **options}
+    work = partial(_work, series=series, output=output)
+    given = {"model": _absolute(model) if Path(model).expanduser().exists() else str(model), **options}
     found = (
         _here(todo, work, given)
         if on is None
-        else _on_ray(todo, work, given, on=on, workers=workers, threads=threads, num_gpus=num_gpus)
+        else _on_ray(todo, work, given, on=on, workers=workers, threads=threads, num_gpus=num_gpus, sees=series)
     )
     with progress_bar("forecasting", total=len(partitions), unit="parts", show=progress) as advance:
         advance(len(records))
@@ -119,6 +120,11 @@ def forecast_files(
 
 
 _OPENING = ("engine", "device", "dtype", "batch_size")
+
+
+def _absolute(place: str | Path) -> str:
+    """A path that means the same wherever it is read; an address as it is."""
+    return str(place) if "://" in str(place) else str(Path(place).expanduser().absolute())
 
 
 def _pair(groups: Sequence[int] | None) -> tuple[int, int] | None:
@@ -180,8 +186,6 @@ def _work(forecaster: Forecaster, one: Partition, *, series: str, output: str) -
         return forecast_partition(forecaster, Folder(series), Folder(output), one)
     except FlowrankError as error:
         told = {"argument": error.argument, "expected": error.expected, "found": error.found, "todo": error.todo}
-    except (OSError, ValueError) as error:  # Arrow's errors are of these
-        told = {"argument": "series", "expected": "a Parquet file that can be read", "found": str(error), "todo": None}
     return {"partition": asdict(one), "refused": {name: str(text or "") for name, text in told.items()}}
 
 
@@ -227,6 +231,7 @@ def _on_ray(
     workers: int,
     threads: int,
     num_gpus: float,
+    sees: str,
 ) -> Iterator[dict[str, Any]]:
     """Forecast partitions by a pool of actors, each of which takes one at a time."""
     if not todo:
@@ -236,7 +241,8 @@ def _on_ray(
     if mine:
         _join(ray, on)
     try:
-        _check_visible(ray, given["model"])
+        for argument, path in (("model", given["model"]), ("series", sees)):
+            _check_visible(ray, argument, path)
         rows = ray.data.from_items(
             [{"partition": json.dumps(asdict(one))} for one in todo], override_num_blocks=len(todo)
         )
@@ -276,28 +282,26 @@ def _join(ray: Any, on: str) -> None:
         ) from error
 
 
-def _check_visible(ray: Any, model: str) -> None:
-    """Refuse a model folder that a node does not see."""
-    folder = Path(model).expanduser()
-    if not folder.exists():
+def _check_visible(ray: Any, argument: str, path: str) -> None:
+    """Refuse a path of this machine that a node does not see."""
+    if not Path(path).exists():
         return
 
     @ray.remote(num_cpus=0)
-    def sees(path: str) -> bool:
+    def sees() -> bool:
         return Path(path).exists()
 
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    path = str(folder.absolute())
     nodes = [node for node in ray.nodes() if node["Alive"]]
     placed = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-    answers = ray.get([sees.options(scheduling_strategy=one).remote(path) for one in placed])
+    answers = ray.get([sees.options(scheduling_strategy=one).remote() for one in placed])
     if not all(answers):
         node = nodes[answers.index(False)]["NodeManagerHostname"]
         raise FlowrankError(
-            "model",
-            expected="a name, or a folder that every node of the cluster sees",
-            found=f"{model!r}, which is not there on {node!r}",
+            argument,
+            expected="what every node of the cluster sees",
+            found=f"{path!r}, which is not there on {node!r}",
             todo="put it on storage that all nodes share, or into their image",
         )
 
@@ -306,6 +310,10 @@ def _finished(
     source: Folder, folder: Folder, partitions: list[Partition], records: dict[int, dict[str, Any]], id_column: Any
 ) -> dict[str, Any]:
     """Check that all is there once, and write the manifest."""
+    if missing := [one.output for one in partitions if one.number not in records]:
+        raise FlowrankError(
+            "on", expected="a result of every part", found=f"none of {', '.join(missing[:3])}", todo="run it again"
+        )
     quarantined = {str(partitions[n]): one["refused"] for n, one in sorted(records.items()) if "refused" in one}
     whole = [one for one in partitions if "refused" not in records[one.number]]
     again = None if id_column is None else twice(folder, whole)
