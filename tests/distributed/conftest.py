@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from flowrank.distributed import Forecaster
+
 MODEL = "flow-bolt-mini"
+OPTIONS = {"horizon": 4, "quantile_levels": [0.5], "partition_series": 16}
 
 
 @pytest.fixture
@@ -33,3 +37,26 @@ def as_long(rows):
         times = pd.date_range(one["start"], periods=len(one["target"]), freq=one["freq"])
         frames.append(pd.DataFrame({"item_id": one["item_id"], "timestamp": times, "target": one["target"]}))
     return pd.concat(frames, ignore_index=True)
+
+
+@pytest.fixture
+def folder(rows, tmp_path):
+    """Series as three files of twenty series, in row groups of eight."""
+    made = tmp_path / "series"
+    made.mkdir()
+    for i in range(3):
+        pq.write_table(rows.slice(20 * i, 20), made / f"{i}.parquet", row_group_size=8)
+    return made
+
+
+@pytest.fixture
+def expected(rows):
+    return in_order(Forecaster(MODEL, horizon=4, quantile_levels=[0.5])(rows))
+
+
+def in_order(table):
+    return table.to_pandas().sort_values(["item_id", "timestamp"]).reset_index(drop=True)
+
+
+def written(output):
+    return in_order(pq.ParquetDataset(output).read())

@@ -9,13 +9,11 @@ import signal
 from functools import partial
 
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 
 from flowrank import FlowrankError
-from flowrank.distributed import Forecaster, forecast, forecast_files, run, spark_forecast
-from tests.distributed.conftest import MODEL
-from tests.distributed.test_run import OPTIONS, in_order, written
+from flowrank.distributed import forecast, forecast_files, run, spark_forecast
+from tests.distributed.conftest import MODEL, OPTIONS, written
 
 LEVELS = {"quantile_levels": [0.5]}
 
@@ -29,20 +27,6 @@ def cluster():
     ray.shutdown()
 
 
-@pytest.fixture
-def files(rows, tmp_path):
-    made = tmp_path / "series"
-    made.mkdir()
-    for i in range(3):
-        pq.write_table(rows.slice(20 * i, 20), made / f"{i}.parquet", row_group_size=8)
-    return made
-
-
-@pytest.fixture
-def expected(rows):
-    return in_order(Forecaster(MODEL, horizon=4, **LEVELS)(rows))
-
-
 def test_an_address_where_none_answers():
     ray = pytest.importorskip("ray")
     if ray.is_initialized():
@@ -51,8 +35,8 @@ def test_an_address_where_none_answers():
         run._join(ray, "nonsense://x")
 
 
-def test_a_ray_data_set(cluster, files, expected):
-    found = forecast(cluster.data.read_parquet(str(files)), MODEL, horizon=4, workers=2, rows=7, **LEVELS)
+def test_a_ray_data_set(cluster, folder, expected):
+    found = forecast(cluster.data.read_parquet(str(folder)), MODEL, horizon=4, workers=2, rows=7, **LEVELS)
     mine = found.to_pandas().sort_values(["item_id", "timestamp"]).reset_index(drop=True)
     pd.testing.assert_frame_equal(mine, expected, check_exact=True, check_dtype=False)
 
@@ -65,31 +49,31 @@ def dies_once(forecaster, one, *, series, output, mark):
     return run._work(forecaster, one, series=series, output=output)
 
 
-def test_partitions_on_ray_survive_a_killed_actor(cluster, files, tmp_path, expected):
+def test_partitions_on_ray_survive_a_killed_actor(cluster, folder, tmp_path, expected):
     output = tmp_path / "out"
-    partitions = run.planned(run.Folder(str(files)), "target", 16)
-    work = partial(dies_once, series=str(files), output=str(output), mark=str(tmp_path / "mark"))
+    partitions = run.planned(run.Folder(str(folder)), "target", 16)
+    work = partial(dies_once, series=str(folder), output=str(output), mark=str(tmp_path / "mark"))
     given = {"model": MODEL, "horizon": 4, "threads": 1, **LEVELS}
-    records = list(run._on_ray(partitions, work, given, on="ray", workers=2, threads=1, num_gpus=0, sees=str(files)))
+    records = list(run._on_ray(partitions, work, given, on="ray", workers=2, threads=1, num_gpus=0, sees=str(folder)))
     assert (tmp_path / "mark").exists()
     assert sorted(one["partition"]["number"] for one in records) == list(range(6))
     pd.testing.assert_frame_equal(written(output), expected, check_exact=True)
 
 
-def test_a_folder_on_ray(cluster, files, tmp_path, expected):
-    manifest = forecast_files(files, MODEL, tmp_path / "out", on="ray", workers=2, **OPTIONS)
+def test_a_folder_on_ray(cluster, folder, tmp_path, expected):
+    manifest = forecast_files(folder, MODEL, tmp_path / "out", on="ray", workers=2, **OPTIONS)
     assert (manifest["forecast"], manifest["partitions"]) == (60, 6)
     pd.testing.assert_frame_equal(written(tmp_path / "out"), expected, check_exact=True)
 
 
-def test_a_spark_data_frame(files, expected):
+def test_a_spark_data_frame(folder, expected):
     sql = pytest.importorskip("pyspark.sql")
     if shutil.which("java") is None:
         pytest.skip("Spark needs Java")
     builder = sql.SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
     session = builder.config("spark.sql.session.timeZone", "UTC").getOrCreate()
     try:
-        frame = spark_forecast(session.read.parquet(str(files)), MODEL, horizon=4, **LEVELS)
+        frame = spark_forecast(session.read.parquet(str(folder)), MODEL, horizon=4, **LEVELS)
         kinds = [kind for _, kind in frame.dtypes]
         assert (kinds[0], kinds[2:]) == ("string", ["string", "double", "double"])
         mine = frame.toPandas().sort_values(["item_id", "timestamp"]).reset_index(drop=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pandas as pd
 import pyarrow as pa
@@ -11,33 +12,8 @@ import pytest
 
 from flowrank import FlowrankError
 from flowrank.cli.program import main
-from flowrank.distributed import Forecaster, forecast_files, run
-from tests.distributed.conftest import MODEL, as_long
-
-OPTIONS = {"horizon": 4, "quantile_levels": [0.5], "partition_series": 16}
-
-
-@pytest.fixture
-def folder(rows, tmp_path):
-    """Three files of twenty series, in row groups of eight."""
-    made = tmp_path / "series"
-    made.mkdir()
-    for i in range(3):
-        pq.write_table(rows.slice(20 * i, 20), made / f"{i}.parquet", row_group_size=8)
-    return made
-
-
-@pytest.fixture
-def expected(rows):
-    return in_order(Forecaster(MODEL, horizon=4, quantile_levels=[0.5])(rows))
-
-
-def in_order(table):
-    return table.to_pandas().sort_values(["item_id", "timestamp"]).reset_index(drop=True)
-
-
-def written(output):
-    return in_order(pq.ParquetDataset(output).read())
+from flowrank.distributed import forecast_files, run
+from tests.distributed.conftest import MODEL, OPTIONS, as_long, in_order, written
 
 
 def test_every_series_once_and_counts_that_add_up(folder, tmp_path, expected):
@@ -95,6 +71,21 @@ def test_outputs_of_another_run_are_refused(folder, tmp_path):
     (tmp_path / "mine/thesis.tex").write_text("mine")
     with pytest.raises(FlowrankError, match=r"holds thesis\.tex"):
         forecast_files(folder, MODEL, tmp_path / "mine", **OPTIONS)
+
+
+def test_a_model_in_a_folder_is_told_by_its_files(folder, bolt_folder, t5_folder, tmp_path):
+    options = {**OPTIONS, "horizon": 2}
+    for place, source in (("bolt", bolt_folder), ("same", bolt_folder), ("t5", t5_folder)):
+        shutil.copytree(source, tmp_path / place / "model")
+    for place in ("bolt", "same"):
+        assert forecast_files(folder, tmp_path / place / "model", tmp_path / "out", **options)["forecast"] == 60
+    with pytest.raises(FlowrankError, match="holds one with another model"):
+        forecast_files(folder, tmp_path / "t5/model", tmp_path / "out", **options)
+
+
+def test_sample_paths_of_a_model_that_draws_none_are_refused(folder, tmp_path):
+    with pytest.raises(FlowrankError, match="num_samples: expected a model that draws sample paths"):
+        forecast_files(folder, MODEL, tmp_path / "out", predict_kwargs={"num_samples": 5}, **OPTIONS)
 
 
 def test_files_of_another_schema_are_refused(folder, rows, tmp_path):

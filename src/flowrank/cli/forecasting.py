@@ -42,16 +42,6 @@ class Answer:
         levels = tuple(self.quantile or DEFAULT_LEVELS)
         return {"quantile_levels": levels, "non_negative": self.non_negative, "predict_kwargs": sampling}
 
-    def check(self, pipeline: Any, model: str) -> None:
-        """Refuse sample paths of a model that draws none."""
-        if self.num_samples is not None and pipeline.forecast_type.name != "SAMPLES":
-            raise FlowrankError(
-                "--num-samples",
-                expected="a model that draws sample paths",
-                found=f"{model!r}, which gives quantiles at once",
-                todo="leave the option out",
-            )
-
 
 @dataclass(frozen=True)
 class ForecastRun(EngineRun):
@@ -91,15 +81,24 @@ class Partitions:
         return self.on is not None or "://" in series or Path(series).is_dir()
 
 
+_WHOLE: dict[str, tuple[Any, ...]] = {
+    "wide": (False,),
+    "encoding": (None,),
+    "sheet": (None,),
+    "past_covariates": ([],),
+    "future": (None,),
+    "cross_learning": (False,),
+}
+"""Settings that take the whole source, and what they are where nobody asks for them."""
+
+
 def _forecast_folder(
     model: str, series: str, output: str, horizon: int, parts: Partitions, run: EngineRun, asked: dict[str, Any]
 ) -> None:
     """Forecast a folder of Parquet files into another."""
     from flowrank.distributed import forecast_files
-    from flowrank.distributed.forecaster import OPTIONS
 
-    usual: tuple[Any, ...] = (None, False, (), [])
-    further = {name: value for name, value in asked.items() if name in OPTIONS or value not in usual}
+    further = {name: value for name, value in asked.items() if name not in _WHOLE or value not in _WHOLE[name]}
     if run.device != "cpu":
         further["device"] = run.device
     manifest = forecast_files(
@@ -160,7 +159,6 @@ def forecast(
     refuse_existing(output, overwrite=overwrite, argument="--output", kind="file")
     check_count(horizon, "--horizon")
     pipeline = run.opened(model)
-    answer.check(pipeline, model)
     skipped: list[Skipped] = []
     write_forecasts(
         pipeline,

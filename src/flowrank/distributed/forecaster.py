@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +21,6 @@ OPTIONS = (
     "id_column",
     "timestamp_column",
     "target",
-    "past_covariates",
     "freq",
     "date_format",
     "utc",
@@ -37,7 +38,7 @@ BATCH = 64
 
 
 class Forecaster:
-    """Maps Arrow batches of series to Arrow batches of forecasts; the model is loaded once.
+    """Maps Arrow batches of series to Arrow batches of forecasts; the model is loaded once, for the first of them.
 
     A forecast depends on its series, the model and the options alone, to the last bit
     (`flowrank.forecasting.predict_requests`, ``batch_invariant``): not on the batch that the series comes in. MKL,
@@ -67,7 +68,7 @@ class Forecaster:
     Raises
     ------
     FlowrankError
-        If the model cannot be opened, or an option is none of these.
+        If an option is none of these; for the first batch, if the model cannot be opened.
 
     Examples
     --------
@@ -91,19 +92,31 @@ class Forecaster:
         skip_bad: bool = False,
         **options: Any,
     ) -> None:
-        check_options(options)
+        if unknown := sorted(set(options) - set(OPTIONS)):
+            raise FlowrankError(
+                unknown[0],
+                expected=f"options that hold for each series by itself: {', '.join(OPTIONS)}",
+                found=f"{unknown[0]}={options[unknown[0]]!r}",
+                todo="leave it out",
+            )
         self.horizon, self.batch_size = check_count(horizon, "horizon"), check_count(batch_size, "batch_size")
         self.skip_bad, self.options = bool(skip_bad), options
         self.levels = check_levels(options.get("quantile_levels", DEFAULT_LEVELS))
-        if threads is not None:
-            import torch
-
-            torch.set_num_threads(check_count(threads, "threads"))
-        names = isinstance(model, str) or hasattr(model, "__fspath__")
-        self.pipeline = load(model, engine=engine, device_map=device, dtype=dtype) if names else model
+        self.threads = None if threads is None else check_count(threads, "threads")
+        self._model = model
+        self._opening: dict[str, Any] = {"engine": engine, "device_map": device, "dtype": dtype}
         self.id_column = options.get("id_column", "item_id")
         self.time_column = options.get("timestamp_column", "timestamp") or "timestamp"
         self.target = options.get("target", "target")
+
+    @cached_property
+    def pipeline(self) -> Any:
+        """The model, opened when it is first asked for."""
+        if self.threads is not None:
+            import torch
+
+            torch.set_num_threads(self.threads)
+        return load(self._model, **self._opening) if isinstance(self._model, str | Path) else self._model
 
     def __call__(self, batch: pa.Table | pa.RecordBatch) -> pa.Table:
         """Forecast a batch of one row a series.
@@ -215,17 +228,6 @@ class Forecaster:
 
     def _given(self) -> set[str]:
         return {name for name, value in self.options.items() if value is not None}
-
-
-def check_options(options: dict[str, Any]) -> None:
-    """Refuse options that a part of the series cannot be forecast with."""
-    if unknown := sorted(set(options) - set(OPTIONS)):
-        raise FlowrankError(
-            unknown[0],
-            expected=f"options that hold for each series by itself: {', '.join(OPTIONS)}",
-            found=f"{unknown[0]}={options[unknown[0]]!r}",
-            todo="leave it out",
-        )
 
 
 def check_times(schema: pa.Schema, name: str, options: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowrank.distributed.forecaster import Forecaster, check_options
+from flowrank.distributed.forecaster import Forecaster
 from flowrank.errors import FlowrankError, check_count
 
 ROWS = 1024
@@ -63,9 +63,13 @@ def forecast(
     >>> forecast(series, "flow-bolt", horizon=12, workers=4).write_parquet("forecasts")  # doctest: +SKIP
     """
     data = ray_module().data
-    settings = dict(horizon=horizon, threads=check_count(threads, "threads"), **options)
-    check_options({name: value for name, value in options.items() if name not in _OF_FORECASTER})
-    settings.setdefault("device", "cuda" if num_gpus else "cpu")
+    settings: dict[str, Any] = {
+        "device": "cuda" if num_gpus else "cpu",
+        **options,
+        "horizon": horizon,
+        "threads": threads,
+    }
+    Forecaster(model, **settings)  # refuses options that are wrong before anything starts
     return dataset.map_batches(
         Forecaster,
         fn_constructor_args=(model,),
@@ -76,9 +80,6 @@ def forecast(
         num_cpus=threads,
         num_gpus=num_gpus,
     )
-
-
-_OF_FORECASTER = ("engine", "device", "dtype", "batch_size", "skip_bad")
 
 
 def ray_module() -> Any:

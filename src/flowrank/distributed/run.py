@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from flowrank.distributed.addresses import Folder
-from flowrank.distributed.forecaster import Forecaster, check_options
+from flowrank.distributed.forecaster import Forecaster
 from flowrank.distributed.partitions import KEPT, Partition, forecast_partition, id_of, planned, twice
 from flowrank.distributed.ray_data import ray_module
 from flowrank.errors import FlowrankError, check_count
+from flowrank.graphs.folder import digest
 from flowrank.progress import progress_bar
 
 RUN, MANIFEST = f"{KEPT}/run.json", f"{KEPT}/manifest.json"
@@ -85,13 +86,17 @@ def forecast_files(
     """
     series, output = _absolute(series), _absolute(output)
     source, folder = Folder(series), Folder(output)
-    check_options({name: value for name, value in options.items() if name not in _OPENING})
     check_count(workers, "workers")
-    options |= {"horizon": check_count(horizon, "horizon"), "skip_bad": skip_bad, "threads": threads}
-    options.setdefault("device", "cuda" if num_gpus else "cpu")
+    options = {"device": "cuda" if num_gpus else "cpu", **options, "horizon": horizon, "skip_bad": skip_bad}
+    given: dict[str, Any] = {
+        "model": _absolute(model) if Path(model).expanduser().exists() else str(model),
+        "threads": threads,
+    }
+    given |= options
+    Forecaster(**given)  # refuses options that are wrong before anything starts
     settings: dict[str, Any] = {"model": _identity(model), "input": source.files(".parquet")}
     settings |= {"partition_series": check_count(partition_series, "partition_series")}
-    settings |= {name: value for name, value in options.items() if name not in ("threads", "batch_size")}
+    settings |= {name: value for name, value in options.items() if name != "batch_size"}
     settings = json.loads(json.dumps(settings, default=str))
     run = _continued(folder, settings)
     if run is None:
@@ -102,7 +107,6 @@ def forecast_files(
     records = {one.number: record for one in partitions if (record := _done(folder, one)) is not None}
     todo = [one for one in partitions if one.number not in records]
     work = partial(_work, series=series, output=output)
-    given = {"model": _absolute(model) if Path(model).expanduser().exists() else str(model), **options}
     found = (
         _here(todo, work, given)
         if on is None
@@ -119,9 +123,6 @@ def forecast_files(
     return _finished(source, folder, partitions, records, options.get("id_column", "item_id"))
 
 
-_OPENING = ("engine", "device", "dtype", "batch_size")
-
-
 def _absolute(place: str | Path) -> str:
     """A path that means the same wherever it is read; an address as it is."""
     return str(place) if "://" in str(place) else str(Path(place).expanduser().absolute())
@@ -136,16 +137,9 @@ def _identity(model: str | Path) -> str:
     folder = Path(model).expanduser()
     if not folder.is_dir():
         return str(model)
-    digest = hashlib.sha256()
-    for path in sorted(one for one in folder.iterdir() if one.is_file()):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(
-                hashlib.file_digest(file, "sha256").digest()
-                if hasattr(hashlib, "file_digest")
-                else hashlib.sha256(file.read()).digest()
-            )
-    return f"{folder.name} {digest.hexdigest()[:16]}"
+    files = sorted(one for one in folder.iterdir() if one.is_file())
+    found = hashlib.sha256(json.dumps([(one.name, digest(one)) for one in files]).encode())
+    return f"{folder.name} {found.hexdigest()[:16]}"
 
 
 def _continued(folder: Folder, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -204,9 +198,9 @@ Work = Callable[[Forecaster, Partition], dict[str, Any]]
 
 def _here(todo: list[Partition], work: Work, given: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Forecast partitions in this process."""
-    forecaster = Forecaster(**given) if todo else None
+    forecaster = Forecaster(**given)
     for one in todo:
-        yield work(forecaster, one)  # type: ignore[arg-type]
+        yield work(forecaster, one)
 
 
 class _Worker:

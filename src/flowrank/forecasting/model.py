@@ -63,6 +63,13 @@ class Model:
             and getattr(pipeline, "takes_keep_spread", False)
             and (self.noise_by_series or self.subtracts_mean)
         )
+        if "num_samples" in predict_kwargs and self.subtracts_mean:
+            raise FlowrankError(
+                "num_samples",
+                expected="a model that draws sample paths",
+                found=f"{getattr(pipeline, 'name', type(pipeline).__name__)!r}, which gives quantiles at once",
+                todo="leave the option out",
+            )
         paths = predict_kwargs.get("num_samples") or getattr(known, "sample_paths", None)
         self._asked = levels
         self._trained: list[float] = []  # where quantiles go on beyond them

@@ -127,11 +127,7 @@ def predict_requests(
         for place, one in enumerate(window):
             if one.constant is not None:
                 results[place] = (np.full((horizon, len(levels)), one.constant), np.full(horizon, one.constant))
-        if batch_invariant:
-            chosen_places = _alike(window, batch_size)
-        else:
-            chosen_places = _batches(window, horizon, model.reach, batch_size)
-        for chosen in chosen_places:
+        for chosen in _batches(window, horizon, model.reach, batch_size, alike=batch_invariant):
             late = [window[place].late for place in chosen]
             histories = [Moderated.of(window[place].history, centred=model.subtracts_mean) for place in chosen]
             if batch_invariant:
@@ -189,29 +185,23 @@ def _prepared(
     return _Prepared(light, context - offset if offset else context, late, offset=offset)
 
 
-def _alike(window: Sequence[_Prepared[Any]], batch_size: int) -> Iterator[list[int]]:
-    """Yield places in the window of histories of one length, of which as many values are missing at the end."""
+def _batches(
+    window: Sequence[_Prepared[Any]], horizon: int, reach: int, batch_size: int, *, alike: bool
+) -> Iterator[list[int]]:
+    """Yield places in the window that go through the model together: of like length, and as many blocks of horizon.
 
-    def shape(place: int) -> tuple[int, int]:
-        return window[place].late, len(window[place].history)
+    ``alike``: of one length, with as many values missing at the end.
+    """
 
-    for _, group in groupby(sorted((i for i, one in enumerate(window) if one.constant is None), key=shape), key=shape):
-        alike = list(group)
-        for first in range(0, len(alike), batch_size):
-            yield alike[first : first + batch_size]
-
-
-def _batches(window: Sequence[_Prepared[Any]], horizon: int, reach: int, batch_size: int) -> Iterator[list[int]]:
-    """Yield places in the window that go through the model together: of like length, and as many blocks of horizon."""
-
-    def blocks(place: int) -> int:
-        return -(-(horizon + window[place].late) // reach)
+    def kind(place: int) -> tuple[int, ...]:
+        one = window[place]
+        return (one.late, len(one.history)) if alike else (-(-(horizon + one.late) // reach),)
 
     order = sorted(
         (place for place, one in enumerate(window) if one.constant is None),
-        key=lambda place: (blocks(place), -len(window[place].history)),
+        key=lambda place: (kind(place), -len(window[place].history)),
     )
-    for _, group in groupby(order, key=blocks):
-        alike = list(group)
-        for first in range(0, len(alike), batch_size):
-            yield alike[first : first + batch_size]
+    for _, group in groupby(order, key=kind):
+        some = list(group)
+        for first in range(0, len(some), batch_size):
+            yield some[first : first + batch_size]
