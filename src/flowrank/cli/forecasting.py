@@ -70,8 +70,8 @@ class Partitions:
             "Default: this process."
         ),
     ] = None
-    workers: Annotated[int, typer.Option(help="Processes on the cluster, of --threads each (default: 1).")] = 1
-    gpus: Annotated[float, typer.Option(help="GPUs of each of them.")] = 0.0
+    workers: Annotated[int, typer.Option(help="Processes on the cluster, of --threads each.")] = 1
+    gpus: Annotated[float, typer.Option(help="GPUs of each process.")] = 0.0
     partition_series: Annotated[
         int, typer.Option(help="Series of a part, about, where files have one row a series.")
     ] = 10_000
