@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
+import sys
 from functools import partial
 
 import pandas as pd
 import pytest
 
 from flowrank import FlowrankError
-from flowrank.distributed import forecast, forecast_files, run, spark_forecast
+from flowrank.distributed import forecast, forecast_files, ray_cluster, run, spark_forecast
+from flowrank.distributed.workers import check_workers, looking
 from tests.distributed.conftest import MODEL, OPTIONS, written
 
 LEVELS = {"quantile_levels": [0.5]}
@@ -32,7 +35,7 @@ def test_an_address_where_none_answers():
     if ray.is_initialized():
         pytest.skip("this process belongs to a cluster already")
     with pytest.raises(FlowrankError, match="where none answers"):
-        run._join(ray, "nonsense://x")
+        ray_cluster._join(ray, "nonsense://x")
 
 
 def test_a_ray_data_set(cluster, folder, expected):
@@ -66,18 +69,47 @@ def test_a_folder_on_ray(cluster, folder, tmp_path, expected):
     pd.testing.assert_frame_equal(written(tmp_path / "out"), expected, check_exact=True)
 
 
-def test_a_spark_data_frame(folder, expected):
+@pytest.fixture(scope="module")
+def spark():
     sql = pytest.importorskip("pyspark.sql")
     if shutil.which("java") is None:
         pytest.skip("Spark needs Java")
     builder = sql.SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
-    session = builder.config("spark.sql.session.timeZone", "UTC").getOrCreate()
-    try:
-        frame = spark_forecast(session.read.parquet(str(folder)), MODEL, horizon=4, **LEVELS)
-        kinds = [kind for _, kind in frame.dtypes]
-        assert (kinds[0], kinds[2:]) == ("string", ["string", "double", "double"])
-        mine = frame.toPandas().sort_values(["item_id", "timestamp"]).reset_index(drop=True)
-    finally:
-        session.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        session = builder.config("spark.sql.session.timeZone", "UTC").getOrCreate()
+    yield session
+    session.stop()
+
+
+def test_a_spark_data_frame(spark, folder, expected):
+    frame = spark_forecast(spark.read.parquet(str(folder)), MODEL, horizon=4, **LEVELS)
+    kinds = [kind for _, kind in frame.dtypes]
+    assert (kinds[0], kinds[2:]) == ("string", ["string", "double", "double"])
+    mine = frame.toPandas().sort_values(["item_id", "timestamp"]).reset_index(drop=True)
     mine["timestamp"] = mine["timestamp"].astype(expected["timestamp"].dtype)
     pd.testing.assert_frame_equal(mine, expected, check_exact=True, check_dtype=False)
+
+
+def test_a_spark_whose_python_lacks_flowrank(spark, folder, tmp_path, monkeypatch):
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')  # without what is installed
+    bare.chmod(0o755)
+    monkeypatch.setattr(spark.sparkContext, "pythonExec", str(bare))
+    with pytest.raises(FlowrankError, match=r"found none in .* on .*PYSPARK_PYTHON"):
+        spark_forecast(spark.read.parquet(str(folder)), MODEL, horizon=4, **LEVELS)
+
+
+def test_workers_that_lack_something(tmp_path):
+    paths = {"model": str(tmp_path), "series": "s3://bucket/series"}
+    told = looking(paths)()
+    check_workers([told], paths, "install it")
+    tmp_path.rmdir()
+    with pytest.raises(FlowrankError, match=r"model: expected what every node .* sees"):
+        check_workers([told, looking_at(told, missing=["model"])], paths, "install it")
+    with pytest.raises(FlowrankError, match=r"workers: expected flowrank .* found 0\.0\.1 in .*install it"):
+        check_workers([looking_at(told, version="0.0.1")], paths, "install it")
+
+
+def looking_at(told, **changed):
+    return json.dumps({**json.loads(told), **changed})

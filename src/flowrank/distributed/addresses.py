@@ -120,6 +120,16 @@ class Folder:
             raise
 
 
+def absolute(place: str | Path) -> str:
+    """A path that means the same wherever it is read; an address as it is."""
+    return str(place) if "://" in str(place) else str(Path(place).expanduser().absolute())
+
+
+def model_path(model: str | Path) -> str:
+    """A model's name as it is; the path of one in a folder as an absolute path."""
+    return absolute(model) if Path(model).expanduser().exists() else str(model)
+
+
 def _by_fsspec(address: str, error: Exception) -> tuple[Any, str]:
     """What fsspec opens and Arrow does not."""
     from pyarrow import fs

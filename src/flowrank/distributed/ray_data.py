@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from flowrank.distributed.addresses import model_path
 from flowrank.distributed.forecaster import Forecaster
-from flowrank.errors import FlowrankError, check_count
+from flowrank.distributed.ray_cluster import check_nodes, ray_module
+from flowrank.errors import check_count
 
 ROWS = 1024
 """Series of a batch that an actor is given."""
@@ -54,7 +56,8 @@ def forecast(
     Raises
     ------
     FlowrankError
-        If Ray is not installed, or an option is unknown. What is wrong with a series is raised when it is computed.
+        If Ray is not installed, an option is unknown, or a node lacks flowrank or the model. What is wrong with a
+        series is raised when it is computed.
 
     Examples
     --------
@@ -62,7 +65,7 @@ def forecast(
     >>> series = ray.data.read_parquet("series")  # doctest: +SKIP
     >>> forecast(series, "flow-bolt", horizon=12, workers=4).write_parquet("forecasts")  # doctest: +SKIP
     """
-    data = ray_module().data
+    ray, model = ray_module(), model_path(model)
     settings: dict[str, Any] = {
         "device": "cuda" if num_gpus else "cpu",
         **options,
@@ -70,31 +73,14 @@ def forecast(
         "threads": threads,
     }
     Forecaster(model, **settings)  # refuses options that are wrong before anything starts
+    check_nodes(ray, {"model": model})
     return dataset.map_batches(
         Forecaster,
         fn_constructor_args=(model,),
         fn_constructor_kwargs=settings,
         batch_format="pyarrow",
         batch_size=check_count(rows, "rows"),
-        compute=data.ActorPoolStrategy(min_size=1, max_size=check_count(workers, "workers")),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=check_count(workers, "workers")),
         num_cpus=threads,
         num_gpus=num_gpus,
     )
-
-
-def ray_module() -> Any:
-    """Ray, with its data sets.
-
-    Raises
-    ------
-    FlowrankError
-        If it is not installed.
-    """
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise FlowrankError(
-            "ray", expected="Ray Data", found=f"none ({error})", todo='pip install "flowrank[ray]"'
-        ) from error
-    return ray

@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flowrank.distributed.addresses import Folder
+from flowrank.distributed.addresses import Folder, absolute, model_path
 from flowrank.distributed.forecaster import Forecaster
 from flowrank.distributed.partitions import KEPT, Partition, forecast_partition, id_of, planned, twice
-from flowrank.distributed.ray_data import ray_module
+from flowrank.distributed.ray_cluster import check_nodes, ray_cluster
 from flowrank.errors import FlowrankError, check_count
 from flowrank.graphs.folder import digest
 from flowrank.progress import progress_bar
@@ -84,15 +84,11 @@ def forecast_files(
     --------
     >>> forecast_files("series", "flow-bolt", "forecasts", horizon=12, on="ray", workers=4)  # doctest: +SKIP
     """
-    series, output = _absolute(series), _absolute(output)
+    series, output = absolute(series), absolute(output)
     source, folder = Folder(series), Folder(output)
     check_count(workers, "workers")
     options = {"device": "cuda" if num_gpus else "cpu", **options, "horizon": horizon, "skip_bad": skip_bad}
-    given: dict[str, Any] = {
-        "model": _absolute(model) if Path(model).expanduser().exists() else str(model),
-        "threads": threads,
-    }
-    given |= options
+    given: dict[str, Any] = {"model": model_path(model), "threads": threads, **options}
     Forecaster(**given)  # refuses options that are wrong before anything starts
     settings: dict[str, Any] = {"model": _identity(model), "input": source.files(".parquet")}
     settings |= {"partition_series": check_count(partition_series, "partition_series")}
@@ -121,11 +117,6 @@ def forecast_files(
             records[number] = record
             advance(1)
     return _finished(source, folder, partitions, records, options.get("id_column", "item_id"))
-
-
-def _absolute(place: str | Path) -> str:
-    """A path that means the same wherever it is read; an address as it is."""
-    return str(place) if "://" in str(place) else str(Path(place).expanduser().absolute())
 
 
 def _pair(groups: Sequence[int] | None) -> tuple[int, int] | None:
@@ -230,13 +221,8 @@ def _on_ray(
     """Forecast partitions by a pool of actors, each of which takes one at a time."""
     if not todo:
         return
-    ray = ray_module()
-    mine = not ray.is_initialized()
-    if mine:
-        _join(ray, on)
-    try:
-        for argument, path in (("model", given["model"]), ("series", sees)):
-            _check_visible(ray, argument, path)
+    with ray_cluster(on) as ray:
+        check_nodes(ray, {"model": given["model"], "series": sees})
         rows = ray.data.from_items(
             [{"partition": json.dumps(asdict(one))} for one in todo], override_num_blocks=len(todo)
         )
@@ -251,53 +237,6 @@ def _on_ray(
         )
         for row in found.iter_rows():
             yield json.loads(row["record"])
-    finally:
-        if mine:
-            ray.shutdown()
-
-
-def _join(ray: Any, on: str) -> None:
-    """Join the cluster at an address, or start one here."""
-    address = None if on in ("ray", "ray://") else on
-    try:
-        if address is not None:
-            ray.init(address=address, log_to_driver=False)
-            return
-        try:
-            ray.init(address="auto", log_to_driver=False)
-        except ConnectionError:
-            ray.init(include_dashboard=False, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        raise FlowrankError(
-            "on",
-            expected='"ray", or the address of a Ray cluster, such as ray://head:10001',
-            found=f"{on!r}, where none answers ({str(error).splitlines()[0]})",
-            todo="start one (ray start --head), or correct the address",
-        ) from error
-
-
-def _check_visible(ray: Any, argument: str, path: str) -> None:
-    """Refuse a path of this machine that a node does not see."""
-    if not Path(path).exists():
-        return
-
-    @ray.remote(num_cpus=0)
-    def sees() -> bool:
-        return Path(path).exists()
-
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    placed = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-    answers = ray.get([sees.options(scheduling_strategy=one).remote() for one in placed])
-    if not all(answers):
-        node = nodes[answers.index(False)]["NodeManagerHostname"]
-        raise FlowrankError(
-            argument,
-            expected="what every node of the cluster sees",
-            found=f"{path!r}, which is not there on {node!r}",
-            todo="put it on storage that all nodes share, or into their image",
-        )
 
 
 def _finished(

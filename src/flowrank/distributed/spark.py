@@ -7,8 +7,13 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+from flowrank.distributed.addresses import model_path
 from flowrank.distributed.forecaster import Forecaster
+from flowrank.distributed.workers import check_workers, looking
 from flowrank.errors import FlowrankError
+
+LOOKS = 8
+"""Tasks of the job that looks what workers have."""
 
 
 def spark_forecast(frame: Any, model: str, *, horizon: int, threads: int = 1, **options: Any) -> Any:
@@ -37,7 +42,8 @@ def spark_forecast(frame: Any, model: str, *, horizon: int, threads: int = 1, **
     Raises
     ------
     FlowrankError
-        If Spark is not installed, an option is unknown, or columns are missing.
+        If Spark is not installed, an option is unknown, columns are missing, or workers lack flowrank or the model (a
+        short job looks on up to `LOOKS` of them).
 
     Examples
     --------
@@ -50,8 +56,10 @@ def spark_forecast(frame: Any, model: str, *, horizon: int, threads: int = 1, **
         raise FlowrankError(
             "spark", expected="PySpark", found=f"none ({error})", todo='pip install "flowrank[spark]"'
         ) from error
-    settings = json.dumps({"model": str(model), "horizon": horizon, "threads": threads, **options}, sort_keys=True)
+    model = model_path(model)
+    settings = json.dumps({"model": model, "horizon": horizon, "threads": threads, **options}, sort_keys=True)
     schema = _forecaster(settings).schema(to_arrow_schema(frame.schema))
+    _check(frame.sparkSession, {"model": model})
 
     def forecasts(batches: Iterator[Any]) -> Iterator[Any]:
         forecaster = _forecaster(settings)
@@ -59,6 +67,16 @@ def spark_forecast(frame: Any, model: str, *, horizon: int, threads: int = 1, **
             yield from forecaster(batch).to_batches()
 
     return frame.mapInArrow(forecasts, from_arrow_schema(schema))
+
+
+def _check(session: Any, paths: dict[str, str]) -> None:
+    """Refuse workers that lack flowrank or a path."""
+    from pyspark.sql.functions import udf
+
+    look = looking(paths)
+    seen = session.range(0, LOOKS, 1, LOOKS).select(udf(lambda _: look(), "string", useArrow=False)("id")).collect()
+    todo = "install it into the Python of the workers, which PYSPARK_PYTHON names before the session starts"
+    check_workers([one[0] for one in seen], paths, todo)
 
 
 @lru_cache(maxsize=2)
