@@ -42,6 +42,18 @@ class Folder:
         except Exception as error:
             return _by_fsspec(self.address, error)
 
+    def _told(self, path: str) -> Any:
+        """What is at a path."""
+        try:
+            return self._opened[0].get_file_info(path)
+        except OSError as error:
+            raise FlowrankError(
+                "address",
+                expected="a place that can be reached",
+                found=f"{self.address!r} ({error})",
+                todo="check its spelling, and the access that the environment, a profile or a role gives",
+            ) from error
+
     @property
     def is_local(self) -> bool:
         """Whether it is on this machine."""
@@ -51,11 +63,16 @@ class Folder:
         """Names, relative to the folder, and bytes of the files in it, sorted; of a file, its own name.
 
         What begins with a point or an underline belongs to whoever wrote the folder, and is left out.
+
+        Raises
+        ------
+        FlowrankError
+            If the place cannot be reached.
         """
         from pyarrow import fs
 
         system, path = self._opened
-        info = system.get_file_info(path)
+        info = self._told(path)
         if info.type == fs.FileType.File:
             return [("", info.size)]
         chosen = fs.FileSelector(path, allow_not_found=True, recursive=True)
@@ -75,8 +92,7 @@ class Folder:
         """Bytes of a file; None if it is not there."""
         from pyarrow import fs
 
-        system, path = self._opened
-        info = system.get_file_info(f"{path}/{name}")
+        info = self._told(f"{self._opened[1]}/{name}")
         return info.size if info.type == fs.FileType.File else None
 
     def read_json(self, name: str) -> Any:

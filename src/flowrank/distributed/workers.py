@@ -21,15 +21,15 @@ def looking(paths: dict[str, str]) -> Callable[[], str]:
     asked = {argument: path for argument, path in paths.items() if Path(path).exists()}
 
     def look() -> str:
+        import contextlib
         import json
         import os
         import socket
         import sys
 
-        try:
+        version: str | None = None
+        with contextlib.suppress(ImportError):
             from flowrank import __version__ as version
-        except ImportError:
-            version = None
         missing = [argument for argument, path in asked.items() if not os.path.exists(path)]
         found = {"host": socket.gethostname(), "python": sys.executable, "version": version, "missing": missing}
         return json.dumps(found)
