@@ -10,6 +10,7 @@ from __future__ import annotations
 from flowrank.distributed.forecaster import Forecaster
 from flowrank.distributed.ray_data import forecast
 from flowrank.distributed.run import forecast_files
+from flowrank.distributed.sizing import Sizing, sizing
 from flowrank.distributed.spark import spark_forecast
 
-__all__ = ["Forecaster", "forecast", "forecast_files", "spark_forecast"]
+__all__ = ["Forecaster", "Sizing", "forecast", "forecast_files", "sizing", "spark_forecast"]
