@@ -85,11 +85,12 @@ _WHOLE: dict[str, tuple[Any, ...]] = {
     "wide": (False,),
     "encoding": (None,),
     "sheet": (None,),
-    "past_covariates": ([],),
-    "future": (None,),
     "cross_learning": (False,),
 }
 """Settings that take the whole source, and what they are where nobody asks for them."""
+
+
+_NAMED = ("past_covariates", "future")
 
 
 def _forecast_folder(
@@ -99,6 +100,7 @@ def _forecast_folder(
     from flowrank.distributed import forecast_files
 
     further = {name: value for name, value in asked.items() if name not in _WHOLE or value not in _WHOLE[name]}
+    further = {name: value for name, value in further.items() if name not in _NAMED or value}
     if run.device != "cpu":
         further["device"] = run.device
     manifest = forecast_files(

@@ -131,10 +131,12 @@ class Covariates:
         ),
     ] = None
     future: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
+            metavar="FILE|COLUMNS",
             help="Table of covariates whose next values are known: the same id and time columns, and a row for each of "
-            "the next --horizon steps of each series. The series file has its columns as well."
+            "the next --horizon steps of each series. The series file has its columns as well. Of a file with one row "
+            "a series: names of columns, with commas between, whose lists go on into the time to come.",
         ),
     ] = None
     cross_learning: Annotated[
@@ -149,7 +151,12 @@ class Covariates:
     def settings(self) -> dict[str, Any]:
         """Give the library's arguments for them."""
         past = names_of(self.past_covariates or [], "--past-covariates")
-        return {"past_covariates": past, "future": self.future, "cross_learning": self.cross_learning}
+        future: Path | list[str] | None = None
+        if self.future is not None:
+            path = Path(self.future)
+            is_file = bool(path.suffix) or path.exists()
+            future = path if is_file else names_of([self.future], "--future")
+        return {"past_covariates": past, "future": future, "cross_learning": self.cross_learning}
 
 
 def names_of(given: list[str], option: str, kind: str = "names of columns") -> list[str]:

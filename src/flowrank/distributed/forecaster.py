@@ -12,6 +12,7 @@ import pandas as pd
 
 from flowrank.errors import FlowrankError, check_count
 from flowrank.forecasting import DEFAULT_LEVELS, Skipped, check_levels, iter_forecasts
+from flowrank.forecasting.sources import several
 from flowrank.pipelines import load
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ OPTIONS = (
     "corrections",
     "non_negative",
     "predict_kwargs",
+    "past_covariates",
+    "future",
 )
 """Of `flowrank.forecasting.forecast`, those that mean the same for a part of the series as for all of them."""
 ERROR = "error"
@@ -63,7 +66,8 @@ class Forecaster:
         column, ``error``. Otherwise the first raises its error.
     **options
         Of `flowrank.forecasting.forecast`: ``id_column``, ``timestamp_column``, ``target``, ``freq``, ``date_format``,
-        ``utc``, ``quantile_levels``, ``seed``, ``corrections``, ``non_negative``, ``predict_kwargs``.
+        ``utc``, ``quantile_levels``, ``seed``, ``corrections``, ``non_negative``, ``predict_kwargs``,
+        ``past_covariates``; and ``future``, names of columns whose lists hold the horizon's values too.
 
     Raises
     ------
@@ -103,6 +107,8 @@ class Forecaster:
         self.skip_bad, self.options = bool(skip_bad), options
         self.levels = check_levels(options.get("quantile_levels", DEFAULT_LEVELS))
         self.threads = None if threads is None else check_count(threads, "threads")
+        for argument in ("past_covariates", "future"):
+            _check_names(argument, options.get(argument))
         self._model = model
         self._opening: dict[str, Any] = {"engine": engine, "device_map": device, "dtype": dtype}
         self.id_column = options.get("id_column", "item_id")
@@ -124,8 +130,9 @@ class Forecaster:
         Parameters
         ----------
         batch
-            Columns: the id; the target, a list of numbers (null where nothing was observed); and, where there are
-            times, a list of them or ``start``, and ``freq`` unless it is an option.
+            Columns: the id; the target, a list of numbers (null where nothing was observed); each further target and
+            covariate alike; and, where there are times, a list of them or ``start``, and ``freq`` unless it is an
+            option.
 
         Returns
         -------
@@ -199,17 +206,19 @@ class Forecaster:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        for argument, name in (("id_column", self.id_column), ("target", self.target)):
+        if self.id_column not in table.column_names:
+            raise _lacks("id_column", self.id_column, table.column_names)
+        for argument, name in self.lists:
             if name not in table.column_names:
                 raise _lacks(argument, name, table.column_names)
-        kind = table.schema.field(self.target).type
-        if not of_lists(kind):
-            raise FlowrankError(
-                "series",
-                expected=f"one row a series, with a list of values in {self.target!r}",
-                found=f"a column of {kind}",
-                todo="put each series into one row first: group the rows by their id and collect values and times",
-            )
+            kind = table.schema.field(name).type
+            if not of_lists(kind):
+                raise FlowrankError(
+                    "series",
+                    expected=f"one row a series, with a list of values in {name!r}",
+                    found=f"a column of {kind}",
+                    todo="put each series into one row first: group the rows by their id and collect values and times",
+                )
         counts = pc.value_counts(table[self.id_column].combine_chunks())
         if len(counts) < table.num_rows:
             twice = next(one for one in counts.to_pylist() if one["counts"] > 1)
@@ -221,13 +230,32 @@ class Forecaster:
             )
         check_times(table.schema, self.time_column, self.options)
         if self.time_column in table.column_names and "freq" not in {*table.column_names, *self._given()}:
-            lengths = pc.list_value_length(table[self.target]).to_numpy(zero_copy_only=False)
+            lengths = pc.list_value_length(table[several(self.target)[0]]).to_numpy(zero_copy_only=False)
             short = np.flatnonzero(np.nan_to_num(lengths.astype(float)) < 3)
             if len(short) and not pa.types.is_null(table.schema.field(self.time_column).type):
                 raise no_frequency(table[self.id_column][int(short[0])].as_py(), int(lengths[short[0]] or 0))
 
+    @property
+    def lists(self) -> list[tuple[str, Any]]:
+        """Names of the columns of lists, each with the argument that gives it."""
+        found = [("target", name) for name in several(self.target)]
+        for argument in ("past_covariates", "future"):
+            found += [(argument, name) for name in self.options.get(argument) or ()]
+        return found
+
     def _given(self) -> set[str]:
         return {name for name, value in self.options.items() if value is not None}
+
+
+def _check_names(argument: str, names: Any) -> None:
+    if names is None or (isinstance(names, list | tuple) and all(isinstance(one, str) for one in names)):
+        return
+    raise FlowrankError(
+        argument,
+        expected="names of columns, whose lists stand in the row of their series",
+        found=f"a {type(names).__name__}",
+        todo="put the values into the rows, those of the time to come after those of the past",
+    )
 
 
 def check_times(schema: pa.Schema, name: str, options: dict[str, Any]) -> None:

@@ -165,6 +165,13 @@ def _parts(
         for batch in _readable(file.iter_batches(_ROWS, row_groups=groups), one):
             yield forecaster(batch), hashes_of(batch.column(batch.schema.get_field_index(forecaster.id_column)))
         return
+    if further := [name for argument, name in forecaster.lists if argument != "target"]:
+        raise FlowrankError(
+            "past_covariates" if forecaster.options.get("past_covariates") else "future",
+            expected="files with one row a series where there are covariates",
+            found=f"a row for each value in {one}, and {', '.join(map(repr, further))}",
+            todo="put each series into one row, with a list for each column",
+        )
     table = pa.Table.from_batches(list(_readable(file.iter_batches(), one)), file.schema_arrow)
     check_times(table.schema, forecaster.time_column, forecaster.options)
     _check_frequency(forecaster, table)

@@ -9,6 +9,7 @@ from flowrank.errors import FlowrankError
 from flowrank.forecasting.groups import Roles
 from flowrank.series import Series, SeriesSource, read_series
 from flowrank.series.groups import Group, GroupSource, read_groups
+from flowrank.series.row_groups import read_row_groups
 from flowrank.series.value import OnBad
 
 
@@ -96,6 +97,18 @@ def opened(
             expected="a long table or its path, as there are several targets or covariates",
             found="what read_series has opened, which has one value for each time",
             todo="pass the table itself",
+        )
+    known = list(future) if isinstance(future, (list, tuple)) and all(isinstance(one, str) for one in future) else None
+    if future is None or known is not None:
+        rows = read_row_groups(source, targets=targets, past_covariates=past, known_covariates=known or (), **reading)
+        if rows is not None:
+            return rows
+    if known is not None:
+        raise FlowrankError(
+            "future",
+            expected="a table of the time to come, as there is a row for each series and time",
+            found=f"names of columns: {', '.join(map(repr, known))}",
+            todo="pass the table, or its path",
         )
     return read_groups(source, targets=targets, past_covariates=past, future=future, **reading)
 
