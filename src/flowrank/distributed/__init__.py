@@ -13,6 +13,7 @@ from flowrank.distributed.evaluation import evaluate
 from flowrank.distributed.forecaster import Forecaster
 from flowrank.distributed.ray_data import forecast
 from flowrank.distributed.run import forecast_files
+from flowrank.distributed.searching import searches
 from flowrank.distributed.spark import spark_forecast
 
-__all__ = ["Forecaster", "evaluate", "forecast", "forecast_files", "spark_forecast"]
+__all__ = ["Forecaster", "evaluate", "forecast", "forecast_files", "searches", "spark_forecast"]

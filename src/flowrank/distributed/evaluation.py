@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from flowrank.distributed.addresses import absolute, model_path
-from flowrank.distributed.ray_cluster import check_cluster, ray_module, results_of
-from flowrank.distributed.workers import opened, refusal
+from flowrank.distributed.ray_cluster import check_cluster, results_of, sent
+from flowrank.distributed.workers import check_model, opened, refusal
 from flowrank.errors import FlowrankError
 from flowrank.evaluation import SEASONAL_NAIVE, Backtest
 from flowrank.evaluation.scoring import COLUMNS, Scorer, plan_of
@@ -94,9 +94,9 @@ def evaluate(
     context = _shortest_context(places.values(), opening) if skip_bad else 0
     sources = {name: absolute(one) if isinstance(one, str | Path) else one for name, one in sources.items()}
     paths = {f"data set {name!r}": one for name, one in sources.items() if isinstance(one, str)}
-    sent = {name: _sent(name, one) for name, one in sources.items()}
+    pickled = {name: sent(f"data set {name!r}", one) for name, one in sources.items()}
     tasks = [
-        _Task(row * len(places) + column, name, place, sent[test.dataset], test)
+        _Task(row * len(places) + column, name, place, pickled[test.dataset], test)
         for column, (name, place) in enumerate(places.items())
         for row, test in enumerate(plan)
     ]
@@ -167,15 +167,10 @@ def _places(models: Mapping[str, str | Path] | Sequence[str]) -> dict[str, str]:
     named = dict(models) if isinstance(models, Mapping) else {str(one): one for one in models}
     if not named:
         raise FlowrankError("models", expected="at least one model", found="none")
-    for name, model in named.items():
-        if not isinstance(model, str | Path):
-            raise FlowrankError(
-                "models",
-                expected="names or folders of models, which workers open themselves",
-                found=f"{type(model).__name__} as {name!r}",
-                todo="save it (save_pretrained) where every node sees it, and pass its folder",
-            )
-    return {name: model if model == SEASONAL_NAIVE else model_path(model) for name, model in named.items()}
+    return {
+        name: SEASONAL_NAIVE if model == SEASONAL_NAIVE else model_path(check_model(model, "models"))
+        for name, model in named.items()
+    }
 
 
 def _shortest_context(models: Iterable[str], opening: dict[str, Any]) -> int:
@@ -183,16 +178,3 @@ def _shortest_context(models: Iterable[str], opening: dict[str, Any]) -> int:
     here = opening | {"device": "cpu"}
     own = (int(opened(one, **here).model_context_length) for one in models if one != SEASONAL_NAIVE)
     return min(own, default=0)
-
-
-def _sent(name: str, source: Any) -> bytes:
-    """A source as workers get it."""
-    try:
-        return bytes(ray_module().cloudpickle.dumps(source))
-    except Exception as error:  # any class may raise anything here
-        raise FlowrankError(
-            f"data set {name!r}",
-            expected="a path, or what can be sent to workers, such as a data frame or a list of arrays",
-            found=f"{type(source).__name__} ({error})",
-            todo="write it to a file that every node sees, and pass its path",
-        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -101,6 +102,25 @@ def check_cluster(workers: int, threads: int | None, num_gpus: float) -> None:
         check_count(threads, "threads")
     if not is_number(num_gpus, 0):
         raise FlowrankError("num_gpus", expected="a number ≥ 0", found=repr(num_gpus), todo="pass e.g. 1")
+
+
+def sent(argument: str, value: Any) -> bytes:
+    """A value as workers get it, which ``pickle.loads`` opens.
+
+    Raises
+    ------
+    FlowrankError
+        If it cannot be sent.
+    """
+    try:
+        return bytes(ray_module().cloudpickle.dumps(value))
+    except (pickle.PicklingError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise FlowrankError(
+            argument,
+            expected="a path, or what can be sent to workers, such as a data frame or a list of arrays",
+            found=f"{type(value).__name__} ({error})",
+            todo="write it to a file that every node sees, and pass its path",
+        ) from error
 
 
 class _Actor:

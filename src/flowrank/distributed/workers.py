@@ -47,6 +47,29 @@ def opened(
     return load(model, engine=engine, device_map=device, dtype=dtype)
 
 
+def check_model(model: Any, argument: str) -> str | Path:
+    """Return a model's name or folder, or refuse what workers cannot open themselves.
+
+    Raises
+    ------
+    FlowrankError
+        If it is neither.
+
+    Examples
+    --------
+    >>> check_model("flow-bolt", "model")
+    'flow-bolt'
+    """
+    if not isinstance(model, str | Path):
+        raise FlowrankError(
+            argument,
+            expected="names or folders of models, which workers open themselves",
+            found=type(model).__name__,
+            todo="save it (save_pretrained) where every node sees it, and pass its folder",
+        )
+    return model
+
+
 def refusal(error: FlowrankError, where: str) -> FlowrankError:
     """The error of a task, which says where it was found.
 
