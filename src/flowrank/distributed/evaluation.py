@@ -28,7 +28,7 @@ def evaluate(
     sources: Mapping[str, Any],
     backtests: Sequence[Backtest] | Mapping[str, Backtest] | None = None,
     *,
-    on: str = "ray",
+    on: str | None = "ray",
     workers: int = 1,
     threads: int = 1,
     num_gpus: float = 0,
@@ -62,7 +62,7 @@ def evaluate(
         Of `flowrank.evaluate`.
     on
         "ray": the Ray cluster that this process or machine belongs to, or a new one on this machine;
-        "ray://HOST:PORT" or "HOST:PORT": the one there.
+        "ray://HOST:PORT" or "HOST:PORT": the one there. None: this process, which opens models in the same way.
     workers, threads, num_gpus
         Processes on Ray, and CPU threads and GPUs of each.
     engine, device, dtype

@@ -185,7 +185,7 @@ class _Work:
         return row
 
 
-def _measures(recipe: dict[str, Any]) -> dict[str, Any]:
+def _measures(recipe: Any) -> dict[str, Any]:
     """What became of a model, by its recipe."""
     counts, found = recipe["parameters"], recipe["search"]
     return {
