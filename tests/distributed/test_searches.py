@@ -51,28 +51,28 @@ def names(folder):
 
 def test_each_finds_what_it_finds_alone(bolt_folder, tmp_path, few_stages):
     limits = [0.5, Tolerance(0.0, confidence=0.99)]
-    found = searches(bolt_folder, tmp_path / "out", tolerances=limits, seeds=[0, 1], **FEW)
-    assert found[["max_loss", "seed"]].values.tolist() == [[0.5, 0], [0.5, 1], [0.0, 0], [0.0, 1]]
-    assert names(tmp_path / "out") == ["_flowrank", "loss-0.5-seed-0", "loss-0.5-seed-1", "searches.csv"]
+    found = searches(bolt_folder, tmp_path / "out", tolerances=limits, seeds=[1], **FEW)
+    assert found[["max_loss", "seed"]].values.tolist() == [[0.5, 1], [0.0, 1]]
+    assert names(tmp_path / "out") == ["_flowrank", "loss-0.5-seed-1", "searches.csv"]
     read = pd.read_csv(tmp_path / "out/searches.csv", dtype={"parameters": "Int64"})
     pd.testing.assert_frame_equal(read, found)
     parent = flowrank.load(bolt_folder)
     alone = flowrank.smallest(parent, Tolerance(0.5), seed=1, **FEW)
-    row, child = found.iloc[1], flowrank.load(tmp_path / "out/loss-0.5-seed-1")
+    row, child = found.iloc[0], flowrank.load(tmp_path / "out/loss-0.5-seed-1")
     assert tensor_digest(child.inner_model) == tensor_digest(alone.inner_model)
     assert child.recipe["search"]["loss"] == alone.recipe["search"]["loss"] == row["loss"]
     assert child.inner_model.num_parameters() == row["parameters"] < parent.inner_model.num_parameters()
     assert row["parameters_kept"] == row["parameters"] / parent.inner_model.num_parameters()
     assert row["loss"] <= row["upper"] <= 0.5
     assert row["cost_kept"] < 1
-    for one in found.iloc[2:].to_dict("records"):
+    for one in found.iloc[1:].to_dict("records"):
         assert math.isnan(one["loss"])
         assert "no smaller model" in one["reason"]
     assert not list((tmp_path / "out/_flowrank").glob("*/"))
 
 
 def test_on_ray_though_a_worker_is_killed(cluster, bolt_folder, tmp_path, few_stages, monkeypatch, one_thread):
-    given = {"tolerances": [0.5], "seeds": [0, 1], **FEW}
+    given = {"tolerances": [0.5], "seeds": [0], **FEW}
     here = searches(bolt_folder, tmp_path / "here", **given)
     mark = tmp_path / "mark"
     monkeypatch.setattr(searching, "_Work", partial(Dying, mark=str(mark)))
