@@ -88,6 +88,33 @@ def load(
     return _opened(source, device_map, dtype, revision, engine or "exact", memory_budget, local_files_only)
 
 
+def check_device(device: str, argument: str = "device") -> None:
+    """Refuse a device that torch does not find here.
+
+    Raises
+    ------
+    FlowrankError
+        With the reason that torch gives.
+
+    Examples
+    --------
+    >>> check_device("cpu")
+    """
+    import torch
+
+    if device == "auto":
+        return
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        raise FlowrankError(
+            argument,
+            expected="cpu, auto, or a device that torch finds here, such as cuda",
+            found=f"{device!r} ({str(error).splitlines()[0]})",
+            todo="leave the option out to use the CPU",
+        ) from error
+
+
 def _refuse_for_export(**given: tuple[Any, tuple[str, ...]]) -> None:
     """Refuse what an exported model has as it was written."""
     for argument, (value, allowed) in given.items():

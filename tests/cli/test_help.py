@@ -12,6 +12,7 @@ import pytest
 import typer
 
 import flowrank
+from flowrank import distributed
 from flowrank.cli import compression
 from flowrank.cli.commands import app
 from tests.cli.calls import run
@@ -94,6 +95,11 @@ COMPRESS = {  # option: an argument beside its default, with the options that it
     "--validation-series": "9 --max-loss 1%",
     "--also-synthetic": "--max-loss 1% --series some.csv",
     "--work": "elsewhere --max-loss 1%",
+    "--seeds": "0,1 --max-loss 1%",
+    "--on": "ray --max-loss 1%,2%",
+    "--workers": "2 --max-loss 1%,2% --on ray",
+    "--threads": "2 --max-loss 1%,2%",
+    "--gpus": "1 --max-loss 1%,2% --on ray",
     "--series": "some.csv",
     "--calibration-series": "77",
     "--calibration-points": "88",
@@ -128,13 +134,14 @@ def asked(here, monkeypatch):
             def called(*args: object, **kwargs: object) -> SimpleNamespace:
                 plain = {key: value for key, value in kwargs.items() if key != "on_stage"}
                 told.append((name, args, plain))
-                return SimpleNamespace(recipe=None, save_pretrained=call("save"))
+                return SimpleNamespace(recipe=None, save_pretrained=call("save"), to_dict=lambda kind: [])
 
             return called
 
         monkeypatch.setattr(flowrank, "load", call("load"))
         monkeypatch.setattr(flowrank, "compress", lambda parent, *a, **k: call("compress")(*a, **k))
         monkeypatch.setattr(flowrank, "smallest", lambda parent, *a, **k: call("smallest")(*a, **k))
+        monkeypatch.setattr(distributed, "searches", call("searches"))
         monkeypatch.setattr(compression, "refuse_existing", call("refuse_existing"))
         monkeypatch.setattr(compression, "_print", lambda recipe, title: None)
         monkeypatch.setattr(compression.shutil, "rmtree", call("rmtree"))

@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from flowrank.distributed import Forecaster
 
 MODEL = "flow-bolt-mini"
 OPTIONS = {"horizon": 4, "quantile_levels": [0.5], "partition_series": 16}
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """Ray on this machine, one for all tests of a process."""
+    ray = pytest.importorskip("ray")
+    pytest.importorskip("ray.data")
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture
+def one_thread():
+    """As workers have it: sums of several threads are rounded otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def dies_once(mark):
+    """Kill this process, if it is the first to come here with this mark."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.fixture

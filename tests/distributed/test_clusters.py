@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from functools import partial
 
@@ -14,28 +14,39 @@ import pandas as pd
 import pytest
 
 from flowrank import FlowrankError
-from flowrank.distributed import forecast, forecast_files, ray_cluster, run, spark_forecast
+from flowrank.distributed import Forecaster, forecast, forecast_files, ray_cluster, run, spark_forecast
 from flowrank.distributed.workers import check_workers, looking
-from tests.distributed.conftest import MODEL, OPTIONS, written
+from tests.distributed.conftest import MODEL, OPTIONS, dies_once, written
 
 LEVELS = {"quantile_levels": [0.5]}
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    ray = pytest.importorskip("ray")
-    pytest.importorskip("ray.data")
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    yield ray
-    ray.shutdown()
-
-
 def test_an_address_where_none_answers():
-    ray = pytest.importorskip("ray")
-    if ray.is_initialized():
-        pytest.skip("this process belongs to a cluster already")
-    with pytest.raises(FlowrankError, match="where none answers"):
-        ray_cluster._join(ray, "nonsense://x")
+    pytest.importorskip("ray")
+    script = "import ray; from flowrank.distributed.ray_cluster import _join; _join(ray, 'nonsense://x')"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False).stderr
+    assert "FlowrankError: on: expected" in told
+    assert "where none answers" in told
+
+
+def test_a_machine_that_is_too_small_for_a_worker():
+    has = {"CPU": 2.0}
+    ray_cluster._check_room(has, 2, 0)
+    with pytest.raises(FlowrankError, match="threads: expected at most 2, as this machine has CPUs, found 3"):
+        ray_cluster._check_room(has, 3, 0)
+    with pytest.raises(FlowrankError, match="num_gpus: expected at most 0"):
+        ray_cluster._check_room(has, 1, 1)
+
+
+def test_a_worker_that_dies_again_and_again(cluster, monkeypatch):
+    monkeypatch.setattr(ray_cluster, "RETRIES", 0)
+
+    def work(task):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    found = ray_cluster.results_of(work, ["one"], on="ray", workers=1, threads=1, num_gpus=0, paths={})
+    with pytest.raises(FlowrankError, match=r"workers: .* found one that died 1 times, one \("):
+        list(found)
 
 
 def test_a_ray_data_set(cluster, folder, expected):
@@ -44,22 +55,21 @@ def test_a_ray_data_set(cluster, folder, expected):
     pd.testing.assert_frame_equal(mine, expected, check_exact=True, check_dtype=False)
 
 
-def dies_once(forecaster, one, *, series, output, mark):
+def dying(forecaster, one, *, series, output, mark):
     """The worker's work; the first that comes here is killed with its process."""
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
-        os.kill(os.getpid(), signal.SIGKILL)
+    dies_once(mark)
     return run._work(forecaster, one, series=series, output=output)
 
 
 def test_partitions_on_ray_survive_a_killed_actor(cluster, folder, tmp_path, expected):
-    output = tmp_path / "out"
+    output, mark = tmp_path / "out", tmp_path / "mark"
     partitions = run.planned(run.Folder(str(folder)), "target", 16)
-    work = partial(dies_once, series=str(folder), output=str(output), mark=str(tmp_path / "mark"))
-    given = {"model": MODEL, "horizon": 4, "threads": 1, **LEVELS}
-    records = list(run._on_ray(partitions, work, given, on="ray", workers=2, threads=1, num_gpus=0, sees=str(folder)))
-    assert (tmp_path / "mark").exists()
-    assert sorted(one["partition"]["number"] for one in records) == list(range(6))
+    forecaster = Forecaster(MODEL, horizon=4, threads=1, **LEVELS)
+    work = partial(dying, forecaster, series=str(folder), output=str(output), mark=str(mark))
+    paths = {"series": str(folder)}
+    found = ray_cluster.results_of(work, partitions, on="ray", workers=2, threads=1, num_gpus=0, paths=paths)
+    assert sorted(one["partition"]["number"] for one in found) == list(range(6))
+    assert mark.exists()
     pd.testing.assert_frame_equal(written(output), expected, check_exact=True)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +12,7 @@ from rich.table import Table
 
 import flowrank
 from flowrank.cli.console import err, out, print_skipped
-from flowrank.cli.options import Corrected, EngineRun, Overwrite, Quiet, UsableColumns
+from flowrank.cli.options import Cluster, Corrected, EngineRun, Overwrite, Quiet, UsableColumns
 from flowrank.files import refuse_existing
 
 FLAGS = ("--overwrite", "--quiet", "--help", "--help-all", "--skip-bad", "--wide")  # options without a value
@@ -29,6 +31,7 @@ def evaluate(
     columns: UsableColumns,
     run: EngineRun,
     corrected: Corrected,
+    cluster: Cluster,
     backtests: Annotated[
         Path | None,
         typer.Option(help="CSV file that says what is forecast: dataset, offset, prediction_length, num_rolls."),
@@ -40,7 +43,10 @@ def evaluate(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score models on rolling-origin backtests: MASE and WQL, as gluonts defines them."""
+    """Score models on rolling-origin backtests: MASE and WQL, as gluonts defines them.
+
+    On a Ray cluster (`--on ray`) each model on each data set is a task.
+    """
     from flowrank.evaluation import SEASONAL_NAIVE, datasets_in, read_backtests
     from flowrank.forecasting.skipping import Skipped, skipped_path
 
@@ -55,11 +61,7 @@ def evaluate(
         for name in sorted(set(sources) - known):
             err.print(f"no backtest for {name}: left out", highlight=False)
         sources = {name: path for name, path in sources.items() if name in known}
-    pipelines: dict[str, Any] = {
-        name: name if name == SEASONAL_NAIVE else run.opened(name) for name in dict.fromkeys(models)
-    }
-    scores = flowrank.evaluate(
-        pipelines,
+    scores = _scorer(list(dict.fromkeys(models)), run, cluster)(
         sources,
         tests,
         prediction_length=prediction_length,
@@ -73,7 +75,20 @@ def evaluate(
     )
     _write(scores, skipped if columns.skip_bad else None, output, overwrite=overwrite)
     print_skipped(skipped)
-    _print_relative(scores, SEASONAL_NAIVE if SEASONAL_NAIVE in pipelines else next(iter(pipelines)))
+    _print_relative(scores, SEASONAL_NAIVE if SEASONAL_NAIVE in models else models[0])
+
+
+def _scorer(models: list[str], run: EngineRun, cluster: Cluster) -> Callable[..., Any]:
+    """The library's function that scores these models, here or on a cluster."""
+    from flowrank.evaluation import SEASONAL_NAIVE
+
+    if cluster.on is None:
+        pipelines = {name: name if name == SEASONAL_NAIVE else run.opened(name) for name in models}
+        return partial(flowrank.evaluate, pipelines)
+    from flowrank.distributed import evaluate as evaluate_there
+
+    places = cluster.places(run.threads, run.device)
+    return partial(evaluate_there, models, engine=run.engine, dtype=run.dtype, **places)
 
 
 def _write(scores: Any, skipped: list[Any] | None, output: Path, *, overwrite: bool) -> None:

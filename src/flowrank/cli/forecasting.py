@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 import typer
 
 from flowrank.cli.console import out, print_skipped
-from flowrank.cli.options import Corrected, Covariates, EngineRun, ForecastColumns, Model, Overwrite, Quiet
+from flowrank.cli.options import Cluster, Corrected, Covariates, EngineRun, ForecastColumns, Model, Overwrite, Quiet
 from flowrank.errors import FlowrankError, check_count
 from flowrank.files import refuse_existing
 
@@ -58,20 +58,11 @@ class ForecastRun(EngineRun):
 
 
 @dataclass(frozen=True)
-class Partitions:
+class Partitions(Cluster):
     """How a folder of Parquet files is forecast, one part after the other, here or on a cluster."""
 
     panel: ClassVar[str | None] = "Folders of Parquet files"
 
-    on: Annotated[
-        str | None,
-        typer.Option(
-            help="ray (the cluster that this machine belongs to, or a new one on it), ray://HOST:PORT or HOST:PORT. "
-            "Default: this process."
-        ),
-    ] = None
-    workers: Annotated[int, typer.Option(help="Processes on the cluster, of --threads each.")] = 1
-    gpus: Annotated[float, typer.Option(help="GPUs of each process.")] = 0.0
     partition_series: Annotated[
         int, typer.Option(help="Series of a part, about, where files have one row a series.")
     ] = 10_000
@@ -101,17 +92,12 @@ def _forecast_folder(
 
     further = {name: value for name, value in asked.items() if name not in _WHOLE or value not in _WHOLE[name]}
     further = {name: value for name, value in further.items() if name not in _NAMED or value}
-    if run.device != "cpu":
-        further["device"] = run.device
     manifest = forecast_files(
         series,
         model,
         output,
-        on=parts.on,
-        workers=parts.workers,
-        num_gpus=parts.gpus,
+        **parts.places(run.threads, run.device),
         partition_series=parts.partition_series,
-        threads=run.threads or 1,
         engine=run.engine,
         dtype=run.dtype,
         batch_size=run.batch_size,

@@ -56,7 +56,8 @@ class Size:
         str | None,
         typer.Option(
             metavar="SHARE",
-            help="Instead of --ratio: search for the smallest model whose error grows by at most this share, e.g. 1%.",
+            help="Instead of --ratio: search for the smallest model whose error grows by at most this share, e.g. 1%; "
+            "for a model of each, 1%,3%.",
         ),
     ] = None
     method: Annotated[

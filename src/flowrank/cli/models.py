@@ -6,7 +6,7 @@ from typing import Any
 
 import flowrank
 from flowrank.cli.console import hush, out
-from flowrank.errors import FlowrankError, check_count
+from flowrank.errors import check_count
 
 
 def models() -> None:
@@ -22,21 +22,12 @@ def opened(
     import torch
 
     from flowrank.graphs import is_export
+    from flowrank.pipelines import check_device
 
     if threads is not None:
         torch.set_num_threads(check_count(threads, "--threads"))
     if is_export(model):
         where["threads"] = threads
-
-    if device != "auto":
-        try:
-            torch.empty(0, device=device)
-        except (AssertionError, RuntimeError) as error:
-            raise FlowrankError(
-                "--device",
-                expected="cpu, auto, or a device that torch finds here, such as cuda",
-                found=f"{device!r} ({str(error).splitlines()[0]})",
-                todo="leave the option out to use the CPU",
-            ) from error
+    check_device(device, "--device")
     hush()
     return flowrank.load(model, device_map=device, dtype=dtype, engine=engine, **where)

@@ -204,6 +204,29 @@ class Corrected:
 
 
 @dataclass(frozen=True)
+class Cluster:
+    """Where tasks are done that do not depend on one another."""
+
+    panel: ClassVar[str | None] = "Ray cluster"
+
+    on: Annotated[
+        str | None,
+        typer.Option(
+            help="ray (the cluster that this machine belongs to, or a new one on it), ray://HOST:PORT or HOST:PORT. "
+            "Default: this process."
+        ),
+    ] = None
+    workers: Annotated[int, typer.Option(help="Processes on the cluster, of --threads each.")] = 1
+    gpus: Annotated[float, typer.Option(help="GPUs of each process.")] = 0.0
+
+    def places(self, threads: int | None, device: str) -> dict[str, Any]:
+        """Give the library's arguments for them, with the device if it is no CPU."""
+        chosen = {} if device == "cpu" else {"device": device}
+        sizes = {"workers": self.workers, "threads": threads or 1, "num_gpus": self.gpus}
+        return {"on": self.on, **sizes, **chosen}
+
+
+@dataclass(frozen=True)
 class Run:
     """How a model runs."""
 

@@ -13,6 +13,7 @@ import typer
 import flowrank
 from flowrank.cli.console import out
 from flowrank.cli.methods import MethodName, Ranks, Size, refuse_given
+from flowrank.cli.options import Cluster
 from flowrank.errors import FlowrankError
 from flowrank.files import refuse_existing_in
 
@@ -94,13 +95,74 @@ class Search:
         return {name: value for name, value in given.items() if value is not None}
 
 
-def tolerated(size: Size, ranks: Ranks, search: Search) -> flowrank.Tolerance:
-    """Return the tolerance that was typed.
+@dataclass(frozen=True)
+class Searches(Cluster, Search):
+    """How the smallest model is searched for, or several of them."""
+
+    panel: ClassVar[str | None] = Search.panel
+
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            help="Seeds with commas between, e.g. 0,1,2: a search, and a model in OUT, for each of them and each share "
+            "in --max-loss."
+        ),
+    ] = None
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads of each process, of several searches. Default: all; with --on, 1.")
+    ] = None
+
+    def several(self, size: Size) -> bool:
+        """Whether several searches are asked for; their models go into folders of their own.
+
+        Raises
+        ------
+        FlowrankError
+            If options of several were given with one.
+        """
+        alone: tuple[tuple[str, Any, Any], ...] = (("--workers", self.workers, 1), ("--gpus", self.gpus, 0.0))
+        if size.max_loss is not None and (self.seeds is not None or "," in size.max_loss):
+            for option, given, default in alone if self.on is None else ():
+                refuse_given("--on", option, given, default)
+            refuse_given("one search", "--work", self.folder, None)
+            return True
+        if self.on is not None:
+            raise FlowrankError(
+                "--on",
+                expected="several searches: shares with commas between in --max-loss, or --seeds",
+                found=self.on,
+                todo="leave it out; a single search cannot be divided, as each stage starts from the one before",
+            )
+        for option, given, default in (("--seeds", self.seeds, None), ("--threads", self.threads, None), *alone):
+            refuse_given("several searches (--max-loss 1%,3%, or --max-loss and --seeds)", option, given, default)
+        return False
+
+    def chosen_seeds(self, seed: int) -> list[int]:
+        """The seeds that were typed; where none were, that of ``--seed``.
+
+        Raises
+        ------
+        FlowrankError
+            If one is no whole number, or there is ``--seed`` as well.
+        """
+        if self.seeds is None:
+            return [seed]
+        refuse_given("no --seeds", "--seed", seed, 0)
+        try:
+            return [int(one) for one in self.seeds.split(",")]
+        except ValueError:
+            raise FlowrankError(
+                "--seeds", expected="whole numbers with commas between", found=repr(self.seeds), todo="pass e.g. 0,1,2"
+            ) from None
+
+
+def tolerated(size: Size, ranks: Ranks, search: Search) -> list[flowrank.Tolerance]:
+    """Return the tolerances that were typed.
 
     Raises
     ------
     FlowrankError
-        If it is not a share, or an option was given that means nothing in a search.
+        If one is not a share, or an option was given that means nothing in a search.
     """
     assert size.max_loss is not None
     refuse_given(WITHOUT, "--allocation", ranks.allocation, Ranks.allocation)
@@ -113,7 +175,8 @@ def tolerated(size: Size, ranks: Ranks, search: Search) -> flowrank.Tolerance:
     ):
         refuse_given(WITHOUT, option, given, default)
     metric = search.metric or MetricName.WQL
-    return flowrank.Tolerance(parse_share(size.max_loss), metric=metric.value, unit=size.unit.value)
+    shares = map(parse_share, size.max_loss.split(","))
+    return [flowrank.Tolerance(one, metric=metric.value, unit=size.unit.value) for one in shares]
 
 
 def work_folder(given: Path | None, output: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flowrank.errors import FlowrankError
+from flowrank.graphs.folder import digest
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,16 @@ def absolute(place: str | Path) -> str:
 def model_path(model: str | Path) -> str:
     """A model's name as it is; the path of one in a folder as an absolute path."""
     return absolute(model) if Path(model).expanduser().exists() else str(model)
+
+
+def model_identity(model: str | Path) -> str:
+    """What tells a model from others: its name, and of a folder a digest of its files."""
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        return str(model)
+    files = sorted(one for one in folder.iterdir() if one.is_file())
+    found = hashlib.sha256(json.dumps([(one.name, digest(one)) for one in files]).encode())
+    return f"{folder.name} {found.hexdigest()[:16]}"
 
 
 def _by_fsspec(address: str, error: Exception) -> tuple[Any, str]:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from flowrank.distributed.workers import opened
 from flowrank.errors import FlowrankError, check_count
 from flowrank.forecasting import DEFAULT_LEVELS, Skipped, check_levels, iter_forecasts
 from flowrank.forecasting.sources import several
-from flowrank.pipelines import load
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -110,7 +110,7 @@ class Forecaster:
         for argument in ("past_covariates", "future"):
             _check_names(argument, options.get(argument))
         self._model = model
-        self._opening: dict[str, Any] = {"engine": engine, "device_map": device, "dtype": dtype}
+        self._opening: dict[str, Any] = {"engine": engine, "device": device, "dtype": dtype, "threads": self.threads}
         self.id_column = options.get("id_column", "item_id")
         self.time_column = options.get("timestamp_column", "timestamp") or "timestamp"
         self.target = options.get("target", "target")
@@ -118,11 +118,13 @@ class Forecaster:
     @cached_property
     def pipeline(self) -> Any:
         """The model, opened when it is first asked for."""
+        if isinstance(self._model, str | Path):
+            return opened(self._model, **self._opening)
         if self.threads is not None:
             import torch
 
             torch.set_num_threads(self.threads)
-        return load(self._model, **self._opening) if isinstance(self._model, str | Path) else self._model
+        return self._model
 
     def __call__(self, batch: pa.Table | pa.RecordBatch) -> pa.Table:
         """Forecast a batch of one row a series.

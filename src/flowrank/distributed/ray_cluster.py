@@ -1,13 +1,20 @@
-"""A Ray cluster: joined, or started on this machine; its nodes checked before anything starts."""
+"""A Ray cluster: joined, or started on this machine; its nodes checked, and tasks done by a pool of actors there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from flowrank.distributed.workers import check_workers, looking
-from flowrank.errors import FlowrankError
+from flowrank.errors import FlowrankError, check_count, is_number
+
+Task = TypeVar("Task")
+Found = TypeVar("Found")
+
+RETRIES = 3
+"""How often a task is done again whose worker died."""
 
 
 def ray_module() -> Any:
@@ -28,8 +35,143 @@ def ray_module() -> Any:
     return ray
 
 
+def results_of(
+    work: Callable[[Task], Found],
+    tasks: Sequence[Task],
+    *,
+    on: str | None,
+    workers: int,
+    threads: int,
+    num_gpus: float,
+    paths: dict[str, str],
+) -> Iterator[Found]:
+    """Do tasks that do not depend on one another, in this process or on Ray.
+
+    On Ray each worker has a copy of ``work`` for as long as it lives, and takes one task at a time, in their order. A
+    worker that dies is started again and does its task again, `RETRIES` times at most. One that is left without a task
+    goes, so that a cluster can become smaller.
+
+    Parameters
+    ----------
+    work
+        What does a task; it can be pickled.
+    tasks
+        Can be pickled; their texts say what failed.
+    on
+        None: this process, one after the other. Otherwise of `ray_cluster`.
+    workers, threads, num_gpus
+        Processes on Ray, and CPU threads and GPUs of each.
+    paths
+        By argument; every node has to see them.
+
+    Yields
+    ------
+    Found
+        A result for each task: in their order in this process, in no order on Ray.
+
+    Raises
+    ------
+    FlowrankError
+        That of a task; or if the cluster cannot do them, or a worker dies again and again.
+    """
+    if on is None:
+        yield from map(work, tasks)
+    elif tasks:
+        with ray_cluster(on, threads, num_gpus) as ray:
+            check_nodes(ray, paths)
+            options = {"num_cpus": threads, "num_gpus": num_gpus, "max_restarts": -1, "max_task_retries": RETRIES}
+            actor = ray.remote(**options)(_Actor)
+            pool = [actor.remote(work) for _ in range(min(workers, len(tasks)))]
+            try:
+                yield from _by_pool(ray, pool, tasks)
+            finally:
+                for one in pool:
+                    ray.kill(one)
+
+
+def check_cluster(workers: int, threads: int | None, num_gpus: float) -> None:
+    """Refuse sizes of a pool of workers that are none.
+
+    Raises
+    ------
+    FlowrankError
+        With the argument.
+    """
+    check_count(workers, "workers")
+    if threads is not None:
+        check_count(threads, "threads")
+    if not is_number(num_gpus, 0):
+        raise FlowrankError("num_gpus", expected="a number ≥ 0", found=repr(num_gpus), todo="pass e.g. 1")
+
+
+def sent(argument: str, value: Any) -> bytes:
+    """A value as workers get it, which ``pickle.loads`` opens.
+
+    Raises
+    ------
+    FlowrankError
+        If it cannot be sent.
+    """
+    try:
+        return bytes(ray_module().cloudpickle.dumps(value))
+    except (pickle.PicklingError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise FlowrankError(
+            argument,
+            expected="a path, or what can be sent to workers, such as a data frame or a list of arrays",
+            found=f"{type(value).__name__} ({error})",
+            todo="write it to a file that every node sees, and pass its path",
+        ) from error
+
+
+class _Actor:
+    """Does tasks; what refuses one is handed back in place of its result."""
+
+    def __init__(self, work: Callable[[Any], Any]) -> None:
+        self.work = work
+
+    def ready(self) -> None:
+        """Answers when the actor has started."""
+
+    def do(self, task: Any) -> Any:
+        """Do a task."""
+        try:
+            return self.work(task)
+        except FlowrankError as error:
+            return error
+
+
+def _by_pool(ray: Any, pool: list[Any], tasks: Sequence[Any]) -> Iterator[Any]:
+    """Results of tasks, each given to an actor that has started and has nothing to do."""
+    busy: dict[Any, tuple[Any, int | None]] = {actor.ready.remote(): (actor, None) for actor in pool}
+    waiting, left = iter(range(len(tasks))), len(tasks)
+    while left:
+        [done], _ = ray.wait([*busy], num_returns=1)
+        actor, number = busy.pop(done)
+        try:
+            found = ray.get(done)
+        except ray.exceptions.RayTaskError:  # a fault of the work, with its traceback
+            raise
+        except ray.exceptions.RayError as error:
+            raise FlowrankError(
+                "workers",
+                expected="processes that live until their task is done",
+                found=f"one that died {RETRIES + 1} times, {'at its start' if number is None else tasks[number]} "
+                f"({str(error).splitlines()[0]})",
+                todo="give each more memory: fewer workers on a node, or smaller batches",
+            ) from error
+        if isinstance(found, FlowrankError):
+            raise found
+        if (following := next(waiting, None)) is None:
+            ray.kill(actor)
+        else:
+            busy[actor.do.remote(tasks[following])] = (actor, following)
+        if number is not None:
+            left -= 1
+            yield found
+
+
 @contextmanager
-def ray_cluster(on: str) -> Iterator[Any]:
+def ray_cluster(on: str, threads: int = 1, num_gpus: float = 0) -> Iterator[Any]:
     """Ray, in the cluster at an address, for as long as it is needed.
 
     Parameters
@@ -37,34 +179,38 @@ def ray_cluster(on: str) -> Iterator[Any]:
     on
         "ray": the cluster that this process or machine belongs to, or a new one on this machine; or an address,
         "ray://HOST:PORT" or "HOST:PORT".
+    threads, num_gpus
+        CPUs and GPUs of a worker; a new cluster on a machine with less of them is refused, as it would wait forever.
 
     Raises
     ------
     FlowrankError
-        If Ray is not installed, or none answers.
+        If Ray is not installed, none answers, or the machine is too small.
     """
     ray = ray_module()
     mine = not ray.is_initialized()
-    if mine:
-        _join(ray, on)
     try:
+        if mine and _join(ray, on):
+            _check_room(ray.cluster_resources(), threads, num_gpus)
         yield ray
     finally:
         if mine:
             ray.shutdown()
 
 
-def _join(ray: Any, on: str) -> None:
-    """Join the cluster at an address, or start one here."""
+def _join(ray: Any, on: str) -> bool:
+    """Join the cluster at an address, or start one here; whether it is a new one."""
     address = None if on in ("ray", "ray://") else on
     try:
         if address is not None:
             ray.init(address=address, log_to_driver=False)
-            return
+            return False
         try:
             ray.init(address="auto", log_to_driver=False)
         except ConnectionError:
             ray.init(include_dashboard=False, log_to_driver=False)
+            return True
+        return False
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         raise FlowrankError(
             "on",
@@ -72,6 +218,18 @@ def _join(ray: Any, on: str) -> None:
             found=f"{on!r}, where none answers ({str(error).splitlines()[0]})",
             todo="start one (ray start --head), or correct the address",
         ) from error
+
+
+def _check_room(has: dict[str, float], threads: int, num_gpus: float) -> None:
+    """Refuse workers that no place of a new cluster is large enough for."""
+    for argument, asked, kind in (("threads", threads, "CPU"), ("num_gpus", num_gpus, "GPU")):
+        if asked > has.get(kind, 0):
+            raise FlowrankError(
+                argument,
+                expected=f"at most {has.get(kind, 0):g}, as this machine has {kind}s",
+                found=asked,
+                todo="pass less, or join a cluster (on=ray://HOST:PORT)",
+            )
 
 
 def check_nodes(ray: Any, paths: dict[str, str]) -> None:

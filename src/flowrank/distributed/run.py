@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flowrank.distributed.addresses import Folder, absolute, model_path
+from flowrank.distributed.addresses import Folder, absolute, model_identity, model_path
 from flowrank.distributed.forecaster import Forecaster
 from flowrank.distributed.partitions import KEPT, Partition, forecast_partition, id_of, planned, twice
-from flowrank.distributed.ray_cluster import check_nodes, ray_cluster
+from flowrank.distributed.ray_cluster import check_cluster, results_of
+from flowrank.distributed.workers import refusal
 from flowrank.errors import FlowrankError, check_count
-from flowrank.graphs.folder import digest
 from flowrank.progress import progress_bar
 
 RUN, MANIFEST = f"{KEPT}/run.json", f"{KEPT}/manifest.json"
@@ -86,11 +85,11 @@ def forecast_files(
     """
     series, output = absolute(series), absolute(output)
     source, folder = Folder(series), Folder(output)
-    check_count(workers, "workers")
+    check_cluster(workers, threads, num_gpus)
     options = {"device": "cuda" if num_gpus else "cpu", **options, "horizon": horizon, "skip_bad": skip_bad}
     given: dict[str, Any] = {"model": model_path(model), "threads": threads, **options}
-    Forecaster(**given)  # refuses options that are wrong before anything starts
-    settings: dict[str, Any] = {"model": _identity(model), "input": source.files(".parquet")}
+    forecaster = Forecaster(**given)  # refuses options that are wrong before anything starts
+    settings: dict[str, Any] = {"model": model_identity(model), "input": source.files(".parquet")}
     settings |= {"partition_series": check_count(partition_series, "partition_series")}
     settings |= {name: value for name, value in options.items() if name != "batch_size"}
     settings = json.loads(json.dumps(settings, default=str))
@@ -102,12 +101,9 @@ def forecast_files(
         partitions = [Partition(one["number"], one["file"], _pair(one["row_groups"])) for one in run["partitions"]]
     records = {one.number: record for one in partitions if (record := _done(folder, one)) is not None}
     todo = [one for one in partitions if one.number not in records]
-    work = partial(_work, series=series, output=output)
-    found = (
-        _here(todo, work, given)
-        if on is None
-        else _on_ray(todo, work, given, on=on, workers=workers, threads=threads, num_gpus=num_gpus, sees=series)
-    )
+    work = partial(_work, forecaster, series=series, output=output)
+    paths = {"model": given["model"], "series": series}
+    found = results_of(work, todo, on=on, workers=workers, threads=threads, num_gpus=num_gpus, paths=paths)
     with progress_bar("forecasting", total=len(partitions), unit="parts", show=progress) as advance:
         advance(len(records))
         for record in found:
@@ -121,16 +117,6 @@ def forecast_files(
 
 def _pair(groups: Sequence[int] | None) -> tuple[int, int] | None:
     return None if groups is None else (groups[0], groups[1])
-
-
-def _identity(model: str | Path) -> str:
-    """What tells a model from others: its name, and of a folder a digest of its files."""
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
-        return str(model)
-    files = sorted(one for one in folder.iterdir() if one.is_file())
-    found = hashlib.sha256(json.dumps([(one.name, digest(one)) for one in files]).encode())
-    return f"{folder.name} {found.hexdigest()[:16]}"
 
 
 def _continued(folder: Folder, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -175,68 +161,8 @@ def _work(forecaster: Forecaster, one: Partition, *, series: str, output: str) -
 
 
 def _refusal(one: Partition, told: dict[str, str]) -> FlowrankError:
-    todo = told["todo"] or "write the file anew"
-    return FlowrankError(
-        told["argument"],
-        expected=told["expected"],
-        found=f"in {one}: {told['found']}",
-        todo=f"{todo}, or leave out what cannot be forecast (skip_bad=True, --skip-bad)",
-    )
-
-
-Work = Callable[[Forecaster, Partition], dict[str, Any]]
-
-
-def _here(todo: list[Partition], work: Work, given: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Forecast partitions in this process."""
-    forecaster = Forecaster(**given)
-    for one in todo:
-        yield work(forecaster, one)
-
-
-class _Worker:
-    """An actor of Ray: forecasts partitions."""
-
-    def __init__(self, work: Work, given: dict[str, Any]) -> None:
-        self.work, self.forecaster = work, Forecaster(**given)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Forecast the partition of a row."""
-        one = json.loads(row["partition"])
-        record = self.work(self.forecaster, Partition(one["number"], one["file"], _pair(one["row_groups"])))
-        return {"record": json.dumps(record)}
-
-
-def _on_ray(
-    todo: list[Partition],
-    work: Work,
-    given: dict[str, Any],
-    *,
-    on: str,
-    workers: int,
-    threads: int,
-    num_gpus: float,
-    sees: str,
-) -> Iterator[dict[str, Any]]:
-    """Forecast partitions by a pool of actors, each of which takes one at a time."""
-    if not todo:
-        return
-    with ray_cluster(on) as ray:
-        check_nodes(ray, {"model": given["model"], "series": sees})
-        rows = ray.data.from_items(
-            [{"partition": json.dumps(asdict(one))} for one in todo], override_num_blocks=len(todo)
-        )
-        found = rows.map(
-            _Worker,
-            fn_constructor_args=(work, given),
-            compute=ray.data.ActorPoolStrategy(
-                min_size=1, max_size=min(workers, len(todo)), max_tasks_in_flight_per_actor=2
-            ),
-            num_cpus=threads,
-            num_gpus=num_gpus,
-        )
-        for row in found.iter_rows():
-            yield json.loads(row["record"])
+    todo = f"{told['todo'] or 'write the file anew'}, or leave out what cannot be forecast (skip_bad=True, --skip-bad)"
+    return refusal(FlowrankError(**{**told, "todo": todo}), f"in {one}")
 
 
 def _finished(

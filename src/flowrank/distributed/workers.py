@@ -1,13 +1,85 @@
-"""What workers need before anything starts: this flowrank, and the paths of this machine that they are given."""
+"""Workers: what they need before anything starts, and how they open a model."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from flowrank import __version__
 from flowrank.errors import FlowrankError
+from flowrank.graphs import is_export
+from flowrank.pipelines import check_device, load
+
+
+def opened(
+    model: str | Path,
+    *,
+    threads: int | None = None,
+    engine: str | None = None,
+    device: str = "cpu",
+    dtype: str = "auto",
+) -> Any:
+    """Open a model in this process.
+
+    Parameters
+    ----------
+    model
+        What `flowrank.load` opens.
+    threads
+        CPU threads of this process; None: they stay as they are.
+    engine, device, dtype
+        Of `flowrank.load`, which calls the second ``device_map``.
+
+    Raises
+    ------
+    FlowrankError
+        If it cannot be opened, or the device is not there.
+    """
+    if is_export(model):
+        return load(model, threads=threads, engine=engine, device_map=device, dtype=dtype)
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    check_device(device)
+    return load(model, engine=engine, device_map=device, dtype=dtype)
+
+
+def check_model(model: Any, argument: str) -> str | Path:
+    """Return a model's name or folder, or refuse what workers cannot open themselves.
+
+    Raises
+    ------
+    FlowrankError
+        If it is neither.
+
+    Examples
+    --------
+    >>> check_model("flow-bolt", "model")
+    'flow-bolt'
+    """
+    if not isinstance(model, str | Path):
+        raise FlowrankError(
+            argument,
+            expected="names or folders of models, which workers open themselves",
+            found=type(model).__name__,
+            todo="save it (save_pretrained) where every node sees it, and pass its folder",
+        )
+    return model
+
+
+def refusal(error: FlowrankError, where: str) -> FlowrankError:
+    """The error of a task, which says where it was found.
+
+    Examples
+    --------
+    >>> refusal(FlowrankError("freq", expected="a frequency", found="none"), "in a.parquet")
+    FlowrankError('freq: expected a frequency, found in a.parquet: none')
+    """
+    found = f"{where}: {error.found}"
+    return FlowrankError(error.argument, expected=error.expected, found=found, todo=error.todo)
 
 
 def looking(paths: dict[str, str]) -> Callable[[], str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from chronos import BaseChronosPipeline
 
 SEASONAL_NAIVE = "seasonal-naive"
+
+COLUMNS = ["dataset", "model", "MASE", "WQL", "suite", "series", "seconds"]
 
 _METRIC_BATCH = 256
 
@@ -100,7 +103,8 @@ def evaluate(
     0  0.889  0.714
     """
     _check_models(models)
-    plan = _plan(datasets, backtests, prediction_length)
+    plan = plan_of(datasets, backtests, prediction_length)
+    scorer = Scorer(batch_size, seed, max_series, corrections, skip_bad, reading)
     rows: list[dict[str, Any]] = []
     context = min(
         (int(model.model_context_length) for model in models.values() if not isinstance(model, str)), default=0
@@ -108,24 +112,10 @@ def evaluate(
     with progress_bar("evaluating", total=len(plan) * len(models), unit="scores", show=progress) as advance:
         for test in plan:
             for number, (name, model) in enumerate(models.items()):
-                argument = f"data set {test.dataset!r}"
                 told = skipped if number == 0 else []  # each model leaves out the same
-                skipping = Skipping(skip_bad, told, test.dataset)
-                source = read_series(datasets[test.dataset], argument=argument, on_bad=skipping.reader, **reading)
-                rows.append(
-                    _score(
-                        name,
-                        model,
-                        rolls(source, test, max_series, skipping, context),
-                        test,
-                        batch_size=batch_size,
-                        seed=seed,
-                        corrections=corrections,
-                        skipping=skipping,
-                    )
-                )
+                rows.append(scorer.row(name, model, datasets[test.dataset], test, context, told))
                 advance(1)
-    return pd.DataFrame(rows, columns=["dataset", "model", "MASE", "WQL", "suite", "series", "seconds"])
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _check_models(models: Mapping[str, Any]) -> None:
@@ -140,11 +130,18 @@ def _check_models(models: Mapping[str, Any]) -> None:
             )
 
 
-def _plan(
+def plan_of(
     datasets: Mapping[str, Any],
     backtests: Sequence[Backtest] | Mapping[str, Backtest] | None,
     prediction_length: int | None,
 ) -> list[Backtest]:
+    """Backtests of data sets, in the order of their scores.
+
+    Raises
+    ------
+    FlowrankError
+        If there is no data set, or one has neither backtest nor ``prediction_length``.
+    """
     if not datasets:
         raise FlowrankError("datasets", expected="at least one data set", found="none")
     given = list(backtests.values() if isinstance(backtests, Mapping) else backtests or ())
@@ -163,55 +160,84 @@ def _plan(
     return plan
 
 
-def _score(
-    name: str,
-    model: Any,
-    requests: Iterator[Request[Truth]],
-    backtest: Backtest,
-    *,
-    batch_size: int,
-    seed: int,
-    corrections: Corrections | None,
-    skipping: Skipping,
-) -> dict[str, Any]:
-    from gluonts.ev.metrics import MASE, MeanWeightedSumQuantileLoss
+@dataclass(frozen=True)
+class Scorer:
+    """Scores one model on one data set; the parameters are those of `evaluate`."""
 
-    started = time.perf_counter()
-    metrics = {
-        "MASE": MASE("0.5")(axis=None),
-        "WQL": MeanWeightedSumQuantileLoss(list(DEFAULT_LEVELS))(axis=None),
-    }
-    if isinstance(model, str):
-        results = ((request, seasonal_naive(request, backtest.prediction_length)) for request in requests)
-    else:
-        forecasts = predict_requests(
-            model,
-            requests,
-            horizon=backtest.prediction_length,
-            batch_size=batch_size,
-            seed=seed,
-            argument=f"data set {backtest.dataset!r}",
-            corrections=corrections,
-        )
-        results = ((request, quantiles) for request, quantiles, _ in forecasts)
-    count = 0
-    while batch := list(islice(results, _METRIC_BATCH)):
-        count += len(batch)
-        data = _metric_input(batch)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            for metric in metrics.values():
-                metric.update(data)
-    skipping.finish(count, f"data set {backtest.dataset!r}")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scores = {key: _number(metric.get()) for key, metric in metrics.items()}
-    return {
-        "dataset": backtest.dataset,
-        "model": name,
-        **scores,
-        "suite": backtest.suite,
-        "series": count // backtest.num_rolls,
-        "seconds": time.perf_counter() - started,
-    }
+    batch_size: int
+    seed: int
+    max_series: int | None
+    corrections: Corrections | None
+    skip_bad: bool
+    reading: Mapping[str, Any]
+
+    def row(
+        self, name: str, model: Any, source: Any, test: Backtest, context: int, skipped: list[Skipped] | None
+    ) -> dict[str, Any]:
+        """Return a row of scores.
+
+        Parameters
+        ----------
+        name
+            Of the model.
+        model
+            A pipeline, or the text "seasonal-naive".
+        source
+            Of the data set.
+        test
+            How it is cut.
+        context
+            Steps of history that the model of the shortest context reads; what has no value in them is a bad series.
+        skipped
+            List that takes the series that were left out; None: a warning tells of them.
+        """
+        argument = f"data set {test.dataset!r}"
+        skipping = Skipping(self.skip_bad, skipped, test.dataset)
+        series = read_series(source, argument=argument, on_bad=skipping.reader, **self.reading)
+        requests = rolls(series, test, self.max_series, skipping, context)
+        return self._score(name, model, requests, test, skipping)
+
+    def _score(
+        self, name: str, model: Any, requests: Iterator[Request[Truth]], test: Backtest, skipping: Skipping
+    ) -> dict[str, Any]:
+        from gluonts.ev.metrics import MASE, MeanWeightedSumQuantileLoss
+
+        started, argument = time.perf_counter(), f"data set {test.dataset!r}"
+        metrics = {
+            "MASE": MASE("0.5")(axis=None),
+            "WQL": MeanWeightedSumQuantileLoss(list(DEFAULT_LEVELS))(axis=None),
+        }
+        if isinstance(model, str):
+            results = ((request, seasonal_naive(request, test.prediction_length)) for request in requests)
+        else:
+            forecasts = predict_requests(
+                model,
+                requests,
+                horizon=test.prediction_length,
+                batch_size=self.batch_size,
+                seed=self.seed,
+                argument=argument,
+                corrections=self.corrections,
+            )
+            results = ((request, quantiles) for request, quantiles, _ in forecasts)
+        count = 0
+        while batch := list(islice(results, _METRIC_BATCH)):
+            count += len(batch)
+            data = _metric_input(batch)
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                for metric in metrics.values():
+                    metric.update(data)
+        skipping.finish(count, argument)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scores = {key: _number(metric.get()) for key, metric in metrics.items()}
+        return {
+            "dataset": test.dataset,
+            "model": name,
+            **scores,
+            "suite": test.suite,
+            "series": count // test.num_rolls,
+            "seconds": time.perf_counter() - started,
+        }
 
 
 def _number(value: Any) -> float:

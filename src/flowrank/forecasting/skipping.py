@@ -92,6 +92,13 @@ class Skipping:
         """What `read_series` takes as ``on_bad``."""
         return self if self.wanted else None
 
+    def again(self, found: Sequence[Skipped], used: int) -> None:
+        """Tell of series that were left out elsewhere."""
+        self.mine.extend(found)
+        if self.found is not None:
+            self.found.extend(found)
+        self.finish(used)
+
     def finish(self, used: int, argument: str = "series") -> None:
         """Raise if nothing was left to use; warn if series were left out that the caller has no list of."""
         if not self.mine:
