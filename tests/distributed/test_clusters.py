@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+import flowrank
 from flowrank import FlowrankError
 from flowrank.distributed import Forecaster, forecast, forecast_files, ray_cluster, run, spark_forecast
 from flowrank.distributed.workers import check_workers, looking
@@ -103,7 +105,9 @@ def test_a_spark_data_frame(spark, folder, expected):
 
 def test_a_spark_whose_python_lacks_flowrank(spark, folder, tmp_path, monkeypatch):
     bare = tmp_path / "python"
-    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')  # without what is installed
+    here = Path(flowrank.__file__).parents[1]
+    paths = f'export PYTHONPATH="${{PYTHONPATH//{here}/}}"'
+    bare.write_text(f'#!/bin/bash\n{paths}\nexec {sys.executable} -S "$@"\n')  # without what is installed
     bare.chmod(0o755)
     monkeypatch.setattr(spark.sparkContext, "pythonExec", str(bare))
     with pytest.raises(FlowrankError, match=r"found none in .* on .*PYSPARK_PYTHON"):
