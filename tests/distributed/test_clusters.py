@@ -106,8 +106,8 @@ def test_a_spark_data_frame(spark, folder, expected):
 def test_a_spark_whose_python_lacks_flowrank(spark, folder, tmp_path, monkeypatch):
     bare = tmp_path / "python"
     here = Path(flowrank.__file__).parents[1]
-    paths = f'export PYTHONPATH="${{PYTHONPATH//{here}/}}"'
-    bare.write_text(f'#!/bin/bash\n{paths}\nexec {sys.executable} -S "$@"\n')  # without what is installed
+    paths = f'export PYTHONPATH=$(echo "$PYTHONPATH" | sed "s#{here}##")'
+    bare.write_text(f'#!/bin/sh\n{paths}\nexec {sys.executable} -S "$@"\n')  # without what is installed
     bare.chmod(0o755)
     monkeypatch.setattr(spark.sparkContext, "pythonExec", str(bare))
     with pytest.raises(FlowrankError, match=r"found none in .* on .*PYSPARK_PYTHON"):
