@@ -34,6 +34,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 VALUES, HORIZON, FILE, GROUP = 36, 12, 10_000, 1_000
+ACTOR = "ray::_Actor"  # how processes of workers are called
 FLOWRANK = [sys.executable, "-m", "flowrank.cli"]
 SPARK = """
 import sys, time
@@ -105,7 +106,7 @@ class Run:
             for one in psutil.process_iter():
                 with suppress(psutil.Error, IndexError):
                     command = one.cmdline()
-                    if (command[0].startswith("ray::") and "Worker" in command[0]) or "pyspark.daemon" in command:
+                    if command[0].startswith(ACTOR) or "pyspark.daemon" in command:
                         self._look("worker", one)
                     elif Path(command[0]).name == "java":
                         self._look("java", one)
@@ -214,7 +215,7 @@ def workers_now() -> list[psutil.Process]:
     found = []
     for one in psutil.process_iter():
         with suppress(psutil.Error, IndexError):
-            if one.cmdline()[0].startswith("ray::") and "Worker" in one.cmdline()[0]:
+            if one.cmdline()[0].startswith(ACTOR):
                 found.append(one)
     return found
 
