@@ -136,12 +136,6 @@ REFUSED = {  # history, future, options, words of the error
     "no target": (history(), None, {"target": []}, r"at least one column"),
     "a wide table": (history(), future(), {"wide": True}, r"wide: expected a long table"),
     "records": ([{"sold": [1.0]}], future(), {}, r"a long table .*found list"),
-    "a row for each series": (
-        pd.DataFrame({"item_id": ["A"], "sold": [[1.0, 2.0]], "price": [[1.0, 2.0]]}),
-        None,
-        {"past_covariates": ["price"]},
-        r"a long table .*found one with a row for each series in a",
-    ),
     "an opened source": (read_series(history(), target="sold"), future(), {}, r"pass the table itself"),
     "a future without covariates": (history(), future()[["item_id", "timestamp"]], {}, r"found none; add the columns"),
     "a future without times": (history(), future()[["item_id", "price"]], {}, r"future: .*missing: 'timestamp'"),

@@ -151,6 +151,9 @@ def read_row_groups(
     known = tuple(known_covariates)
     past = tuple(name for name in past_covariates if name not in known)
     names = (*targets, *past, *known)
+    first = read_series(source, target=targets[0], timestamp_column=timestamp_column, **reading)
+    if first.table is not None:
+        return None
     if twice := sorted({str(name) for name in names if names.count(name) > 1}):
         raise FlowrankError(
             "past_covariates",
@@ -158,9 +161,6 @@ def read_row_groups(
             found=f"{twice[0]!r} for two",
             todo="name it once",
         )
-    first = read_series(source, target=targets[0], timestamp_column=timestamp_column, **reading)
-    if first.table is not None:
-        return None
     read = partial(read_series, source, timestamp_column=None, **reading)
     columns = [first, *(read(target=name) for name in names[1:])]
     return RowGroups(columns, targets=tuple(targets), past=past, known=known)
