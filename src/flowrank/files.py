@@ -299,18 +299,49 @@ def refuse_other_run(
     >>> refuse_other_run(Path("no-such-folder"), "run.json", {"seed": 0}, run="search")
     """
     path = folder / record
-    found = ""
     if path.exists():
-        before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(settings))
-        names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-        if set(names) - set(harmless):
-            found = f"{str(folder)!r}, which holds one with another {', '.join(names)}"
+        before = json.loads(path.read_text(encoding="utf-8"))
+        refuse_other_settings(str(folder), before, settings, run=run, argument=argument, harmless=harmless)
     elif folder.exists() and (not folder.is_dir() or not all(map(leftover, folder.iterdir()))):
-        found = f"{str(folder)!r}, which holds something else"
-    if found:
-        raise FlowrankError(
-            argument,
-            expected=f"a new folder, or one of the same {run} to go on with",
-            found=found,
-            todo="choose another folder",
-        )
+        raise no_place_to_go_on(argument, run, f"{str(folder)!r}, which holds something else")
+
+
+def refuse_other_settings(
+    place: str,
+    before: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    *,
+    run: str,
+    argument: str,
+    harmless: Collection[str] = (),
+) -> None:
+    """Refuse a place, a folder or an address, whose record tells of a run with other settings.
+
+    Parameters
+    ----------
+    place
+        Where the record lies.
+    before
+        The record.
+    settings, run, argument, harmless
+        As in `refuse_other_run`.
+
+    Raises
+    ------
+    FlowrankError
+        If they differ.
+
+    Examples
+    --------
+    >>> refuse_other_settings("out", {"seed": 0}, {"seed": 0}, run="search", argument="output")
+    """
+    now = json.loads(json.dumps(settings))
+    names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    if set(names) - set(harmless):
+        raise no_place_to_go_on(argument, run, f"{place!r}, which holds one with another {', '.join(names)}")
+
+
+def no_place_to_go_on(argument: str, run: str, found: str) -> FlowrankError:
+    """What is said of a place that holds something else than a run that could go on there."""
+    expected = f"a new folder, or one of the same {run} to go on with"
+    return FlowrankError(argument, expected=expected, found=found, todo="choose another folder")

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from functools import partial
@@ -29,6 +30,31 @@ def test_an_address_where_none_answers():
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False).stderr
     assert "FlowrankError: on: expected" in told
     assert "where none answers" in told
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_where_none_listens(scheme):
+    ray = pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(FlowrankError, match=f"on: .* found '{scheme}127.0.0.1:{port}', where none answers"):
+        ray_cluster._join(ray, f"{scheme}127.0.0.1:{port}")
+
+
+def test_a_cluster_that_is_gone_is_not_waited_for(tmp_path, monkeypatch):
+    """Ray keeps the address of the last cluster in a file."""
+    ray, asked = pytest.importorskip("ray"), []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray/ray_current_cluster").write_text(f"127.0.0.1:{port}\n")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(ray, "init", lambda **given: asked.append(given["address"]))
+    assert ray_cluster._join(ray, "ray")
+    assert asked == ["local"]
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    with pytest.raises(FlowrankError, match=f"on: .* found '127.0.0.1:{port}', where none answers"):
+        ray_cluster._join(ray, "ray")
 
 
 def test_a_machine_that_is_too_small_for_a_worker():

@@ -104,9 +104,10 @@ def test_they_go_on_where_they_were_interrupted(bolt_folder, tmp_path, few_stage
     kept = (output / "loss-0.5-seed-0/config.json").stat().st_mtime_ns
     with pytest.raises(FlowrankError, match=r"output: .*holds one with another horizon"):
         searches(bolt_folder, output, **{**given, "horizon": 5})
-    with pytest.raises(FlowrankError, match=r"output: .*holds one with another searches"):
-        searches(bolt_folder, output, **{**given, "seeds": [0]})
-    searches(bolt_folder, output, **given)
+    with pytest.raises(FlowrankError, match=r"tolerances: .*found another than Tolerance\(max_loss=0.5"):
+        searches(bolt_folder, output, **{**given, "tolerances": [Tolerance(0.5, confidence=0.7)]})
+    assert searches(bolt_folder, output, **{**given, "seeds": [0]})["seed"].tolist() == [0]
+    assert searches(bolt_folder, output, **{**given, "seeds": [1]})["seed"].tolist() == [0, 1]
     assert (output / "loss-0.5-seed-0/config.json").stat().st_mtime_ns == kept
     made = flowrank.load(output / "loss-0.5-seed-1").recipe["search"]["stages"]
     assert made[0]["seconds"] == told[0].seconds
@@ -115,6 +116,14 @@ def test_they_go_on_where_they_were_interrupted(bolt_folder, tmp_path, few_stage
         searches(bolt_folder, output, **given),
         pd.read_csv(output / "searches.csv").assign(parameters=lambda table: table["parameters"].astype("Int64")),
     )
+
+
+def test_a_refused_call_leaves_nothing(bolt_folder, tmp_path, few_stages):
+    output = tmp_path / "out"
+    with pytest.raises(FlowrankError, match=r"steps: expected .* in the search loss-0\.5-seed-0: -1"):
+        searches(bolt_folder, output, tolerances=[0.5], steps=-1, **FEW)
+    assert not output.exists()
+    assert len(searches(bolt_folder, output, tolerances=[0.5], **FEW)) == 1
 
 
 def test_the_command_line(bolt_folder, tmp_path, few_stages, monkeypatch, capsys):

@@ -72,16 +72,15 @@ class Partitions(Cluster):
         return self.on is not None or "://" in series or Path(series).is_dir()
 
 
-_WHOLE: dict[str, tuple[Any, ...]] = {
-    "wide": (False,),
-    "encoding": (None,),
-    "sheet": (None,),
-    "cross_learning": (False,),
+_UNASKED: dict[str, Any] = {
+    "wide": False,
+    "encoding": None,
+    "sheet": None,
+    "cross_learning": False,
+    "past_covariates": [],
+    "future": None,
 }
-"""Settings that take the whole source, and what they are where nobody asks for them."""
-
-
-_NAMED = ("past_covariates", "future")
+"""What settings are where nobody asks for them, and a part of a folder is not told of them."""
 
 
 def _forecast_folder(
@@ -90,8 +89,7 @@ def _forecast_folder(
     """Forecast a folder of Parquet files into another."""
     from flowrank.distributed import forecast_files
 
-    further = {name: value for name, value in asked.items() if name not in _WHOLE or value not in _WHOLE[name]}
-    further = {name: value for name, value in further.items() if name not in _NAMED or value}
+    further = {name: value for name, value in asked.items() if name not in _UNASKED or value != _UNASKED[name]}
     manifest = forecast_files(
         series,
         model,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import socket
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from flowrank.distributed.workers import check_workers, looking
@@ -15,6 +19,7 @@ Found = TypeVar("Found")
 
 RETRIES = 3
 """How often a task is done again whose worker died."""
+_ANSWER = 5.0  # seconds that the head of a cluster has to accept a connection
 
 
 def ray_module() -> Any:
@@ -200,24 +205,43 @@ def ray_cluster(on: str, threads: int = 1, num_gpus: float = 0) -> Iterator[Any]
 
 def _join(ray: Any, on: str) -> bool:
     """Join the cluster at an address, or start one here; whether it is a new one."""
-    address = None if on in ("ray", "ray://") else on
+    address = (os.environ.get("RAY_ADDRESS") or None) if on in ("ray", "ray://") else on
     try:
         if address is not None:
+            _knock(address)
             ray.init(address=address, log_to_driver=False)
             return False
         try:
+            if last := _last_started():
+                _knock(last)
             ray.init(address="auto", log_to_driver=False)
-        except ConnectionError:
-            ray.init(include_dashboard=False, log_to_driver=False)
+        except OSError:
+            ray.init(address="local", include_dashboard=False, log_to_driver=False)
             return True
         return False
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise FlowrankError(
             "on",
             expected='"ray", or the address of a Ray cluster, such as ray://head:10001',
-            found=f"{on!r}, where none answers ({str(error).splitlines()[0]})",
+            found=f"{address or on!r}, where none answers ({str(error).splitlines()[0]})",
             todo="start one (ray start --head), or correct the address",
         ) from error
+
+
+def _last_started() -> str:
+    """Address of the cluster that was last started or joined on this machine, which Ray joins though it be gone."""
+    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray"
+    try:
+        return (folder / "ray_current_cluster").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where no one listens, for which Ray itself waits for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER).close()
 
 
 def _check_room(has: dict[str, float], threads: int, num_gpus: float) -> None:

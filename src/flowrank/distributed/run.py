@@ -15,6 +15,7 @@ from flowrank.distributed.partitions import KEPT, Partition, forecast_partition,
 from flowrank.distributed.ray_cluster import check_cluster, results_of
 from flowrank.distributed.workers import refusal
 from flowrank.errors import FlowrankError, check_count
+from flowrank.files import no_place_to_go_on, refuse_other_settings
 from flowrank.progress import progress_bar
 
 RUN, MANIFEST = f"{KEPT}/run.json", f"{KEPT}/manifest.json"
@@ -128,20 +129,11 @@ def _continued(folder: Folder, settings: dict[str, Any]) -> dict[str, Any] | Non
         If it is another, or the folder holds something else.
     """
     run: dict[str, Any] | None = folder.read_json(RUN)
-    found = ""
     if run is not None:
-        before = run["settings"]
-        differ = sorted(one for one in {*before, *settings} if before.get(one) != settings.get(one))
-        found = f"one with another {', '.join(differ)}" if differ else ""
+        refuse_other_settings(folder.address, run["settings"], settings, run="run", argument="output")
     elif files := folder.files():
-        found = f"{files[0][0] or 'a file'}{' …' if files[1:] else ''}"
-    if found:
-        raise FlowrankError(
-            "output",
-            expected="a new folder, or one of the same run to go on with",
-            found=f"{folder.address!r}, which holds {found}",
-            todo="choose another folder",
-        )
+        held = f"{files[0][0] or 'a file'}{' …' if files[1:] else ''}"
+        raise no_place_to_go_on("output", "run", f"{folder.address!r}, which holds {held}")
     return run
 
 

@@ -6,6 +6,7 @@ import inspect
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from flowrank.search import Tolerance, smallest
 from flowrank.series import read_series
 
 SEARCHES = "searches.csv"
-_RUN = f"{KEPT}/run.json"
+_RUN, _SEARCHES = f"{KEPT}/run.json", "searches"
 _COLUMNS = ("max_loss", "seed", "folder", "parameters", "parameters_kept", "cost_kept", "loss", "upper", "reason")
 
 
@@ -49,7 +50,7 @@ def searches(
     A search is never divided, as each of its stages starts from the one before; searches do not depend on one another.
     Each writes its model into a folder of its own in the output, such as ``loss-0.01-seed-0``. The same call goes on
     where a run was interrupted: searches that are done are not done again, and one that was in the middle goes on with
-    its next stage. ``searches.csv`` appears at the end.
+    its next stage. Further tolerances and seeds can be given later. ``searches.csv`` appears at the end.
 
     Parameters
     ----------
@@ -78,10 +79,10 @@ def searches(
     Returns
     -------
     pd.DataFrame
-        What ``searches.csv`` holds, a row a search: ``max_loss``, ``seed``, ``folder`` (in the output), ``parameters``,
-        ``parameters_kept`` and ``cost_kept`` (shares of the parent's), ``loss`` and ``upper`` (as judged, and the upper
-        end of the confidence interval). Where nothing smaller was within the tolerance, ``reason`` says so, and the
-        others are missing.
+        What ``searches.csv`` holds, a row for each search that the output was given and that is done: ``max_loss``,
+        ``seed``, ``folder`` (in the output), ``parameters``, ``parameters_kept`` and ``cost_kept`` (shares of the
+        parent's), ``loss`` and ``upper`` (as judged, and the upper end of the confidence interval). Where nothing
+        smaller was within the tolerance, ``reason`` says so, and the others are missing.
 
     Raises
     ------
@@ -103,14 +104,14 @@ def searches(
     inspect.signature(read_series).bind(None, **{name: one for name, one in options.items() if name not in known})
     opening = {"device": device or ("cuda" if num_gpus else "cpu"), "dtype": dtype}
     settings = {"model": model_identity(model), "univariate": univariate, **opening}
-    settings |= {"searches": [asdict(one) for one in tasks], **dict(_told(options))}
-    settings = json.loads(json.dumps(settings, default=str))
-    refuse_other_run(place, _RUN, settings, run="searches", argument="output", leftover=lambda one: one.name == KEPT)
+    settings = json.loads(json.dumps(settings | dict(_told(options)), default=str))
+    every = _begun(place, settings, tasks)
     if on is not None and not isinstance(series, str):
         sent("series", series)
     with atomic_file(place / _RUN, overwrite=True) as temporary:
-        temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    rows = {one: row for one in tasks if (row := _done(place, one)) is not None}
+        told = json.dumps(settings | {_SEARCHES: [asdict(one) for one in every]}, indent=1)
+        temporary.write_text(told + "\n", encoding="utf-8")
+    rows = {one: row for one in every if (row := _done(place, one)) is not None}
     work = _Work(model, opening | {"threads": threads or (None if on is None else 1)}, univariate, options, str(place))
     found = results_of(
         work,
@@ -122,11 +123,15 @@ def searches(
         paths={"model": model, "output": str(place / _RUN)} | ({"series": series} if isinstance(series, str) else {}),
     )
     with progress_bar("searching", total=len(tasks), unit="searches", show=progress) as advance:
-        advance(len(rows))
-        for one, row in found:
-            rows[one] = row
-            advance(1)
-    table = pd.DataFrame([rows[one] for one in tasks], columns=list(_COLUMNS))
+        advance(sum(one in rows for one in tasks))
+        try:
+            for one, row in found:
+                rows[one] = row
+                advance(1)
+        except FlowrankError:
+            _leave(place)
+            raise
+    table = pd.DataFrame([rows[one] for one in every if one in rows], columns=list(_COLUMNS))
     table["parameters"] = table["parameters"].astype("Int64")
     with atomic_file(place / SEARCHES, overwrite=True) as temporary:
         table.to_csv(temporary, index=False)
@@ -207,6 +212,42 @@ def _planned(tolerances: Sequence[float | Tolerance], seeds: Sequence[int]) -> l
                 argument, expected="one or more, each once", found=", ".join(map(str, values)) or "none"
             )
     return [_Task(limit, seed) for limit in limits for seed in numbers]
+
+
+def _begun(place: Path, settings: dict[str, Any], tasks: list[_Task]) -> list[_Task]:
+    """The searches that the output was given so far, and those of this call.
+
+    Raises
+    ------
+    FlowrankError
+        If it is of another run, or a folder is of a search with another tolerance.
+    """
+
+    def leftover(one: Path) -> bool:
+        return one.name == KEPT
+
+    refuse_other_run(place, _RUN, settings, run="searches", argument="output", harmless=[_SEARCHES], leftover=leftover)
+    path = place / _RUN
+    before = json.loads(path.read_text(encoding="utf-8"))[_SEARCHES] if path.exists() else []
+    every = [*dict.fromkeys([*(_Task(Tolerance(**one["tolerance"]), one["seed"]) for one in before), *tasks])]
+    folders = [one.folder for one in every]
+    if twice := next((one for one in every if folders.count(one.folder) > 1), None):
+        raise FlowrankError(
+            "tolerances",
+            expected=f"those of the run that {str(place)!r} holds, or others",
+            found=f"another than {twice.tolerance} for the folder {twice.folder}",
+            todo="choose another output",
+        )
+    return every
+
+
+def _leave(place: Path) -> None:
+    """Take back the record of a run in which no search has begun, so that the same output can be given again."""
+    if [one.name for one in (place / KEPT).iterdir()] == [Path(_RUN).name]:
+        (place / _RUN).unlink()
+        for one in (place / KEPT, place):
+            with suppress(OSError):  # there is something else in it
+                one.rmdir()
 
 
 def _folder(output: str | Path) -> Path:
