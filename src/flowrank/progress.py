@@ -1,4 +1,4 @@
-"""A progress bar that can be switched off."""
+"""Progress bars: one that can be switched off, and those of transformers hidden."""
 
 from __future__ import annotations
 
@@ -40,3 +40,23 @@ def progress_bar(
     with Progress(*columns) as bar:
         task = bar.add_task(label, total=total)
         yield lambda count: bar.advance(task, count)
+
+
+@contextmanager
+def no_bars_of_transformers() -> Iterator[None]:
+    """Hide the bar that transformers shows for every file of weights: it says nothing, and would tear ours apart.
+
+    Examples
+    --------
+    >>> with no_bars_of_transformers():
+    ...     pass
+    """
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

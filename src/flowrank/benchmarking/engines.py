@@ -323,11 +323,9 @@ def _next(pipe: Connection) -> Any:
 def _opened(model: str, engine: str, settings: dict[str, Any]) -> Any:
     """Open the model; refuse an engine that leaves it to another one."""
     import torch
-    from transformers.utils import logging
 
     from flowrank.pipelines import load
 
-    logging.disable_progress_bar()
     torch.set_num_threads(settings["threads"])
     name = "stock" if engine == COMPILED else engine
     if is_export(model):

@@ -14,13 +14,6 @@ out = Console()
 err = Console(stderr=True)
 
 
-def hush() -> None:
-    """Turn off the progress bars of transformers, which shows one for every file it opens or writes."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-
-
 @contextmanager
 def announced() -> Iterator[None]:
     """Within the block warnings are printed as a sentence, without the line of code that they come from."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import flowrank
-from flowrank.cli.console import hush, out
+from flowrank.cli.console import out
 from flowrank.errors import check_count
 
 
@@ -29,5 +29,4 @@ def opened(
     if is_export(model):
         where["threads"] = threads
     check_device(device, "--device")
-    hush()
     return flowrank.load(model, device_map=device, dtype=dtype, engine=engine, **where)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import flowrank
-from flowrank.cli.console import hush, out
+from flowrank.cli.console import out
 from flowrank.cli.options import Overwrite, Quiet, Seed
 from flowrank.files import refuse_existing
 
@@ -31,7 +31,6 @@ def demo(
     """Compress, analyze, evaluate, benchmark and report: an embedded model, on real series from statsmodels."""
     from flowrank.demo import run
 
-    hush()
     run(
         output,
         seed=seed,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flowrank.cli.console import err, hush, out
+from flowrank.cli.console import err, out
 from flowrank.cli.groups import Command, grouped
 
 
@@ -67,7 +67,6 @@ def pretrain(
     if show:
         out.print(to_yaml(recipe), end="", highlight=False, markup=False, soft_wrap=True)
         return
-    hush()
     pipeline = train(recipe, output, progress=not quiet, device=device.value, stop_after=stop_after)
     if first:
         _print_outcome(pipeline, output)

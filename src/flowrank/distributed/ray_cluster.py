@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import socket
@@ -206,17 +207,18 @@ def ray_cluster(on: str, threads: int = 1, num_gpus: float = 0) -> Iterator[Any]
 def _join(ray: Any, on: str) -> bool:
     """Join the cluster at an address, or start one here; whether it is a new one."""
     address = (os.environ.get("RAY_ADDRESS") or None) if on in ("ray", "ray://") else on
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     try:
         if address is not None:
             _knock(address)
-            ray.init(address=address, log_to_driver=False)
+            ray.init(address=address, **quiet)
             return False
         try:
             if last := _last_started():
                 _knock(last)
-            ray.init(address="auto", log_to_driver=False)
+            ray.init(address="auto", **quiet)
         except OSError:
-            ray.init(address="local", include_dashboard=False, log_to_driver=False)
+            ray.init(address="local", include_dashboard=False, **quiet)
             return True
         return False
     except (OSError, ValueError, RuntimeError) as error:
@@ -224,7 +226,8 @@ def _join(ray: Any, on: str) -> bool:
             "on",
             expected='"ray", or the address of a Ray cluster, such as ray://head:10001',
             found=f"{address or on!r}, where none answers ({str(error).splitlines()[0]})",
-            todo="start one (ray start --head), or correct the address",
+            todo="start one (ray start --head), correct the address, or give the token of its cluster "
+            "(RAY_AUTH_MODE=token, RAY_AUTH_TOKEN)",
         ) from error
 
 

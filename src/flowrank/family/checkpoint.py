@@ -19,6 +19,7 @@ from flowrank.family.embedded import EMBEDDED, embedded_models
 from flowrank.family.protocol import Family
 from flowrank.family.registry import family_of_config
 from flowrank.nn.config import check_place
+from flowrank.progress import no_bars_of_transformers
 
 RECIPE = "recipe.json"
 WEIGHTS = "model.safetensors"
@@ -110,9 +111,10 @@ class Checkpoint:
             )
         kwargs["dtype"] = _dtype(kwargs.pop("torch_dtype", None) or kwargs.get("dtype", "auto"))
         check_place(self.config, kwargs.get("device_map"), kwargs["dtype"])
-        model = model_class.from_pretrained(
-            self.folder, *args, config=copy.deepcopy(self.config), use_safetensors=True, **kwargs
-        )
+        with no_bars_of_transformers():
+            model = model_class.from_pretrained(
+                self.folder, *args, config=copy.deepcopy(self.config), use_safetensors=True, **kwargs
+            )
         return model.eval()
 
     def _check_weights(self, model_class: type[PreTrainedModel]) -> None:

@@ -19,6 +19,7 @@ from flowrank.family.checkpoint import MODEL_FILES, RECIPE, Checkpoint, hub_opti
 from flowrank.family.copies import private_copy
 from flowrank.files import atomic_folder
 from flowrank.nn.config import NarrowConfig
+from flowrank.progress import no_bars_of_transformers
 
 
 class FlowrankPipeline:
@@ -169,7 +170,8 @@ class FlowrankPipeline:
         weights = model.state_dict()
         if file_dtype is not None:
             weights = _cast(weights, file_dtype)
-        model.save_pretrained(folder, state_dict=weights)
+        with no_bars_of_transformers():
+            model.save_pretrained(folder, state_dict=weights)
         (folder / "README.md").write_text(model_card(self.name, model, self.recipe), encoding="utf-8")
         for file in folder.iterdir():  # safetensors' own are for their owner alone
             shutil.copymode(folder / "README.md", file)

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.utils import logging
 
 from flowrank.errors import FlowrankError, is_number
 from flowrank.family import family_of_model, training_of
@@ -29,6 +28,7 @@ from flowrank.pretraining.optimizer import optimizer_for
 from flowrank.pretraining.recipe import Recipe
 from flowrank.pretraining.store import SeriesStore
 from flowrank.pretraining.windows import VALIDATION, Windows, collate
+from flowrank.progress import no_bars_of_transformers
 from flowrank.versions import versions
 
 CHECKPOINTS = "checkpoints"
@@ -174,7 +174,7 @@ def pretrain(
         ],
     )
     trainer.remove_callback(PrinterCallback)
-    with _no_bars_of_transformers(), fastest_attention(model, arguments.device):
+    with no_bars_of_transformers(), fastest_attention(model, arguments.device):
         trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     pipeline.recipe = {"pretraining": _account(recipe, trainer, clock, per_step), **_before(pipeline.recipe)}
     if not pipeline.recipe["pretraining"]["finished"]:
@@ -201,18 +201,6 @@ def fastest_attention(model: PreTrainedModel, device: torch.device) -> Iterator[
     finally:
         for config, implementation in zip(configs, before, strict=True):
             config._attn_implementation = implementation
-
-
-@contextmanager
-def _no_bars_of_transformers() -> Iterator[None]:
-    """Hide the bar that transformers shows for every checkpoint: it would tear ours apart."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _claim(output: Path, recipe: Recipe) -> None:
@@ -308,7 +296,7 @@ def _before(start: dict[str, Any] | None) -> dict[str, Any]:
 def _publish(pipeline: Pipeline, output: Path) -> None:
     """Put the model's files next to its checkpoints, the config last."""
     pipeline.inner_model.cpu().eval()
-    with _no_bars_of_transformers(), tempfile.TemporaryDirectory(dir=output, prefix=".model-") as temporary:
+    with tempfile.TemporaryDirectory(dir=output, prefix=".model-") as temporary:
         pipeline.save_pretrained(Path(temporary) / "model")
         files = sorted((Path(temporary) / "model").iterdir(), key=lambda path: path.name == "config.json")
         for file in files:
