@@ -103,7 +103,7 @@ class Run:
         while not self._over.wait(0.5):
             with suppress(psutil.Error):
                 self._look("driver", psutil.Process(self.process.pid))
-            for one in psutil.process_iter():
+            for one in psutil.Process().children(recursive=True):  # of this run and of this cluster alone
                 with suppress(psutil.Error, IndexError):
                     command = one.cmdline()
                     if command[0].startswith(ACTOR) or "pyspark.daemon" in command:
@@ -211,9 +211,9 @@ def speed(arguments: argparse.Namespace) -> None:
 
 
 def workers_now() -> list[psutil.Process]:
-    """The actors that forecast."""
+    """The actors that forecast, of the clusters of this process."""
     found = []
-    for one in psutil.process_iter():
+    for one in psutil.Process().children(recursive=True):
         with suppress(psutil.Error, IndexError):
             if one.cmdline()[0].startswith(ACTOR):
                 found.append(one)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch):
-    """Tables that no line break cuts."""
+    """Tables that no line break cuts; help as wide as COLUMNS says, though datasets replaces os.environ."""
+    monkeypatch.setattr("rich.console.Console._environ", os.environ)
     from flowrank import cli
 
     for console in (cli.out, cli.err):
