@@ -2,12 +2,13 @@
 
 python benchmarks/cluster.py speed flow-bolt [CHILD …] [--series 100000] [--engine exact] --work FOLDER
 python benchmarks/cluster.py kill flow-bolt [--series 4000] [--times 10] [--what actor raylet driver] --work FOLDER
-python benchmarks/cluster.py memory flow-bolt-mini [--series 10000 100000 1000000] [--ways folder ray1] --work FOLDER
+python benchmarks/cluster.py memory flow-bolt-mini [--series 10000 100000 1000000] [--ways folder ray1 …] --work FOLDER
 
 Monthly series of 36 values, one row a series, 10 000 a file, 12 steps ahead. The Ray cluster has two nodes, with two
-CPUs by name each (ray.cluster_utils); Spark is local[2]. Every run is a command in a process of its own, one thread a
-process. *whole*: series over seconds from its start to its end. *steady*: of the parts after the first of each worker,
-by when they were written. Equal: to the last bit, what `flowrank forecast FILE --batch-invariant` writes.
+CPUs by name each (ray.cluster_utils); Spark is local[1] or local[2]. Every run is a command in a process of its own,
+one thread a process. *whole*: series over seconds from its start to its end. *steady*: of the parts after the first of
+each worker, by when they were written; of Spark, of the job that forecasts and writes, with the start of its workers.
+Equal: to the last bit, what `flowrank forecast FILE --batch-invariant` writes.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ SPARK = """
 import sys, time
 import flowrank.distributed
 from pyspark.sql import SparkSession
-series, model, output, horizon, engine = sys.argv[1:]
-session = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
+master, series, model, output, horizon, engine = sys.argv[1:]
+session = SparkSession.builder.master(master).config("spark.ui.enabled", "false")
 session = session.config("spark.sql.session.timeZone", "UTC").getOrCreate()
 found = flowrank.distributed.spark_forecast(
     session.read.parquet(series), model, horizon=int(horizon), engine=engine, quantile_levels=[0.1, 0.5, 0.9]
@@ -167,15 +168,16 @@ def truth(work: Path, model: str, series: Path, engine: str) -> tuple[pd.DataFra
     return read, seconds
 
 
-WAYS = ("folder", "ray1", "ray2", "spark")
+WAYS = ("folder", "ray1", "ray2", "spark1", "spark2")
 
 
 def started(way: str, model: str, series: Path, output: Path, engine: str, address: str, watch: bool) -> Run:
     """Start a run of a way."""
     shutil.rmtree(output, ignore_errors=True)
-    if way == "spark":
+    if way.startswith("spark"):
         model = str(Path(model).absolute()) if Path(model).exists() else model
-        return Run([sys.executable, "-c", SPARK, str(series), model, str(output), str(HORIZON), engine], watch)
+        given = [f"local[{way[-1]}]", str(series), model, str(output), str(HORIZON), engine]
+        return Run([sys.executable, "-c", SPARK, *given], watch)
     more = () if way == "folder" else ("--on", address, "--workers", way[-1])
     part = str(GROUP if way == "folder" else 2 * GROUP)
     return Run(command(model, series, output, engine, "--partition-series", part, *more), watch)
@@ -197,16 +199,18 @@ def speed(arguments: argparse.Namespace) -> None:
                     status, seconds = run.end()
                     if status:
                         raise SystemExit(run.said)
-                    rate = float("nan") if way == "spark" else steady(output, int(way[-1]) if way[-1].isdigit() else 1)
+                    if way.startswith("spark"):
+                        rate = count / float(run.said.split()[-1])
+                    else:
+                        rate = steady(output, int(way[-1]) if way[-1].isdigit() else 1)
                     rates.setdefault(way, []).append(rate)
                     told = f"whole {count / seconds:,.0f}/s steady {rate:,.0f}/s equal {same(output, read)}"
-                    print(
-                        f"{model} {count} {way}: {told} {run.said.splitlines()[-1] if way == 'spark' else ''}",
-                        flush=True,
-                    )
-            if {"ray1", "ray2"} <= set(rates):
-                ratio = np.array(rates["ray2"]) / np.array(rates["ray1"])
-                print(f"{model} {count} one worker to two: x {', '.join(f'{one:.2f}' for one in ratio)}", flush=True)
+                    print(f"{model} {count} {way}: {told}", flush=True)
+            for kind in ("ray", "spark"):
+                if {f"{kind}1", f"{kind}2"} <= set(rates):
+                    ratio = np.array(rates[f"{kind}2"]) / np.array(rates[f"{kind}1"])
+                    told = ", ".join(f"{one:.2f}" for one in ratio)
+                    print(f"{model} {count} {kind}, one worker to two: x {told}", flush=True)
     nodes.shutdown()
 
 

@@ -77,6 +77,15 @@ def test_a_worker_that_dies_again_and_again(cluster, monkeypatch):
         list(found)
 
 
+def test_a_full_disk_is_told_as_in_one_process(cluster):
+    def work(task):
+        raise OSError(28, "No space left on device", task)
+
+    found = ray_cluster.results_of(work, ["one"], on="ray", workers=1, threads=1, num_gpus=0, paths={})
+    with pytest.raises(OSError, match=r"^\[Errno 28\] No space left on device: 'one'$"):
+        list(found)
+
+
 def test_a_ray_data_set(cluster, folder, expected):
     found = forecast(cluster.data.read_parquet(str(folder)), MODEL, horizon=4, workers=2, rows=7, **LEVELS)
     mine = found.to_pandas().sort_values(["item_id", "timestamp"]).reset_index(drop=True)

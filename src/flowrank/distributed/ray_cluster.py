@@ -155,8 +155,10 @@ def _by_pool(ray: Any, pool: list[Any], tasks: Sequence[Any]) -> Iterator[Any]:
         actor, number = busy.pop(done)
         try:
             found = ray.get(done)
-        except ray.exceptions.RayTaskError:  # a fault of the work, with its traceback
-            raise
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, OSError):  # as a full disk, told as it is in one process
+                raise error.cause from error
+            raise  # a fault of the work, with its traceback
         except ray.exceptions.RayError as error:
             raise FlowrankError(
                 "workers",
