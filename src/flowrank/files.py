@@ -338,7 +338,9 @@ def refuse_other_settings(
     now = json.loads(json.dumps(settings))
     names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
     if set(names) - set(harmless):
-        raise no_place_to_go_on(argument, run, f"{place!r}, which holds one with another {', '.join(names)}")
+        raise no_place_to_go_on(
+            argument, run, f"{place!r}, which holds one with another {', '.join(names[:5])}{' …' if names[5:] else ''}"
+        )
 
 
 def no_place_to_go_on(argument: str, run: str, found: str) -> FlowrankError:

@@ -100,7 +100,8 @@ def dying(forecaster, one, *, series, output, mark):
 
 def test_partitions_on_ray_survive_a_killed_actor(cluster, folder, tmp_path, expected):
     output, mark = tmp_path / "out", tmp_path / "mark"
-    partitions = run.planned(run.Folder(str(folder)), "target", 16)
+    source = run.Folder(str(folder))
+    partitions = run.planned(source, source.files(), "target", 16)
     forecaster = Forecaster(MODEL, horizon=4, threads=1, **LEVELS)
     work = partial(dying, forecaster, series=str(folder), output=str(output), mark=str(mark))
     paths = {"series": str(folder)}

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from flowrank import FlowrankError
 from flowrank.cli.program import main
@@ -25,6 +26,7 @@ def test_every_series_once_and_counts_that_add_up(folder, tmp_path, expected):
         "rows": 240,
         "partitions": 6,
         "quarantined": {},
+        "passed_over": [],
     }
     assert json.loads((tmp_path / "out/_flowrank/manifest.json").read_text()) == manifest
     assert len(list((tmp_path / "out").glob("*.parquet"))) == 6
@@ -96,11 +98,137 @@ def test_files_of_another_schema_are_refused(folder, rows, tmp_path):
         forecast_files(tmp_path / "nowhere", MODEL, tmp_path / "out", **OPTIONS)
 
 
-def test_a_series_in_two_files_is_refused(folder, rows, tmp_path):
+def test_a_series_that_comes_twice_is_refused_before_anything_is_forecast(folder, rows, tmp_path):
     pq.write_table(rows.slice(5, 1), folder / "3.parquet")
     with pytest.raises(FlowrankError, match=r"series 's05' in 0\.parquet, row groups 0 to 1 and in 3\.parquet"):
         forecast_files(folder, MODEL, tmp_path / "out", **OPTIONS)
+    pq.write_table(pa.concat_tables([rows.slice(40, 20), rows.slice(41, 1)]), folder / "2.parquet")
+    (folder / "3.parquet").unlink()
+    with pytest.raises(FlowrankError, match=r"series 's41' in 2\.parquet, row groups 0 to 0, twice"):
+        forecast_files(folder, MODEL, tmp_path / "out", **OPTIONS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_series_are_another_run(folder, tmp_path):
+    """Though their files have the same names and sizes."""
+    shutil.copytree(folder, tmp_path / "later")
+    forecast_files(folder, MODEL, tmp_path / "out", **OPTIONS)
+    with pytest.raises(FlowrankError, match=r"holds one with another .*input"):
+        forecast_files(tmp_path / "later", MODEL, tmp_path / "out", **OPTIONS)
+    file = folder / "1.parquet"
+    file.write_bytes(file.read_bytes())
+    with pytest.raises(FlowrankError, match=r"holds one with another file 1\.parquet;"):
+        forecast_files(folder, MODEL, tmp_path / "out", **OPTIONS)
+
+
+def test_series_that_change_while_they_are_forecast_are_refused(folder, tmp_path, monkeypatch):
+    real = run.forecast_partition
+
+    def changing(forecaster, source, output, one):
+        (folder / "2.parquet").touch()
+        return real(forecaster, source, output, one)
+
+    monkeypatch.setattr(run, "forecast_partition", changing)
+    with pytest.raises(FlowrankError, match=r"series: .* found another file 2\.parquet than at the start"):
+        forecast_files(folder, MODEL, tmp_path / "out", **OPTIONS)
     assert not (tmp_path / "out/_flowrank/manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"model": "flow-blot-mini"}, "flow-blot-mini"),
+        ({"id_column": "shop"}, "id_column: "),
+        ({"device": "cuda:77"}, "device"),
+        ({"predict_kwargs": {"num_samples": 5}}, "num_samples"),
+    ],
+)
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_wrong_calls_are_no_bad_series_and_leave_nothing(folder, tmp_path, options, words, skip_bad):
+    given = {"model": MODEL, **OPTIONS, **options}
+    with pytest.raises(FlowrankError, match=words) as told:
+        forecast_files(folder, given.pop("model"), tmp_path / "out", skip_bad=skip_bad, **given)
+    assert "skip" not in str(told.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_nobody_chose_is_as_its_default(folder, tmp_path):
+    forecast_files(folder, MODEL, tmp_path / "out", **OPTIONS)
+    given = {"dtype": "auto", "seed": 0, "non_negative": False, "predict_kwargs": {}, "engine": None, "batch_size": 7}
+    assert forecast_files(folder, MODEL, tmp_path / "out", **OPTIONS, **given)["forecast"] == 60
+
+
+def test_calendars_that_pandas_writes_alike_are_other_runs(rows, tmp_path):
+    (tmp_path / "long").mkdir()
+    pq.write_table(pa.Table.from_pandas(as_long(rows.slice(0, 2)), preserve_index=False), tmp_path / "long/0.parquet")
+
+    def days(names):
+        return pd.offsets.CustomBusinessDay(weekmask=names)
+
+    with pytest.raises(FlowrankError, match="freq"):
+        forecast_files(tmp_path / "long", MODEL, tmp_path / "out", freq=days("Mon Tue"), **OPTIONS)
+    assert run._chosen({"freq": days("Mon Tue")}) != run._chosen({"freq": days("Mon Wed")})
+
+
+def test_what_is_no_parquet_is_told(folder, rows, tmp_path, capsys):
+    (folder / "notes.csv").write_text("mine")
+    (folder / "_SUCCESS").touch()
+    pq.write_table(pa.concat_tables([rows.slice(0, 1)]).set_column(0, "item_id", pa.array(["new"])), folder / "B.PQ")
+    manifest = forecast_files(folder, MODEL, tmp_path / "out", **OPTIONS)
+    assert (manifest["forecast"], manifest["passed_over"]) == (61, ["notes.csv"])
+    assert main(["forecast", MODEL, str(folder), "--horizon", "4", "--output", str(tmp_path / "told"), "--quiet"]) == 0
+    assert "not read, as they are no Parquet files: notes.csv" in capsys.readouterr().out
+
+
+def test_columns_in_names_of_folders(folder, rows, tmp_path):
+    for name, words in (("freq=W", "'freq' as a column"), ("year=2024", None)):
+        (folder / name).mkdir()
+        pq.write_table(rows.slice(0, 1).set_column(0, "item_id", pa.array(["new"])), folder / name / "0.parquet")
+        if words:
+            with pytest.raises(FlowrankError, match=f"series: expected {words} of each file"):
+                forecast_files(folder, MODEL, tmp_path / "out", **OPTIONS)
+            shutil.rmtree(folder / name)
+        else:
+            assert forecast_files(folder, MODEL, tmp_path / "out", **OPTIONS)["forecast"] == 61
+
+
+def test_one_series_without_an_id_is_one_file(rows, tmp_path):
+    (tmp_path / "long").mkdir()
+    part = pa.Table.from_pandas(as_long(rows.slice(2, 1)).drop(columns="item_id"), preserve_index=False)
+    options = {**OPTIONS, "id_column": None, "freq": "MS"}
+    pq.write_table(part, tmp_path / "long/0.parquet")
+    assert forecast_files(tmp_path / "long", MODEL, tmp_path / "out", **options)["series"] == 1
+    pq.write_table(part, tmp_path / "long/1.parquet")
+    with pytest.raises(FlowrankError, match=r"id_column: .* found None, and 2 files"):
+        forecast_files(tmp_path / "long", MODEL, tmp_path / "other", **options)
+
+
+def test_an_output_in_the_input_is_refused(folder):
+    for output in (folder, folder / "out"):
+        with pytest.raises(FlowrankError, match="output: expected a folder outside"):
+            forecast_files(folder, MODEL, output, **OPTIONS)
+
+
+def test_what_killed_writers_left_goes(folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    left = tmp_path / "out/.part-00000.parquet.a7de091b"
+    left.write_bytes(b"cut off")
+    forecast_files(folder, MODEL, tmp_path / "out", **OPTIONS)
+    assert not left.exists()
+
+
+def test_nothing_that_can_be_forecast_is_an_error(rows, tmp_path):
+    (tmp_path / "in").mkdir()
+    bad = rows.slice(0, 2).set_column(3, "target", pa.array([[None], []], pa.list_(pa.float64())))
+    pq.write_table(bad, tmp_path / "in/0.parquet")
+    with pytest.raises(FlowrankError, match=r"series: expected at least one .* found none of 2 \(2 left out\)"):
+        forecast_files(tmp_path / "in", MODEL, tmp_path / "out", skip_bad=True, **OPTIONS)
+
+
+def test_threads_are_afterwards_as_they_were(folder, tmp_path):
+    before = torch.get_num_threads()
+    forecast_files(folder, MODEL, tmp_path / "out", threads=before + 1, **OPTIONS)
+    assert torch.get_num_threads() == before
 
 
 def test_a_frequency_that_other_series_decide_is_refused(rows, tmp_path):
@@ -122,6 +250,11 @@ def test_what_cannot_be_forecast_stops_the_run_or_is_told(folder, rows, tmp_path
     manifest = forecast_files(folder, MODEL, tmp_path / "told", skip_bad=True, **OPTIONS)
     assert (manifest["series"], manifest["forecast"], manifest["skipped"]) == (45, 44, 1)
     assert list(manifest["quarantined"]) == ["1.parquet, row groups 0 to 1"]
+    (folder / "2.parquet").write_bytes(b"")
+    with pytest.raises(FlowrankError, match=r"expected a Parquet file that can be read, found '2\.parquet'"):
+        forecast_files(folder, MODEL, tmp_path / "empty", **OPTIONS)
+    manifest = forecast_files(folder, MODEL, tmp_path / "empty", skip_bad=True, **OPTIONS)
+    assert (manifest["series"], list(manifest["quarantined"])) == (25, ["1.parquet, row groups 0 to 1", "2.parquet"])
     [told] = written(tmp_path / "told").query("error.notna()").to_dict("records")
     assert told["item_id"] == "bad"
     assert "observed" in told["error"]
@@ -146,3 +279,7 @@ def test_the_command(folder, tmp_path, capsys, expected):
     pd.testing.assert_frame_equal(written(tmp_path / "out"), expected, check_exact=True)
     assert main([*command, "--output", str(tmp_path / "other"), "--cross-learning"]) != 0
     assert "cross_learning" in capsys.readouterr().err
+    assert main([*command, "--output", str(tmp_path / "other"), "--workers", "2"]) != 0
+    assert "--workers: expected --on with it" in capsys.readouterr().err
+    assert main([*command, "--output", str(tmp_path / "other"), "--threads", "0"]) != 0
+    assert "threads: expected" in capsys.readouterr().err

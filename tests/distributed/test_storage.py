@@ -47,8 +47,8 @@ def found(store, address):
 def forecasts(address):
     files = Folder(address)
     tables = []
-    for name, _ in files.files(".parquet"):
-        with files.open(name) as file:
+    for one in files.files():
+        with files.open(one.name) as file:
             tables.append(pq.read_table(file).to_pandas())
     return pd.concat(tables).sort_values(["item_id", "timestamp"]).reset_index(drop=True)
 

@@ -12,8 +12,8 @@ from rich.table import Table
 
 import flowrank
 from flowrank.cli.console import announced, out
-from flowrank.cli.methods import Ranks, Reads, Size, method_of, refuse_given
-from flowrank.cli.options import Columns, Model, Output, Overwrite, Quiet, Run, SeriesOption
+from flowrank.cli.methods import Ranks, Reads, Size, method_of
+from flowrank.cli.options import Columns, Model, Output, Overwrite, Quiet, Run, SeriesOption, refuse_given
 from flowrank.cli.searching import WITHOUT, Searches, searched, share, tolerated, work_folder
 from flowrank.files import refuse_existing
 

@@ -82,6 +82,7 @@ def _scorer(models: list[str], run: EngineRun, cluster: Cluster) -> Callable[...
     """The library's function that scores these models, here or on a cluster."""
     from flowrank.evaluation import SEASONAL_NAIVE
 
+    cluster.check()
     if cluster.on is None:
         pipelines = {name: name if name == SEASONAL_NAIVE else run.opened(name) for name in models}
         return partial(flowrank.evaluate, pipelines)

@@ -9,9 +9,21 @@ from typing import Annotated, Any, ClassVar
 import typer
 
 from flowrank.cli.console import out, print_skipped
-from flowrank.cli.options import Cluster, Corrected, Covariates, EngineRun, ForecastColumns, Model, Overwrite, Quiet
+from flowrank.cli.options import (
+    Cluster,
+    Corrected,
+    Covariates,
+    EngineRun,
+    ForecastColumns,
+    Model,
+    Overwrite,
+    Quiet,
+    refuse_given,
+)
 from flowrank.errors import FlowrankError, check_count
 from flowrank.files import refuse_existing
+
+SERIES = 10_000
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,7 @@ class Partitions(Cluster):
 
     partition_series: Annotated[
         int, typer.Option(help="Series of a part, about, where files have one row a series.")
-    ] = 10_000
+    ] = SERIES
 
     def asked(self, series: str) -> bool:
         """Whether the series are a folder, or somewhere else."""
@@ -106,6 +118,8 @@ def _forecast_folder(
     out.print(f"{told}, in {manifest['partitions']} parts", highlight=False)
     for name, why in manifest["quarantined"].items():
         out.print(f"not forecast: {name}: expected {why['expected']}, found {why['found']}", highlight=False)
+    if over := manifest["passed_over"]:
+        out.print(f"not read, as they are no Parquet files: {', '.join(over[:5])}{' …' if over[5:] else ''}")
     out.print(f"written to {output}", highlight=False)
 
 
@@ -137,11 +151,18 @@ def forecast(
 
     asked = {**answer.settings(), **columns.settings(), **covariates.settings()}
     asked |= {"corrections": corrected.chosen(), "progress": not quiet, "seed": run.seed}
+    parts.check()
     if parts.asked(series):
         if overwrite:
-            raise FlowrankError("--overwrite", expected="a new folder, for a folder of series", found="--overwrite")
+            raise FlowrankError(
+                "--overwrite",
+                expected="a new folder for the forecasts of a folder, or one of the same run to go on with",
+                found="--overwrite",
+                todo="leave it out, and remove what is there by hand",
+            )
         _forecast_folder(model, series, output, horizon, parts, run, asked)
         return
+    refuse_given("a folder of Parquet files", "--partition-series", parts.partition_series, SERIES)
     refuse_existing(output, overwrite=overwrite, argument="--output", kind="file")
     check_count(horizon, "--horizon")
     pipeline = run.opened(model)

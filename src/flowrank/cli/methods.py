@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 import typer
 
 import flowrank
+from flowrank.cli.options import refuse_given
 from flowrank.errors import FlowrankError
 
 
@@ -159,22 +160,3 @@ def _allocation(size: Size, ranks: Ranks) -> Any:
     if name is AllocationName.uniform:
         return flowrank.Uniform(size.ratio)
     return flowrank.Budget(size.ratio, unit=size.unit.value)
-
-
-def refuse_given(wanted: str, option: str, given: Any, *defaults: Any) -> None:
-    """Refuse an option that has no effect without another one, unless it has its default.
-
-    Raises
-    ------
-    FlowrankError
-        With the option, and what was expected with it.
-
-    Examples
-    --------
-    >>> refuse_given("--method whole", "--rounds", 3, 2)
-    Traceback (most recent call last):
-    flowrank.errors.FlowrankError: --rounds: expected --method whole with it, found 3; leave one of them out
-    """
-    if given not in defaults:
-        found = "given" if given is True else getattr(given, "value", given)
-        raise FlowrankError(option, expected=f"{wanted} with it", found=str(found), todo="leave one of them out")

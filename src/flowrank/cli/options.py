@@ -219,10 +219,22 @@ class Cluster:
     workers: Annotated[int, typer.Option(help="Processes on the cluster, of --threads each.")] = 1
     gpus: Annotated[float, typer.Option(help="GPUs of each process.")] = 0.0
 
+    def check(self) -> None:
+        """Refuse sizes of a cluster where none is asked for.
+
+        Raises
+        ------
+        FlowrankError
+            If there is one.
+        """
+        if self.on is None:
+            refuse_given("--on", "--workers", self.workers, 1)
+            refuse_given("--on", "--gpus", self.gpus, 0.0)
+
     def places(self, threads: int | None, device: str) -> dict[str, Any]:
         """Give the library's arguments for them, with the device if it is no CPU."""
         chosen = {} if device == "cpu" else {"device": device}
-        sizes = {"workers": self.workers, "threads": threads or 1, "num_gpus": self.gpus}
+        sizes = {"workers": self.workers, "threads": 1 if threads is None else threads, "num_gpus": self.gpus}
         return {"on": self.on, **sizes, **chosen}
 
 
@@ -261,9 +273,32 @@ class EngineRun(Run):
         ),
     ] = None
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads. Default: all. Share them out where several processes run.")
+        int | None,
+        typer.Option(
+            help="CPU threads. Default: all; of a folder of series, and with --on, 1. Share them out where several "
+            "processes run."
+        ),
     ] = None
 
     def opened(self, model: str) -> Any:
         """Open a model so."""
         return opened(model, self.device, self.dtype, self.engine, threads=self.threads)
+
+
+def refuse_given(wanted: str, option: str, given: Any, *defaults: Any) -> None:
+    """Refuse an option that has no effect without another one, unless it has its default.
+
+    Raises
+    ------
+    FlowrankError
+        With the option, and what was expected with it.
+
+    Examples
+    --------
+    >>> refuse_given("--method whole", "--rounds", 3, 2)
+    Traceback (most recent call last):
+    flowrank.errors.FlowrankError: --rounds: expected --method whole with it, found 3; leave one of them out
+    """
+    if given not in defaults:
+        found = "given" if given is True else getattr(given, "value", given)
+        raise FlowrankError(option, expected=f"{wanted} with it", found=str(found), todo="leave one of them out")

@@ -13,9 +13,9 @@ from rich.table import Table
 
 import flowrank
 from flowrank.cli.console import announced, out
-from flowrank.cli.methods import UnitName, refuse_given
+from flowrank.cli.methods import UnitName
 from flowrank.cli.models import opened
-from flowrank.cli.options import Corrected, EngineRun, Model
+from flowrank.cli.options import Corrected, EngineRun, Model, refuse_given
 from flowrank.cli.searching import MetricName, parse_share
 
 MAX_LOSS = "1%"

@@ -12,8 +12,8 @@ import typer
 
 import flowrank
 from flowrank.cli.console import out
-from flowrank.cli.methods import MethodName, Ranks, Size, refuse_given
-from flowrank.cli.options import Cluster
+from flowrank.cli.methods import MethodName, Ranks, Size
+from flowrank.cli.options import Cluster, refuse_given
 from flowrank.errors import FlowrankError
 from flowrank.files import refuse_existing_in
 
@@ -120,10 +120,8 @@ class Searches(Cluster, Search):
         FlowrankError
             If options of several were given with one.
         """
-        alone: tuple[tuple[str, Any, Any], ...] = (("--workers", self.workers, 1), ("--gpus", self.gpus, 0.0))
         if size.max_loss is not None and (self.seeds is not None or "," in size.max_loss):
-            for option, given, default in alone if self.on is None else ():
-                refuse_given("--on", option, given, default)
+            self.check()
             refuse_given("one search", "--work", self.folder, None)
             return True
         if self.on is not None:
@@ -133,6 +131,7 @@ class Searches(Cluster, Search):
                 found=self.on,
                 todo="leave it out; a single search cannot be divided, as each stage starts from the one before",
             )
+        alone = (("--workers", self.workers, 1), ("--gpus", self.gpus, 0.0))
         for option, given, default in (("--seeds", self.seeds, None), ("--threads", self.threads, None), *alone):
             refuse_given("several searches (--max-loss 1%,3%, or --max-loss and --seeds)", option, given, default)
         return False

@@ -4,15 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flowrank.errors import FlowrankError
 from flowrank.graphs.folder import digest
+
+_UNFINISHED = re.compile(r"\.(part-\d{5,}\.(parquet|json)|run\.json|manifest\.json)\.[0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class File:
+    """A file in a folder.
+
+    Attributes
+    ----------
+    name
+        Relative to the folder; empty where the folder is a file itself.
+    bytes
+        Its size.
+    changed
+        When it was written last, in nanoseconds since 1970; None where the place does not tell.
+    """
+
+    name: str
+    bytes: int
+    changed: int | None
 
 
 @dataclass(frozen=True)
@@ -61,8 +85,8 @@ class Folder:
         """Whether it is on this machine."""
         return "://" not in self.address or self.address.startswith("file://")
 
-    def files(self, suffix: str = "") -> list[tuple[str, int]]:
-        """Names, relative to the folder, and bytes of the files in it, sorted; of a file, its own name.
+    def files(self) -> list[File]:
+        """The files in it and in its folders, sorted by name; of a file, itself.
 
         What begins with a point or an underline belongs to whoever wrote the folder, and is left out.
 
@@ -76,14 +100,15 @@ class Folder:
         system, path = self._opened
         info = self._told(path)
         if info.type == fs.FileType.File:
-            return [("", info.size)]
+            return [File("", info.size, info.mtime_ns)]
         chosen = fs.FileSelector(path, allow_not_found=True, recursive=True)
         found = [
-            (one.path[len(path) :].lstrip("/"), one.size)
+            File(one.path[len(path) :].lstrip("/"), one.size, one.mtime_ns)
             for one in system.get_file_info(chosen)
-            if one.type == fs.FileType.File and one.path.endswith(suffix)
+            if one.type == fs.FileType.File
         ]
-        return sorted(one for one in found if not any(part[0] in "._" for part in one[0].split("/")))
+        shown = [one for one in found if not any(part.startswith((".", "_")) for part in one.name.split("/"))]
+        return sorted(shown, key=lambda one: one.name)
 
     def open(self, name: str) -> Any:
         """Open a file to read it at any place."""
@@ -113,19 +138,18 @@ class Folder:
     def writing(self, name: str) -> Iterator[Any]:
         """Open a file to write; it appears when it is whole.
 
-        On disks it is written under another name and renamed. In an object store an object appears when it is closed;
-        after an error it is removed again.
+        On disks it is written under another name and renamed. For an object store it is written on this machine, and
+        uploaded when it is whole.
         """
         system, path = self._opened
         place = f"{path}/{name}"
         parent, _, last = place.rpartition("/")
         if not self.is_local:
-            try:
+            with tempfile.TemporaryFile() as whole:
+                yield whole
+                whole.seek(0)
                 with system.open_output_stream(place) as stream:
-                    yield stream
-            except BaseException:
-                system.delete_file(place)
-                raise
+                    shutil.copyfileobj(whole, stream)
             return
         system.create_dir(parent, recursive=True)
         temporary = f"{parent}/.{last}.{secrets.token_hex(4)}"
@@ -136,6 +160,24 @@ class Folder:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+    def remove(self, name: str) -> None:
+        """Remove a file, and on a disk the folders that become empty by it; nothing if it is not there."""
+        if self.size(name) is None:
+            return
+        system, path = self._opened
+        system.delete_file(f"{path}/{name}")
+        if self.is_local:
+            with suppress(OSError):  # something else lies there
+                for one in Path(path, name).parents[: len(Path(name).parts)]:
+                    one.rmdir()
+
+    def remove_unfinished(self) -> None:
+        """Remove what writers that were killed left on a disk."""
+        if self.is_local:
+            for one in Path(self._opened[1]).rglob(".*"):
+                if _UNFINISHED.fullmatch(one.name):
+                    one.unlink(missing_ok=True)
 
 
 def absolute(place: str | Path) -> str:
@@ -153,8 +195,9 @@ def model_identity(model: str | Path) -> str:
     folder = Path(model).expanduser()
     if not folder.is_dir():
         return str(model)
-    files = sorted(one for one in folder.iterdir() if one.is_file())
-    found = hashlib.sha256(json.dumps([(one.name, digest(one)) for one in files]).encode())
+    files = sorted(one for one in folder.rglob("*") if one.is_file())
+    told = [(one.relative_to(folder).as_posix(), digest(one)) for one in files]
+    found = hashlib.sha256(json.dumps(told).encode())
     return f"{folder.name} {found.hexdigest()[:16]}"
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flowrank.distributed.addresses import Folder
+from flowrank.distributed.addresses import File, Folder
 from flowrank.distributed.forecaster import ERROR, Forecaster, check_times, no_frequency, of_lists
 from flowrank.errors import FlowrankError
 from flowrank.forecasting.sources import several
@@ -49,17 +50,57 @@ class Partition:
         """Name of its record."""
         return f"{KEPT}/part-{self.number:05}.json"
 
-    @property
-    def ids(self) -> str:
-        """Name of the file of 64-bit hashes of its ids."""
-        return f"{KEPT}/part-{self.number:05}.ids.npy"
-
     def __str__(self) -> str:
         groups = "" if self.row_groups is None else f", row groups {self.row_groups[0]} to {self.row_groups[1] - 1}"
         return f"{self.file or 'the file'}{groups}"
 
 
-def planned(source: Folder, target: Any, series: int, argument: str = "series") -> list[Partition]:
+def is_parquet(one: File) -> bool:
+    """Whether a file is read: its name ends so, or it was named itself."""
+    return not one.name or one.name.lower().endswith((".parquet", ".pq"))
+
+
+def check_files(source: Folder, files: list[File], forecaster: Forecaster, argument: str = "series") -> None:
+    """Refuse folders without Parquet files, and files that say by where they lie what is not read.
+
+    Raises
+    ------
+    FlowrankError
+        If there are none, several hold the one series that has no id, or a folder's name holds the value of a column
+        that is asked for.
+    """
+    if not files:
+        raise FlowrankError(
+            argument, expected="Parquet files", found=f"none in {source.address!r}", todo="check the address"
+        )
+    if forecaster.id_column is None and len(files) > 1:
+        raise FlowrankError(
+            "id_column",
+            expected="the column that tells series apart, where there are several files",
+            found=f"None, and {len(files)} files",
+            todo="name it, or write the series into one file",
+        )
+    asked = {forecaster.id_column, forecaster.time_column, "start", "freq", *(name for _, name in forecaster.lists)}
+    for one in files:
+        for part in one.name.split("/")[:-1]:
+            if (column := part.partition("=")[0]) != part and column in asked:
+                raise FlowrankError(
+                    argument,
+                    expected=f"{column!r} as a column of each file",
+                    found=f"the folder {part!r}, whose name is not read",
+                    todo="write the column into the files",
+                )
+
+
+def planned(
+    source: Folder,
+    files: list[File],
+    target: Any,
+    series: int,
+    argument: str = "series",
+    *,
+    skip_bad: bool = False,
+) -> list[Partition]:
     """Divide the Parquet files of a folder into partitions.
 
     Files with one row a series are divided between row groups, into parts of about so many ``series``; others, with a
@@ -68,25 +109,23 @@ def planned(source: Folder, target: Any, series: int, argument: str = "series") 
     Raises
     ------
     FlowrankError
-        If there are none, or their columns differ.
+        If their columns differ, or, without ``skip_bad``, one cannot be read; with it, its partition is refused later.
     """
     import pyarrow.parquet as pq
 
     found: list[Partition] = []
     first: tuple[str, pa.Schema] | None = None
-    files = source.files(".parquet")
-    if not files:
-        raise FlowrankError(
-            argument, expected="Parquet files", found=f"none in {source.address!r}", todo="check the address"
-        )
-    for name, _ in files:
+    for name in (one.name for one in files):
         try:
             with source.open(name) as opened:
                 file = pq.ParquetFile(opened)
                 schema, groups = file.schema_arrow.remove_metadata(), file.metadata.num_row_groups
                 rows = [file.metadata.row_group(i).num_rows for i in range(groups)]
         except (OSError, ValueError) as error:
-            raise _unreadable(name or source.address, error, argument) from error
+            if not skip_bad:
+                raise _unreadable(name or source.address, error, argument) from error
+            found.append(Partition(len(found), name))
+            continue
         if first is None:
             first = name, schema
         _check_same(name, schema, *first, argument)
@@ -106,7 +145,9 @@ def planned(source: Folder, target: Any, series: int, argument: str = "series") 
 def _check_same(name: str, schema: pa.Schema, first: str, expected: pa.Schema, argument: str) -> None:
     if schema.equals(expected):
         return
-    mine, theirs = ({one.name: str(one.type) for one in some} for some in (schema, expected))
+    mine, theirs = (
+        {one.name: f"{one.type}{'' if one.nullable else ' not null'}" for one in some} for some in (schema, expected)
+    )
     differ = sorted(one for one in {*mine, *theirs} if mine.get(one) != theirs.get(one))
     told = "; ".join(f"{one!r}: {mine.get(one, 'missing')}, not {theirs.get(one, 'missing')}" for one in differ)
     raise FlowrankError(
@@ -128,15 +169,13 @@ def forecast_partition(forecaster: Forecaster, source: Folder, output: Folder, o
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    series, ids, rows, skipped = 0, list[np.ndarray](), 0, 0
-    with source.open(one.file) as opened, output.writing(one.output) as stream:
-        file = pq.ParquetFile(opened)
+    series, rows, skipped = 0, 0, 0
+    with _opened(source, one) as file, output.writing(one.output) as stream:
         schema = forecaster.schema(file.schema_arrow)
         with pq.ParquetWriter(stream, schema) as writer:
-            for found, hashes in _parts(forecaster, file, one, schema):
+            for found, count in _parts(forecaster, file, one, schema):
                 wrong = pa.compute.sum(found[ERROR].is_valid()).as_py() or 0 if forecaster.skip_bad else 0
-                skipped, rows, series = skipped + wrong, rows + len(found), series + len(hashes)
-                ids.append(hashes)
+                skipped, rows, series = skipped + wrong, rows + len(found), series + count
                 writer.write_table(found)
     steps = forecaster.horizon * len(several(forecaster.target))
     if rows - skipped != (series - skipped) * steps:
@@ -146,24 +185,34 @@ def forecast_partition(forecaster: Forecaster, source: Folder, output: Folder, o
             found=f"{rows - skipped}",
             todo="report this as a fault of flowrank",
         )
-    with output.writing(one.ids) as stream:
-        np.save(stream, np.concatenate([np.empty(0, np.uint64), *ids]))
     record = {"partition": asdict(one), "series": series, "forecast": series - skipped, "skipped": skipped}
     record |= {"rows": rows, "bytes": output.size(one.output)}
     output.write_json(one.record, record)
     return record
 
 
-def _parts(
-    forecaster: Forecaster, file: Any, one: Partition, schema: pa.Schema
-) -> Iterator[tuple[pa.Table, np.ndarray]]:
-    """Forecasts, and hashes of the ids that they are of, a part at a time."""
+@contextmanager
+def _opened(source: Folder, one: Partition) -> Iterator[Any]:
+    """The file of a partition; one that is no Parquet file, or no more, is told as such."""
+    import pyarrow.parquet as pq
+
+    try:
+        opened = source.open(one.file)
+        file = pq.ParquetFile(opened)
+    except (OSError, ValueError) as error:
+        raise _unreadable(one.file, error) from error
+    with opened:
+        yield file
+
+
+def _parts(forecaster: Forecaster, file: Any, one: Partition, schema: pa.Schema) -> Iterator[tuple[pa.Table, int]]:
+    """Forecasts, and of how many series, a part at a time."""
     import pyarrow as pa
 
     if one.row_groups is not None:
         groups = list(range(*one.row_groups))
         for batch in _readable(file.iter_batches(_ROWS, row_groups=groups), one):
-            yield forecaster(batch), hashes_of(batch.column(batch.schema.get_field_index(forecaster.id_column)))
+            yield forecaster(batch), len(batch)
         return
     if further := [name for argument, name in forecaster.lists if argument != "target"]:
         raise FlowrankError(
@@ -175,11 +224,10 @@ def _parts(
     table = pa.Table.from_batches(list(_readable(file.iter_batches(), one)), file.schema_arrow)
     check_times(table.schema, forecaster.time_column, forecaster.options)
     _check_frequency(forecaster, table)
-    ids = pa.array(["all"]) if forecaster.id_column is None else table[forecaster.id_column].unique()
-    hashes = hashes_of(ids)
+    series = 1 if forecaster.id_column is None else len(table[forecaster.id_column].unique())
     for found in forecaster.tables(table, schema):
-        yield found, hashes
-        hashes = hashes[:0]
+        yield found, series
+        series = 0
 
 
 def _readable(batches: Iterator[pa.RecordBatch], one: Partition) -> Iterator[pa.RecordBatch]:
@@ -213,33 +261,47 @@ def _check_frequency(forecaster: Forecaster, table: pa.Table) -> None:
         raise no_frequency(short[0]["values"].as_py(), short[0]["counts"].as_py())
 
 
-def hashes_of(ids: pa.Array) -> np.ndarray:
-    """64-bit hashes of ids, the same in every process."""
+def refuse_twice(source: Folder, partitions: list[Partition], id_column: str) -> None:
+    """Refuse ids that come twice, before anything is forecast; 8 bytes a series are held.
+
+    Raises
+    ------
+    FlowrankError
+        With an id, and where it is.
+    """
+    held = [_hashes(_ids(source, one, id_column)) for one in partitions]
+    values = np.sort(np.concatenate([np.empty(0, np.uint64), *held]))
+    again = values[1:][values[1:] == values[:-1]]
+    if not len(again):
+        return
+    where = [one for one, hashes in zip(partitions, held, strict=True) if again[0] in hashes]
+    ids = _ids(source, where[0], id_column)
+    name = ids[int(np.flatnonzero(_hashes(ids) == again[0])[0])].as_py()
+    raise FlowrankError(
+        "series",
+        expected="all values of a series in one row, or in one file",
+        found=f"series {name!r} in {where[0]}" + (f" and in {where[-1]}" if where[1:] else ", twice"),
+        todo="write each series once",
+    )
+
+
+def _ids(source: Folder, one: Partition, column: str) -> pa.ChunkedArray:
+    """The ids of a partition, of a file with a row a value each once; none where it cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with source.open(one.file) as opened:
+            file = pq.ParquetFile(opened)
+            if one.row_groups is None:
+                return pa.chunked_array([file.read(columns=[column])[column].unique().drop_null()])
+            return file.read_row_groups([*range(*one.row_groups)], columns=[column])[column].drop_null()
+    except (OSError, ValueError, KeyError):  # told when the partition is forecast
+        return pa.chunked_array([], pa.string())
+
+
+def _hashes(ids: pa.ChunkedArray) -> np.ndarray:
+    """64-bit hashes of ids."""
     import pandas as pd
 
     return pd.util.hash_array(np.array([str(one) for one in ids.to_pylist()], dtype=object), categorize=False)
-
-
-def twice(output: Folder, partitions: list[Partition]) -> tuple[Partition, Partition, int] | None:
-    """Two partitions with an id of the same hash, and the hash; 8 bytes a series are held."""
-    held = []
-    for one in partitions:
-        with output.open(one.ids) as stream:
-            held.append(np.load(stream))
-    every = np.concatenate([np.empty(0, np.uint64), *held])
-    values = np.sort(every)
-    again = values[1:][values[1:] == values[:-1]]
-    if not len(again):
-        return None
-    where = [one for one, hashes in zip(partitions, held, strict=True) if again[0] in hashes]
-    return where[0], where[-1], int(again[0])
-
-
-def id_of(source: Folder, one: Partition, column: str, wanted: int) -> Any:
-    """The id of a hash in a partition."""
-    import pyarrow.parquet as pq
-
-    with source.open(one.file) as opened:
-        ids = pq.ParquetFile(opened).read(columns=[column])[column].unique()
-    found = np.flatnonzero(hashes_of(ids) == np.uint64(wanted))
-    return ids[int(found[0])].as_py() if len(found) else None

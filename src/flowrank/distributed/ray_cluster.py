@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -81,7 +82,8 @@ def results_of(
         That of a task; or if the cluster cannot do them, or a worker dies again and again.
     """
     if on is None:
-        yield from map(work, tasks)
+        with _own_threads():
+            yield from map(work, tasks)
     elif tasks:
         with ray_cluster(on, threads, num_gpus) as ray:
             check_nodes(ray, paths)
@@ -176,6 +178,18 @@ def _by_pool(ray: Any, pool: list[Any], tasks: Sequence[Any]) -> Iterator[Any]:
         if number is not None:
             left -= 1
             yield found
+
+
+@contextmanager
+def _own_threads() -> Iterator[None]:
+    """Work sets torch's threads as workers have them; afterwards they are again as the caller had them."""
+    torch = sys.modules.get("torch")  # where no model needs it, it is not there
+    before = None if torch is None else torch.get_num_threads()
+    try:
+        yield
+    finally:
+        if torch is not None:
+            torch.set_num_threads(before)
 
 
 @contextmanager

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
+import pickle
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from flowrank.compression import univariate as univariate_of
-from flowrank.distributed.addresses import absolute, model_identity, model_path
+from flowrank.distributed.addresses import Folder, absolute, model_identity, model_path
 from flowrank.distributed.partitions import KEPT
 from flowrank.distributed.ray_cluster import check_cluster, results_of, sent
 from flowrank.distributed.workers import check_model, opened, refusal
@@ -265,11 +267,19 @@ def _told(options: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Options as they tell runs from one another: of series that are no file, what they are."""
     for name, value in options.items():
         if name == "series" and isinstance(value, str):
-            yield name, [value, Path(value).stat().st_size if Path(value).is_file() else None]
+            yield name, [value, *map(astuple, Folder(value).files())]
         elif name == "series":
-            yield name, None if value is None else type(value).__name__
+            yield name, None if value is None else _digest(value)
         else:
             yield name, value
+
+
+def _digest(value: Any) -> str:
+    """What tells series that are no file from others; their type where they cannot be pickled."""
+    try:
+        return hashlib.sha256(pickle.dumps(value)).hexdigest()
+    except (pickle.PicklingError, TypeError, AttributeError):
+        return type(value).__name__
 
 
 def _record(place: Path, task: _Task) -> Path:

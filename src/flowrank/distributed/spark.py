@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from flowrank.distributed.addresses import model_path
+from flowrank.distributed.addresses import model_identity, model_path
 from flowrank.distributed.forecaster import Forecaster
 from flowrank.distributed.workers import check_workers, looking
 from flowrank.errors import FlowrankError
@@ -57,7 +57,8 @@ def spark_forecast(frame: Any, model: str, *, horizon: int, threads: int = 1, **
             "spark", expected="PySpark", found=f"none ({error})", todo='pip install "flowrank[spark]"'
         ) from error
     model = model_path(model)
-    settings = json.dumps({"model": model, "horizon": horizon, "threads": threads, **options}, sort_keys=True)
+    given = {"model": model, "identity": model_identity(model), "horizon": horizon, "threads": threads, **options}
+    settings = _told(given)
     schema = _forecaster(settings).schema(to_arrow_schema(frame.schema))
     _check(frame.sparkSession, {"model": model})
 
@@ -67,6 +68,28 @@ def spark_forecast(frame: Any, model: str, *, horizon: int, threads: int = 1, **
             yield from forecaster(batch).to_batches()
 
     return frame.mapInArrow(forecasts, from_arrow_schema(schema))
+
+
+def _told(given: dict[str, Any]) -> str:
+    """Options as workers get them."""
+    try:
+        return json.dumps(given, sort_keys=True)
+    except TypeError as error:
+        other = next(name for name, value in given.items() if not _is_plain(value))
+        raise FlowrankError(
+            other,
+            expected="numbers, texts and lists of them, which travel to workers",
+            found=type(given[other]).__name__,
+            todo="leave it out, or pass its name",
+        ) from error
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _check(session: Any, paths: dict[str, str]) -> None:
@@ -81,6 +104,7 @@ def _check(session: Any, paths: dict[str, str]) -> None:
 
 @lru_cache(maxsize=2)
 def _forecaster(settings: str) -> Forecaster:
-    """One a Python worker, which Spark uses again for other partitions."""
+    """One a Python worker, which Spark uses again for other partitions, and for other jobs on the same files."""
     given = json.loads(settings)
+    given.pop("identity")
     return Forecaster(given.pop("model"), **given)
