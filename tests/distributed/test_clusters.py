@@ -154,7 +154,10 @@ def test_workers_that_lack_something(tmp_path):
     paths = {"model": str(tmp_path), "series": "s3://bucket/series"}
     told = looking(paths)()
     check_workers([told], paths, "install it")
-    tmp_path.rmdir()
+    (tmp_path / "weights").write_text("others")
+    with pytest.raises(FlowrankError, match=r"model: expected the same files .* holds others on"):
+        check_workers([told], paths, "install it")
+    (tmp_path / "weights").unlink()
     with pytest.raises(FlowrankError, match=r"model: expected what every node .* sees"):
         check_workers([told, looking_at(told, missing=["model"])], paths, "install it")
     with pytest.raises(FlowrankError, match=r"workers: expected flowrank .* found 0\.0\.1 in .*install it"):

@@ -12,6 +12,8 @@ from flowrank.errors import FlowrankError
 from flowrank.graphs import is_export
 from flowrank.pipelines import check_device, load
 
+_SHARED = "put it on storage that all nodes share, or into their image"
+
 
 def opened(
     model: str | Path,
@@ -88,29 +90,44 @@ def looking(paths: dict[str, str]) -> Callable[[], str]:
     Parameters
     ----------
     paths
-        By argument; names and addresses among them, which are no paths of this machine, are left out.
+        By argument; names and addresses among them, which are no paths of this machine, are left out. Of arguments that
+        begin with "model" all files are read.
     """
     asked = {argument: path for argument, path in paths.items() if Path(path).exists()}
 
     def look() -> str:
         import contextlib
+        import hashlib
         import json
         import os
         import socket
         import sys
 
+        def digest(path: str) -> str:
+            found, files = hashlib.sha256(), [path] if os.path.isfile(path) else []
+            files += sorted(os.path.join(at, name) for at, _, names in os.walk(path) for name in names)
+            for one in files:
+                found.update(f"{os.path.relpath(one, path)} {os.path.getsize(one)} ".encode())
+                with open(one, "rb") as file:
+                    while chunk := file.read(1 << 20):
+                        found.update(chunk)
+            return found.hexdigest()
+
         version: str | None = None
         with contextlib.suppress(ImportError):
             from flowrank import __version__ as version
         missing = [argument for argument, path in asked.items() if not os.path.exists(path)]
-        found = {"host": socket.gethostname(), "python": sys.executable, "version": version, "missing": missing}
-        return json.dumps(found)
+        models = {
+            name: digest(path) for name, path in asked.items() if name.startswith("model") and name not in missing
+        }
+        place = {"host": socket.gethostname(), "python": sys.executable}
+        return json.dumps({**place, "version": version, "missing": missing, "models": models})
 
     return look
 
 
 def check_workers(seen: Iterable[str], paths: dict[str, str], todo: str) -> None:
-    """Refuse workers without this flowrank, or without a path that they are given.
+    """Refuse workers without this flowrank, without a path that they are given, or with other files of a model there.
 
     Parameters
     ----------
@@ -126,6 +143,7 @@ def check_workers(seen: Iterable[str], paths: dict[str, str], todo: str) -> None
     FlowrankError
         If there is one.
     """
+    models = json.loads(looking(paths)())["models"]
     for one in map(json.loads, seen):
         if one["version"] != __version__:
             raise FlowrankError(
@@ -139,5 +157,13 @@ def check_workers(seen: Iterable[str], paths: dict[str, str], todo: str) -> None
                 argument,
                 expected="what every node of the cluster sees",
                 found=f"{paths[argument]!r}, which is not there on {one['host']!r}",
-                todo="put it on storage that all nodes share, or into their image",
+                todo=_SHARED,
             )
+        for argument in sorted(models):
+            if one["models"][argument] != models[argument]:
+                raise FlowrankError(
+                    argument,
+                    expected="the same files on every node of the cluster",
+                    found=f"{paths[argument]!r}, which holds others on {one['host']!r} than here",
+                    todo=_SHARED,
+                )
