@@ -25,6 +25,11 @@ def test_workers_for_many_series(monkeypatch):
     assert 50 * 2**20 < found.memory_bytes < 64 * 2**30
 
 
+def test_groups_with_values_known_ahead():
+    found = sizing("flow-2-mini", **GIVEN, target=["sold", "returned"], future=["price"])
+    assert 1 < found.series_per_second < sizing("flow-2-mini", **GIVEN).most_per_second
+
+
 @pytest.mark.parametrize(("argument", "value"), [("length", 0), ("series", 0), ("seconds", 0.0), ("horizon", -1)])
 def test_numbers_that_mean_nothing(argument, value):
     with pytest.raises(FlowrankError, match=argument):

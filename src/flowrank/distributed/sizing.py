@@ -84,9 +84,11 @@ def sizing(
         raise FlowrankError("seconds", expected="a positive number", found=repr(seconds))
     forecaster = Forecaster(model, horizon=horizon, threads=threads, **options)
     rng = np.random.default_rng(0)
-    values = 10 + rng.normal(size=(_ROWS, length)).cumsum(axis=1)
-    names = [str(number) for number in range(_ROWS)]
-    table = pa.table({forecaster.id_column: names, forecaster.target: list(values)})
+    columns: dict[str, Any] = {forecaster.id_column: [str(number) for number in range(_ROWS)]}
+    for argument, name in forecaster.lists:
+        steps = length + (forecaster.horizon if argument == "future" else 0)
+        columns[name] = list(10 + rng.normal(size=(_ROWS, steps)).cumsum(axis=1))
+    table = pa.table(columns)
     forecaster(table)  # opens the model, and packs weights
     times: list[float] = []
     while len(times) < _REPEATS or sum(times) < _SECONDS:
@@ -103,7 +105,8 @@ def _most(forecaster: Forecaster, length: int) -> float | None:
     model = getattr(pipeline, "inner_model", None)
     if model is None:  # a graph, without the model that it was made from
         return None
-    found = cost(pipeline, Workload(size, length, forecaster.horizon))
+    rows = size * len(forecaster.lists)  # each target and covariate is one
+    found = cost(pipeline, Workload(rows, length, forecaster.horizon))
     return size / found.roofline(Machine.measure(model.device, model.dtype))
 
 
