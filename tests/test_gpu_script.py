@@ -218,7 +218,7 @@ def test_the_core_is_what_a_forecast_computes(name, monkeypatch):
 
 def test_rates(tmp_path, monkeypatch, capsys):
     rates = module("rates")
-    monkeypatch.setattr(rates, "_STARTING", 1.0)
+    monkeypatch.setattr(rates, "_STARTING", 4.0)
     (tmp_path / "tiny.yaml").write_text("\n".join(f"{k}: {list(v) if k == 'lengths' else v}" for k, v in TINY.items()))
     call = [str(tmp_path / "tiny.yaml"), "--seconds", "2", "--workers", "1", "--device", "cpu"]
     assert rates.main([*call, "--output", str(tmp_path / "r.json"), "--", "--per-device-train-batch-size", "2"]) == 0
