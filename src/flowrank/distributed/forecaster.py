@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from flowrank.distributed.time_columns import TimeColumn, of_lists
 from flowrank.distributed.workers import opened
 from flowrank.errors import FlowrankError, check_count
 from flowrank.forecasting import DEFAULT_LEVELS, Skipped, check_levels, iter_forecasts
@@ -134,13 +135,14 @@ class Forecaster:
         batch
             Columns: the id; the target, a list of numbers (null where nothing was observed); each further target and
             covariate alike; and, where there are times, a list of them or ``start``, and ``freq`` unless it is an
-            option.
+            option. Where there is such a column, each series has times.
 
         Returns
         -------
         pa.Table
             H rows a series, of the schema that `schema` tells: id, time or step, ``target_name``, ``predictions``, a
-            column a level, and, with ``skip_bad``, ``error``.
+            column a level, and, with ``skip_bad``, ``error``. Times are of the zone of the column; with ``utc``, or of
+            texts with an offset (``date_format`` with ``%z``), of UTC.
 
         Raises
         ------
@@ -165,6 +167,7 @@ class Forecaster:
             self.pipeline,
             source,
             horizon=self.horizon,
+            timed=_timed(schema.field(1).type),
             batch_size=self.batch_size,
             batch_invariant=True,
             skip_bad=self.skip_bad,
@@ -191,10 +194,29 @@ class Forecaster:
             raise _lacks("id_column", self.id_column, names)
         kind = pa.string() if self.id_column is None else series.field(self.id_column).type
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        fields = [(self.id_column or "item_id", kind), (self.time_column, _times(series, self.time_column))]
+        times = self.times(series)
+        steps = (
+            pa.int64()
+            if times is None
+            else times.of_forecasts(self.options.get("date_format"), self.options.get("utc", False))
+        )
+        fields = [(self.id_column or "item_id", kind), (self.time_column, steps)]
         fields += [("target_name", pa.string()), ("predictions", pa.float64())]
         fields += [(str(level), pa.float64()) for level in self.levels]
         return pa.schema([*fields, (ERROR, pa.string())] if self.skip_bad else fields)
+
+    def times(self, series: pa.Schema) -> TimeColumn | None:
+        """The column of times of series of a schema; None: they have none.
+
+        Raises
+        ------
+        FlowrankError
+            If they are texts without a format.
+        """
+        found = TimeColumn.of(series, several(self.target)[0], self.options.get("timestamp_column", "timestamp"))
+        if found is not None:
+            found.check(self.options.get("date_format"))
+        return found
 
     def check_rows(self, table: pa.Table) -> None:
         """Refuse a table that is not one row a series, or whose forecasts would depend on the rest of it.
@@ -205,7 +227,6 @@ class Forecaster:
             If a column is missing or of another type, an id comes twice, or the frequency or the dates of a series
             could be read from other series only.
         """
-        import pyarrow as pa
         import pyarrow.compute as pc
 
         if self.id_column not in table.column_names:
@@ -230,11 +251,11 @@ class Forecaster:
                 found=f"{twice['values']!r} in {twice['counts']} rows",
                 todo="put all values of a series into one row",
             )
-        check_times(table.schema, self.time_column, self.options)
-        if self.time_column in table.column_names and "freq" not in {*table.column_names, *self._given()}:
+        times = self.times(table.schema)
+        if times is not None and times.in_lists and "freq" not in {*table.column_names, *self._given()}:
             lengths = pc.list_value_length(table[several(self.target)[0]]).to_numpy(zero_copy_only=False)
             short = np.flatnonzero(np.nan_to_num(lengths.astype(float)) < 3)
-            if len(short) and not pa.types.is_null(table.schema.field(self.time_column).type):
+            if len(short):
                 raise no_frequency(table[self.id_column][int(short[0])].as_py(), int(lengths[short[0]] or 0))
 
     @property
@@ -260,41 +281,6 @@ def _check_names(argument: str, names: Any) -> None:
     )
 
 
-def check_times(schema: pa.Schema, name: str, options: dict[str, Any]) -> None:
-    """Refuse dates as texts whose order of day and month could be found out from all of them only."""
-    import pyarrow as pa
-
-    for column in {name, "start"} & set(schema.names):
-        kind = schema.field(column).type
-        kind = kind.value_type if of_lists(kind) else kind
-        if (pa.types.is_string(kind) or pa.types.is_large_string(kind)) and not options.get("date_format"):
-            raise FlowrankError(
-                "timestamp_column",
-                expected="time stamps, as which day and month are where texts can be told from all of them only",
-                found=f"texts in {column!r}",
-                todo='turn them into time stamps, or pass their format (date_format="%Y-%m-%d")',
-            )
-
-
-def of_lists(kind: Any) -> bool:
-    """Whether an Arrow type is one of lists."""
-    import pyarrow as pa
-
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-
-
-def _times(series: pa.Schema, name: str) -> pa.DataType:
-    """The type of the times of forecasts: microseconds, of the zone of the series; steps where there are no times."""
-    import pyarrow as pa
-
-    for column in (name, "start"):
-        if column in series.names:
-            kind = series.field(column).type
-            kind = kind.value_type if of_lists(kind) else kind
-            return pa.timestamp("us", kind.tz if pa.types.is_timestamp(kind) else None)
-    return pa.int64()
-
-
 def _lacks(argument: str, name: Any, names: list[str]) -> FlowrankError:
     return FlowrankError(
         argument, expected=f"one of the columns {', '.join(map(repr, names))}", found=repr(name), todo="name the column"
@@ -311,10 +297,32 @@ def no_frequency(item_id: Any, values: int) -> FlowrankError:
     )
 
 
+def _timed(kind: pa.DataType) -> tuple[bool, bool]:
+    """Whether steps of a type are times, and of a zone."""
+    import pyarrow as pa
+
+    timed = pa.types.is_timestamp(kind)
+    return timed, timed and kind.tz is not None
+
+
+def _check_steps(frame: pd.DataFrame, kind: pa.DataType) -> None:
+    """Refuse steps that a type would turn into others: numbers into times, local times into those of a zone."""
+    first = frame.iat[0, 1]
+    found = (isinstance(first, pd.Timestamp), getattr(first, "tzinfo", None) is not None)
+    if found != _timed(kind):
+        raise FlowrankError(
+            "series",
+            expected=f"steps of {kind}, as the columns of the series tell",
+            found=f"{first!r} for series {frame.iat[0, 0]!r}",
+            todo="report this as a fault of flowrank",
+        )
+
+
 def _table(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
     """A frame of forecasts as a table of the schema."""
     import pyarrow as pa
 
+    _check_steps(frame, schema.field(1).type)
     columns = [
         pa.nulls(len(frame), field.type)
         if field.name == ERROR and place == len(schema) - 1 and len(frame.columns) < len(schema)

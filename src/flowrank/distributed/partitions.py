@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowrank.distributed.addresses import Folder
-from flowrank.distributed.forecaster import ERROR, Forecaster, check_times, no_frequency, of_lists
+from flowrank.distributed.forecaster import ERROR, Forecaster, no_frequency
+from flowrank.distributed.time_columns import of_lists
 from flowrank.errors import FlowrankError
 from flowrank.forecasting.sources import several
 
@@ -173,7 +174,6 @@ def _parts(
             todo="put each series into one row, with a list for each column",
         )
     table = pa.Table.from_batches(list(_readable(file.iter_batches(), one)), file.schema_arrow)
-    check_times(table.schema, forecaster.time_column, forecaster.options)
     _check_frequency(forecaster, table)
     ids = pa.array(["all"]) if forecaster.id_column is None else table[forecaster.id_column].unique()
     hashes = hashes_of(ids)
@@ -204,7 +204,7 @@ def _check_frequency(forecaster: Forecaster, table: pa.Table) -> None:
     """Refuse series of one or two values, whose frequency other series of the part would decide."""
     import pyarrow.compute as pc
 
-    given = forecaster.options.get("freq") is not None or forecaster.time_column not in table.column_names
+    given = forecaster.options.get("freq") is not None or forecaster.times(table.schema) is None
     if given or forecaster.id_column is None:
         return
     counts = pc.value_counts(table[forecaster.id_column].combine_chunks())
