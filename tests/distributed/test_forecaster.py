@@ -169,8 +169,7 @@ def test_columns_of_times_that_are_not_read_give_steps(columns, options):
 def test_long_tables_whose_times_are_not_read_give_steps(name, kind):
     table = pa.table({"item_id": ["A"] * 5, "target": VALUES, name: days(*pd.date_range("2024-01-01", periods=5))})
     table = table.set_column(2, name, table[name].cast(kind))
-    forecaster = asked(timestamp_column=None)
-    [found] = forecaster.tables(table, forecaster.schema(table.schema))
+    [found] = asked(timestamp_column=None).tables(table)
     assert found["timestamp"].to_pylist() == [5, 6]
 
 
@@ -229,3 +228,81 @@ def test_texts_of_dates_are_refused_in_whatever_form(texts):
         asked(freq="D")(rows_of(start=texts))
     with pytest.raises(FlowrankError, match="found texts in 'timestamp'"):
         asked(freq="D")(rows_of(timestamp=pa.array([["05/03/2024"] * 5], pa.list_(texts.type))))
+
+
+def told(table, **options):
+    """Reasons of the series that are left out, and ids of those that are forecast."""
+    found = asked(skip_bad=True, **options)(table).to_pylist()
+    forecasts = [one["item_id"] for one in found if one["error"] is None]
+    assert forecasts[::2] == forecasts[1::2]
+    return [(one["item_id"], one["error"]) for one in found if one["error"] is not None], forecasts[::2]
+
+
+def test_rows_without_an_id_or_with_that_of_another_are_left_out_alone():
+    ids = ["bad", None, "g1", "twice", "g2", "twice", None]
+    table = pa.table({"item_id": ids, "target": [[None], *[VALUES] * 6]})
+    reasons, forecasts = told(table)
+    assert forecasts == ["g1", "g2"]
+    assert [item_id for item_id, _ in reasons] == [None, None, "twice", "bad"]
+    for (_, reason), part in zip(reasons, ("none in row 1", "none in row 6", "in 2 rows", "observed"), strict=True):
+        assert part in reason
+    assert told(table.slice(0, 2)) == ([(None, reasons[0][1]), reasons[3]], [])
+    with pytest.raises(FlowrankError, match="an id in every row, and each once, found none in row 1"):
+        asked()(table)
+
+
+VIEWS = pytest.mark.skipif(int(pa.__version__.split(".")[0]) < 20, reason="Arrow cannot work with views yet")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.float64(),
+        pa.dictionary(pa.int32(), pa.int64()),
+        pytest.param(pa.string_view(), marks=VIEWS),
+        pa.null(),
+    ],
+)
+def test_ids_of_any_type_may_lack_or_come_twice(kind):
+    ids = pa.nulls(4) if pa.types.is_null(kind) else pa.array([None, 1, 1, 2]).cast(pa.string()).cast(kind)
+    reasons, forecasts = told(pa.table({"item_id": ids, "target": [VALUES] * 4}))
+    assert (len(reasons), len(forecasts)) == ((4, 0) if pa.types.is_null(kind) else (2, 1))
+
+
+def test_not_a_number_is_no_id():
+    reasons, forecasts = told(pa.table({"item_id": [float("nan"), 1.0], "target": [VALUES] * 2}))
+    assert (len(reasons), forecasts) == (1, [1.0])
+
+
+def test_errors_of_the_model_are_raised_though_series_were_left_out():
+    pipeline = flowrank.load(MODEL)
+    for weights in pipeline.model.parameters():
+        weights.data.fill_(float("nan"))
+    forecaster = Forecaster(pipeline, horizon=2, skip_bad=True)
+    with pytest.raises(FlowrankError, match="expected finite"):
+        forecaster(pa.table({"item_id": ["bad", "g"], "target": [[None], VALUES]}))
+
+
+@pytest.mark.parametrize("freq", [["D", None, "D"], None])
+def test_short_series_without_a_frequency_are_left_out_alone(freq):
+    times = pa.array([list(pd.date_range("2024-01-01", periods=n)) for n in (5, 2, 3)], pa.list_(STAMP))
+    table = pa.table({"item_id": ["A", "B", "C"], "target": [VALUES[:n] for n in (5, 2, 3)], "timestamp": times})
+    table = table if freq is None else table.append_column("freq", pa.array(freq))
+    reasons, forecasts = told(table)
+    assert ([item_id for item_id, _ in reasons], forecasts) == (["B"], ["A", "C"])
+    assert "found series 'B' of 2 values" in reasons[0][1]
+    with pytest.raises(FlowrankError, match=r"freq: .* found series 'B' of 2 values"):
+        asked()(table)
+
+
+@pytest.mark.parametrize("ids", [[{"a": 1}], [["a"]]])
+def test_ids_of_several_values_are_refused(ids):
+    with pytest.raises(FlowrankError, match="id_column: expected ids that are one value each"):
+        asked()(pa.table({"item_id": ids, "target": [VALUES]}))
+
+
+@pytest.mark.parametrize("argument", ["id_column", "timestamp_column"])
+def test_columns_that_are_named_as_that_of_the_reasons_are_refused(argument):
+    with pytest.raises(FlowrankError, match=f"{argument}: expected another name than 'error'"):
+        asked(skip_bad=True, **{argument: "error"})
+    asked(**{argument: "error"})

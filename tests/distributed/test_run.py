@@ -127,6 +127,33 @@ def test_what_cannot_be_forecast_stops_the_run_or_is_told(folder, rows, tmp_path
     assert "observed" in told["error"]
 
 
+def test_bad_rows_are_told_of_one_by_one_whatever_part_they_are_in(folder, rows, tmp_path):
+    bad = rows.slice(0, 3).set_column(0, "item_id", pa.array([None, "again", "again"]))
+    for name in ("3", "4"):
+        pq.write_table(bad if name == "3" else bad.slice(0, 1), folder / f"{name}.parquet")
+    manifest = forecast_files(folder, MODEL, tmp_path / "out", skip_bad=True, **OPTIONS)
+    assert (manifest["series"], manifest["forecast"], manifest["skipped"]) == (63, 60, 3)
+    errors = written(tmp_path / "out").query("error.notna()")
+    assert sorted(errors["item_id"].fillna("").tolist()) == ["", "", "again"]
+
+
+def test_long_files_without_rows_and_with_bad_series(rows, tmp_path):
+    (tmp_path / "long").mkdir()
+    table = pa.Table.from_pandas(as_long(rows), preserve_index=False)
+    pq.write_table(table.slice(0, 0), tmp_path / "long/0.parquet")
+    assert forecast_files(tmp_path / "long", MODEL, tmp_path / "empty", **OPTIONS)["rows"] == 0
+    ids = table["item_id"].to_pylist()
+    ids[-2:] = [None, None]
+    pq.write_table(table.set_column(0, "item_id", pa.array(ids)), tmp_path / "long/1.parquet")
+    pq.write_table(table.slice(0, 1).set_column(0, "item_id", pa.nulls(1, pa.string())), tmp_path / "long/2.parquet")
+    manifest = forecast_files(tmp_path / "long", MODEL, tmp_path / "out", skip_bad=True, **OPTIONS)
+    errors = written(tmp_path / "out").query("error.notna()")
+    assert manifest["series"] == 62
+    assert manifest["skipped"] == len(errors) == 62 - manifest["forecast"] < 40
+    assert errors["item_id"].isna().sum() == 2
+    assert errors["error"].str.contains("of [12] values|none in [12] rows").all()
+
+
 def test_addresses_of_fsspec(rows, expected):
     fsspec = pytest.importorskip("fsspec")
     memory = fsspec.filesystem("memory")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowrank.distributed.addresses import Folder
-from flowrank.distributed.forecaster import ERROR, Forecaster, no_frequency
+from flowrank.distributed.faults import missing_ids
+from flowrank.distributed.forecaster import ERROR, Forecaster
 from flowrank.distributed.time_columns import of_lists
 from flowrank.errors import FlowrankError
 from flowrank.forecasting.sources import several
@@ -134,7 +135,7 @@ def forecast_partition(forecaster: Forecaster, source: Folder, output: Folder, o
         file = pq.ParquetFile(opened)
         schema = forecaster.schema(file.schema_arrow)
         with pq.ParquetWriter(stream, schema) as writer:
-            for found, hashes in _parts(forecaster, file, one, schema):
+            for found, hashes in _parts(forecaster, file, one):
                 wrong = pa.compute.sum(found[ERROR].is_valid()).as_py() or 0 if forecaster.skip_bad else 0
                 skipped, rows, series = skipped + wrong, rows + len(found), series + len(hashes)
                 ids.append(hashes)
@@ -155,16 +156,18 @@ def forecast_partition(forecaster: Forecaster, source: Folder, output: Folder, o
     return record
 
 
-def _parts(
-    forecaster: Forecaster, file: Any, one: Partition, schema: pa.Schema
-) -> Iterator[tuple[pa.Table, np.ndarray]]:
+def _parts(forecaster: Forecaster, file: Any, one: Partition) -> Iterator[tuple[pa.Table, np.ndarray]]:
     """Forecasts, and hashes of the ids that they are of, a part at a time."""
     import pyarrow as pa
 
     if one.row_groups is not None:
-        groups = list(range(*one.row_groups))
-        for batch in _readable(file.iter_batches(_ROWS, row_groups=groups), one):
-            yield forecaster(batch), hashes_of(batch.column(batch.schema.get_field_index(forecaster.id_column)))
+        first, last = one.row_groups
+        row = sum(file.metadata.row_group(i).num_rows for i in range(first))
+        for batch in _readable(file.iter_batches(_ROWS, row_groups=list(range(first, last))), one):
+            found = forecaster(batch, first_row=row)
+            ids = batch.column(batch.schema.get_field_index(forecaster.id_column))
+            yield found, _marks(ids, [f"row {row + place} of {one.file}" for place in missing_ids(ids)])
+            row += len(batch)
         return
     if further := [name for argument, name in forecaster.lists if argument != "target"]:
         raise FlowrankError(
@@ -174,12 +177,19 @@ def _parts(
             todo="put each series into one row, with a list for each column",
         )
     table = pa.Table.from_batches(list(_readable(file.iter_batches(), one)), file.schema_arrow)
-    _check_frequency(forecaster, table)
-    ids = pa.array(["all"]) if forecaster.id_column is None else table[forecaster.id_column].unique()
-    hashes = hashes_of(ids)
-    for found in forecaster.tables(table, schema):
+    ids = pa.array(["all"]) if forecaster.id_column is None else table[forecaster.id_column]
+    hashes = _marks(ids, [f"rows without an id of {one.file}"] if len(missing_ids(ids)) else [])
+    for found in forecaster.tables(table):
         yield found, hashes
         hashes = hashes[:0]
+
+
+def _marks(ids: pa.Array | pa.ChunkedArray, places: list[str]) -> np.ndarray:
+    """Hashes of ids, each once, and of the places of what has none, as no other part has them."""
+    import pyarrow as pa
+
+    named = ids.unique()
+    return np.concatenate([np.delete(hashes_of(named), missing_ids(named)), hashes_of(pa.array(places, pa.string()))])
 
 
 def _readable(batches: Iterator[pa.RecordBatch], one: Partition) -> Iterator[pa.RecordBatch]:
@@ -198,19 +208,6 @@ def _unreadable(name: str, error: Exception, argument: str = "series") -> Flowra
     return FlowrankError(
         argument, expected="a Parquet file that can be read", found=f"{name!r} ({error})", todo="write it anew"
     )
-
-
-def _check_frequency(forecaster: Forecaster, table: pa.Table) -> None:
-    """Refuse series of one or two values, whose frequency other series of the part would decide."""
-    import pyarrow.compute as pc
-
-    given = forecaster.options.get("freq") is not None or forecaster.times(table.schema) is None
-    if given or forecaster.id_column is None:
-        return
-    counts = pc.value_counts(table[forecaster.id_column].combine_chunks())
-    short = counts.filter(pc.less(counts.field("counts"), 3))
-    if len(short):
-        raise no_frequency(short[0]["values"].as_py(), short[0]["counts"].as_py())
 
 
 def hashes_of(ids: pa.Array) -> np.ndarray:
