@@ -132,3 +132,177 @@ assert pa.concat_tables(parts).sort_by("item_id").equals(whole)
 def test_options_that_take_the_whole_source_are_refused(option):
     with pytest.raises(FlowrankError, match=f"{option}: expected options that hold for each series by itself"):
         Forecaster(MODEL, horizon=2, **{option: True})
+
+
+VALUES = [1.0, 2, 3, 5, 4]
+STAMP = pa.timestamp("us")
+
+
+def rows_of(count=1, **columns):
+    """Series of the same values, named by their number, with further columns."""
+    return pa.table({"item_id": [f"g{i}" for i in range(count)], "target": [VALUES] * count, **columns})
+
+
+def asked(**options):
+    return Forecaster(MODEL, horizon=2, quantile_levels=[0.5], **options)
+
+
+def days(*texts, kind=STAMP):
+    return pa.array([None if one is None else pd.Timestamp(one) for one in texts], kind)
+
+
+@pytest.mark.parametrize(
+    ("columns", "options"),
+    [
+        ({"timestamp": pa.array([[*pd.date_range("2024-01-01", periods=5)]], pa.list_(STAMP))}, {}),
+        ({"timestamp": days("2024-01-01")}, {"timestamp_column": "timestamp"}),
+        ({"start": pa.nulls(1)}, {"timestamp_column": "timestamp"}),
+    ],
+)
+def test_columns_of_times_that_are_not_read_give_steps(columns, options):
+    """Lists of times that are not asked for, one time beside a list of values, and a column of nothing."""
+    found = asked(**{"timestamp_column": None, **options})(rows_of(**columns))
+    assert found["timestamp"].to_pylist() == [5, 6]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("timestamp", STAMP), ("start", STAMP), ("start", pa.string())])
+def test_long_tables_whose_times_are_not_read_give_steps(name, kind):
+    table = pa.table({"item_id": ["A"] * 5, "target": VALUES, name: days(*pd.date_range("2024-01-01", periods=5))})
+    table = table.set_column(2, name, table[name].cast(kind))
+    [found] = asked(timestamp_column=None).tables(table)
+    assert found["timestamp"].to_pylist() == [5, 6]
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [1, 0, 2], [1, 2, 0]])
+@pytest.mark.parametrize("cut", [0, 1, 2])
+def test_series_without_times_among_others_are_left_out_however_they_are_divided(order, cut):
+    table = rows_of(3, start=days(None, "2024-01-01", "2024-01-02"), freq=["D"] * 3).take(pa.array(order))
+    forecaster = asked(skip_bad=True)
+    found = pa.concat_tables([forecaster(one) for one in (table.slice(0, cut), table.slice(cut))]).to_pylist()
+    told = [one for one in found if one["error"] is not None]
+    assert [one["item_id"] for one in told] == ["g0"]
+    assert "time stamps for all series" in told[0]["error"]
+    assert sorted(str(one["timestamp"])[:10] for one in found if one["error"] is None) == [
+        "2024-01-06",
+        "2024-01-07",
+        "2024-01-07",
+        "2024-01-08",
+    ]
+    with pytest.raises(FlowrankError, match="found none for series 'g0'"):
+        asked()(table)
+
+
+BERLIN = pa.timestamp("us", "Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "expected"),
+    [
+        ({"start": ["2024-01-01 00:00+0200"]}, {"date_format": "%Y-%m-%d %H:%M%z"}, "2024-01-05T22:00Z"),
+        ({"start": ["2024-01-01"]}, {"date_format": "%Y-%m-%d"}, "2024-01-06"),
+        ({"start": ["2024-01-01"]}, {"date_format": "%Y-%m-%d", "utc": True}, "2024-01-06T00:00Z"),
+        ({"start": days("2024-01-01")}, {"utc": True}, "2024-01-06T00:00Z"),
+        ({"start": days("2024-01-01", kind=BERLIN)}, {"utc": True}, "2024-01-06T00:00Z"),
+        ({"start": days("2024-01-01", kind=BERLIN), "timestamp": days("2020-01-01")}, {}, "2024-01-06T00:00Z"),
+    ],
+)
+def test_zones_of_forecasts_are_those_that_times_are_read_in(columns, options, expected):
+    found = asked(freq="D", **options)(rows_of(**columns))["timestamp"]
+    assert (found.type.tz is None) == ("Z" not in expected)
+    assert pd.Timestamp(found[0].as_py()) == pd.Timestamp(expected)
+
+
+def test_texts_of_several_offsets_are_told_in_one_zone():
+    starts = ["2024-01-01 00:00+0200", "2024-01-01 00:00-0500"]
+    found = asked(freq="D", date_format="%Y-%m-%d %H:%M%z")(rows_of(2, start=starts))["timestamp"]
+    assert [str(one.as_py()) for one in found][::2] == ["2024-01-05 22:00:00+00:00", "2024-01-06 05:00:00+00:00"]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [pa.array(["05/03/2024"]).dictionary_encode(), pa.array(["05/03/2024"], pa.string_view())],
+    ids=["dictionary", "view"],
+)
+def test_texts_of_dates_are_refused_in_whatever_form(texts):
+    with pytest.raises(FlowrankError, match="found texts in 'start'"):
+        asked(freq="D")(rows_of(start=texts))
+    with pytest.raises(FlowrankError, match="found texts in 'timestamp'"):
+        asked(freq="D")(rows_of(timestamp=pa.array([["05/03/2024"] * 5], pa.list_(texts.type))))
+
+
+def told(table, **options):
+    """Reasons of the series that are left out, and ids of those that are forecast."""
+    found = asked(skip_bad=True, **options)(table).to_pylist()
+    forecasts = [one["item_id"] for one in found if one["error"] is None]
+    assert forecasts[::2] == forecasts[1::2]
+    return [(one["item_id"], one["error"]) for one in found if one["error"] is not None], forecasts[::2]
+
+
+def test_rows_without_an_id_or_with_that_of_another_are_left_out_alone():
+    ids = ["bad", None, "g1", "twice", "g2", "twice", None]
+    table = pa.table({"item_id": ids, "target": [[None], *[VALUES] * 6]})
+    reasons, forecasts = told(table)
+    assert forecasts == ["g1", "g2"]
+    assert [item_id for item_id, _ in reasons] == [None, None, "twice", "bad"]
+    for (_, reason), part in zip(reasons, ("none in row 1", "none in row 6", "in 2 rows", "observed"), strict=True):
+        assert part in reason
+    assert told(table.slice(0, 2)) == ([(None, reasons[0][1]), reasons[3]], [])
+    with pytest.raises(FlowrankError, match="an id in every row, and each once, found none in row 1"):
+        asked()(table)
+
+
+VIEWS = pytest.mark.skipif(int(pa.__version__.split(".")[0]) < 20, reason="Arrow cannot work with views yet")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.float64(),
+        pa.dictionary(pa.int32(), pa.int64()),
+        pytest.param(pa.string_view(), marks=VIEWS),
+        pa.null(),
+    ],
+)
+def test_ids_of_any_type_may_lack_or_come_twice(kind):
+    ids = pa.nulls(4) if pa.types.is_null(kind) else pa.array([None, 1, 1, 2]).cast(pa.string()).cast(kind)
+    reasons, forecasts = told(pa.table({"item_id": ids, "target": [VALUES] * 4}))
+    assert (len(reasons), len(forecasts)) == ((4, 0) if pa.types.is_null(kind) else (2, 1))
+
+
+def test_not_a_number_is_no_id():
+    reasons, forecasts = told(pa.table({"item_id": [float("nan"), 1.0], "target": [VALUES] * 2}))
+    assert (len(reasons), forecasts) == (1, [1.0])
+
+
+def test_errors_of_the_model_are_raised_though_series_were_left_out():
+    pipeline = flowrank.load(MODEL)
+    for weights in pipeline.model.parameters():
+        weights.data.fill_(float("nan"))
+    forecaster = Forecaster(pipeline, horizon=2, skip_bad=True)
+    with pytest.raises(FlowrankError, match="expected finite"):
+        forecaster(pa.table({"item_id": ["bad", "g"], "target": [[None], VALUES]}))
+
+
+@pytest.mark.parametrize("freq", [["D", None, "D"], None])
+def test_short_series_without_a_frequency_are_left_out_alone(freq):
+    times = pa.array([list(pd.date_range("2024-01-01", periods=n)) for n in (5, 2, 3)], pa.list_(STAMP))
+    table = pa.table({"item_id": ["A", "B", "C"], "target": [VALUES[:n] for n in (5, 2, 3)], "timestamp": times})
+    table = table if freq is None else table.append_column("freq", pa.array(freq))
+    reasons, forecasts = told(table)
+    assert ([item_id for item_id, _ in reasons], forecasts) == (["B"], ["A", "C"])
+    assert "found series 'B' of 2 values" in reasons[0][1]
+    with pytest.raises(FlowrankError, match=r"freq: .* found series 'B' of 2 values"):
+        asked()(table)
+
+
+@pytest.mark.parametrize("ids", [[{"a": 1}], [["a"]]])
+def test_ids_of_several_values_are_refused(ids):
+    with pytest.raises(FlowrankError, match="id_column: expected ids that are one value each"):
+        asked()(pa.table({"item_id": ids, "target": [VALUES]}))
+
+
+@pytest.mark.parametrize("argument", ["id_column", "timestamp_column"])
+def test_columns_that_are_named_as_that_of_the_reasons_are_refused(argument):
+    with pytest.raises(FlowrankError, match=f"{argument}: expected another name than 'error'"):
+        asked(skip_bad=True, **{argument: "error"})
+    asked(**{argument: "error"})

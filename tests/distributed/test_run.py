@@ -260,6 +260,34 @@ def test_what_cannot_be_forecast_stops_the_run_or_is_told(folder, rows, tmp_path
     assert "observed" in told["error"]
 
 
+def test_bad_rows_are_told_of_one_by_one_whatever_part_they_are_in(folder, rows, tmp_path):
+    bad = rows.slice(0, 2).set_column(0, "item_id", pa.nulls(2, pa.string()))
+    for name, count in (("3", 2), ("4", 1)):
+        pq.write_table(bad.slice(0, count), folder / f"{name}.parquet")
+    manifest = forecast_files(folder, MODEL, tmp_path / "out", skip_bad=True, **OPTIONS)
+    assert (manifest["series"], manifest["forecast"], manifest["skipped"]) == (63, 60, 3)
+    errors = written(tmp_path / "out").query("error.notna()")
+    assert errors["item_id"].isna().sum() == len(errors) == 3
+
+
+def test_long_files_without_rows_and_with_bad_series(rows, tmp_path):
+    (tmp_path / "long").mkdir()
+    table = pa.Table.from_pandas(as_long(rows), preserve_index=False)
+    pq.write_table(table.slice(0, 0), tmp_path / "long/0.parquet")
+    with pytest.raises(FlowrankError, match="expected at least one that can be forecast, found none of 0"):
+        forecast_files(tmp_path / "long", MODEL, tmp_path / "empty", **OPTIONS)
+    ids = table["item_id"].to_pylist()
+    ids[-2:] = [None, None]
+    pq.write_table(table.set_column(0, "item_id", pa.array(ids)), tmp_path / "long/1.parquet")
+    pq.write_table(table.slice(0, 1).set_column(0, "item_id", pa.nulls(1, pa.string())), tmp_path / "long/2.parquet")
+    manifest = forecast_files(tmp_path / "long", MODEL, tmp_path / "out", skip_bad=True, **OPTIONS)
+    errors = written(tmp_path / "out").query("error.notna()")
+    assert manifest["series"] == 62
+    assert manifest["skipped"] == len(errors) == 62 - manifest["forecast"] < 40
+    assert errors["item_id"].isna().sum() == 2
+    assert errors["error"].str.contains("of [12] values|none in [12] rows").all()
+
+
 def test_addresses_of_fsspec(rows, expected):
     fsspec = pytest.importorskip("fsspec")
     memory = fsspec.filesystem("memory")

@@ -105,3 +105,22 @@ def test_names_of_the_future_of_a_long_table_are_refused():
 def test_a_column_for_two_purposes():
     with pytest.raises(FlowrankError, match="'b' for two"):
         opened(rows(), target=["a", "b"], past_covariates=["b"])
+
+
+@pytest.mark.parametrize("options", [{"future": ["p"]}, {"past_covariates": ["p"]}, {"target": ["a", "p"]}])
+def test_gaps_in_times_are_refused_where_other_columns_would_be_shifted(options):
+    days = [pd.Timestamp(f"2024-01-{day:02}") for day in (1, 2, 4)]
+    gap = {"item_id": "gap", "timestamp": days, "a": [1.0, 2.0, 4.0], "freq": "D"}
+    whole = {**gap, "item_id": "whole", "timestamp": [*days[:2], pd.Timestamp("2024-01-03")], "a": [1.0, np.nan, 4.0]}
+    ahead = 2 * ("future" in options)
+    made = [{**one, "p": [10.0, 20, 40, 50, 60][: 3 + ahead]} for one in (whole, gap, {**whole, "item_id": "more"})]
+    source = opened(made, **{"target": "a", **options})
+    told = []
+    good = list(source.groups(lambda item_id, error: told.append((item_id, str(error)))))
+    assert [one.series.item_id for one in good] == ["whole", "more"]
+    np.testing.assert_array_equal(good[0].series.target, [[1, 10], [np.nan, 20], [4, 40]])
+    [(item_id, error)] = told
+    assert item_id == "gap"
+    assert "found 3 times for 4 steps of 'D' from 2024-01-01 00:00:00; write all times, and null" in error
+    with pytest.raises(FlowrankError, match="expected times without gaps in series 'gap', as it has several columns"):
+        list(source.groups())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from flowrank.distributed.faults import CLEAR, sound_rows, sound_series
+from flowrank.distributed.time_columns import TimeColumn, of_lists
 from flowrank.distributed.workers import opened
 from flowrank.errors import FlowrankError, check_count
 from flowrank.forecasting import DEFAULT_LEVELS, Skipped, check_levels, iter_forecasts
+from flowrank.forecasting.skipping import NoneUsable, Skipping
 from flowrank.forecasting.sources import several
 
 if TYPE_CHECKING:
@@ -114,6 +118,14 @@ class Forecaster:
         self.id_column = options.get("id_column", "item_id")
         self.time_column = options.get("timestamp_column", "timestamp") or "timestamp"
         self.target = options.get("target", "target")
+        for argument, name in (("id_column", self.id_column), ("timestamp_column", self.time_column)):
+            if self.skip_bad and name == ERROR:
+                raise FlowrankError(
+                    argument,
+                    expected=f"another name than {ERROR!r}, as skip_bad says in that column why a series was left out",
+                    found=repr(name),
+                    todo="rename the column",
+                )
 
     @cached_property
     def pipeline(self) -> Any:
@@ -126,7 +138,7 @@ class Forecaster:
             torch.set_num_threads(self.threads)
         return self._model
 
-    def __call__(self, batch: pa.Table | pa.RecordBatch) -> pa.Table:
+    def __call__(self, batch: pa.Table | pa.RecordBatch, *, first_row: int = 0) -> pa.Table:
         """Forecast a batch of one row a series.
 
         Parameters
@@ -134,13 +146,16 @@ class Forecaster:
         batch
             Columns: the id; the target, a list of numbers (null where nothing was observed); each further target and
             covariate alike; and, where there are times, a list of them or ``start``, and ``freq`` unless it is an
-            option.
+            option. Where there is such a column, each series has times.
+        first_row
+            Number of its first row, for errors.
 
         Returns
         -------
         pa.Table
             H rows a series, of the schema that `schema` tells: id, time or step, ``target_name``, ``predictions``, a
-            column a level, and, with ``skip_bad``, ``error``.
+            column a level, and, with ``skip_bad``, ``error``. Times are of the zone of the column; with ``utc``, or of
+            texts with an offset (``date_format`` with ``%z``), of UTC.
 
         Raises
         ------
@@ -150,35 +165,39 @@ class Forecaster:
         import pyarrow as pa
 
         table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
-        self.check_rows(table)
-        schema = self.schema(table.schema)
-        return (
-            pa.concat_tables([schema.empty_table(), *self.tables(table, schema)])
-            if table.num_rows
-            else (schema.empty_table())
-        )
-
-    def tables(self, source: Any, schema: pa.Schema) -> Iterator[pa.Table]:
-        """Forecast a source, batch by batch; what was left out comes last."""
+        schema = self._schema_of_rows(table.schema)
         skipped: list[Skipped] = []
-        frames = iter_forecasts(
-            self.pipeline,
-            source,
-            horizon=self.horizon,
-            batch_size=self.batch_size,
-            batch_invariant=True,
-            skip_bad=self.skip_bad,
-            skipped=skipped,
-            **self.options,
-        )
-        some = False
-        try:
-            for frame in frames:
-                some = True
+        skipping = Skipping(self.skip_bad, skipped)
+        sound = sound_rows(table, self.id_column, self._unclear(table), skipping, first_row=first_row)
+        return pa.concat_tables([schema.empty_table(), *self._forecast(sound, schema, skipped)])
+
+    def tables(self, table: pa.Table) -> Iterator[pa.Table]:
+        """Forecast a table of a row a value, batch by batch; what was left out comes last.
+
+        Parameters
+        ----------
+        table
+            Columns: the id, unless ``id_column`` is None; the time; the target and further ones.
+
+        Raises
+        ------
+        FlowrankError
+            If the table is no such one, or a series cannot be forecast.
+        """
+        schema = self.schema(table.schema)
+        skipped: list[Skipped] = []
+        if self.id_column is not None:
+            given = self.options.get("freq") is not None or self.times(table.schema) is None
+            table = sound_series(table, self.id_column, Skipping(self.skip_bad, skipped), given=given)
+        yield from self._forecast(table, schema, skipped)
+
+    def _forecast(self, table: pa.Table, schema: pa.Schema, skipped: list[Skipped]) -> Iterator[pa.Table]:
+        """Forecast a table, batch by batch; what was left out, before and now, comes last."""
+        options = {**self.options, "timed": _timed(schema.field(1).type), "skip_bad": self.skip_bad, "skipped": skipped}
+        options |= {"horizon": self.horizon, "batch_size": self.batch_size, "batch_invariant": True}
+        with suppress(NoneUsable):  # all are told of below
+            for frame in iter_forecasts(self.pipeline, table, **options) if len(table) else ():
                 yield _table(frame, schema)
-        except FlowrankError:
-            if some or not (self.skip_bad and skipped):  # none was usable: all are told of below
-                raise
         if skipped:
             yield _told(skipped, schema)
 
@@ -190,52 +209,63 @@ class Forecaster:
         if self.id_column is not None and self.id_column not in names:
             raise _lacks("id_column", self.id_column, names)
         kind = pa.string() if self.id_column is None else series.field(self.id_column).type
+        if pa.types.is_nested(kind):
+            raise FlowrankError(
+                "id_column",
+                expected="ids that are one value each, such as a text or a whole number",
+                found=f"{self.id_column!r}, a column of {kind}",
+                todo="name another column, or write a text of the values",
+            )
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        fields = [(self.id_column or "item_id", kind), (self.time_column, _times(series, self.time_column))]
+        times = self.times(series)
+        reading = {name: self.options[name] for name in ("date_format", "utc") if name in self.options}
+        steps = pa.int64() if times is None else times.of_forecasts(**reading)
+        fields = [(self.id_column or "item_id", kind), (self.time_column, steps)]
         fields += [("target_name", pa.string()), ("predictions", pa.float64())]
         fields += [(str(level), pa.float64()) for level in self.levels]
         return pa.schema([*fields, (ERROR, pa.string())] if self.skip_bad else fields)
 
-    def check_rows(self, table: pa.Table) -> None:
-        """Refuse a table that is not one row a series, or whose forecasts would depend on the rest of it.
+    def times(self, series: pa.Schema) -> TimeColumn | None:
+        """The column of times of series of a schema; None: they have none.
 
         Raises
         ------
         FlowrankError
-            If a column is missing or of another type, an id comes twice, or the frequency or the dates of a series
-            could be read from other series only.
+            If they are texts without a format.
         """
-        import pyarrow as pa
-        import pyarrow.compute as pc
+        name = self.options.get("timestamp_column", "timestamp")
+        found = TimeColumn.of(series, several(self.target)[0], name)
+        if found is not None:
+            found.check(self.options.get("date_format"))
+        return found
 
-        if self.id_column not in table.column_names:
-            raise _lacks("id_column", self.id_column, table.column_names)
-        for argument, name in self.lists:
-            if name not in table.column_names:
-                raise _lacks(argument, name, table.column_names)
-            kind = table.schema.field(name).type
-            if not of_lists(kind):
+    def _schema_of_rows(self, series: pa.Schema) -> pa.Schema:
+        """The schema of the forecasts of a table of one row a series; another table is refused."""
+        for argument, name in [("id_column", self.id_column), *self.lists]:
+            if name not in series.names:
+                raise _lacks(argument, name, series.names)
+            kind = series.field(name).type
+            if argument != "id_column" and not of_lists(kind):
                 raise FlowrankError(
                     "series",
                     expected=f"one row a series, with a list of values in {name!r}",
                     found=f"a column of {kind}",
                     todo="put each series into one row first: group the rows by their id and collect values and times",
                 )
-        counts = pc.value_counts(table[self.id_column].combine_chunks())
-        if len(counts) < table.num_rows:
-            twice = next(one for one in counts.to_pylist() if one["counts"] > 1)
-            raise FlowrankError(
-                "series",
-                expected="an id in every row, and each once",
-                found=f"{twice['values']!r} in {twice['counts']} rows",
-                todo="put all values of a series into one row",
-            )
-        check_times(table.schema, self.time_column, self.options)
-        if self.time_column in table.column_names and "freq" not in {*table.column_names, *self._given()}:
-            lengths = pc.list_value_length(table[several(self.target)[0]]).to_numpy(zero_copy_only=False)
-            short = np.flatnonzero(np.nan_to_num(lengths.astype(float)) < 3)
-            if len(short) and not pa.types.is_null(table.schema.field(self.time_column).type):
-                raise no_frequency(table[self.id_column][int(short[0])].as_py(), int(lengths[short[0]] or 0))
+        return self.schema(series)
+
+    def _unclear(self, table: pa.Table) -> np.ndarray:
+        """For each row, the number of its values if its frequency could be told from other series only, else 0."""
+        import pyarrow.compute as pc
+
+        times = self.times(table.schema)
+        if times is None or not times.in_lists or self.options.get("freq") is not None:
+            return np.zeros(len(table), dtype=np.int64)
+        lengths = pc.list_value_length(table[several(self.target)[0]]).fill_null(0).to_numpy()
+        short = lengths < CLEAR
+        if "freq" in table.column_names:
+            short &= table["freq"].is_null().to_numpy()
+        return np.where(short, lengths, 0)
 
     @property
     def lists(self) -> list[tuple[str, Any]]:
@@ -244,9 +274,6 @@ class Forecaster:
         for argument in ("past_covariates", "future"):
             found += [(argument, name) for name in self.options.get(argument) or ()]
         return found
-
-    def _given(self) -> set[str]:
-        return {name for name, value in self.options.items() if value is not None}
 
 
 def _check_names(argument: str, names: Any) -> None:
@@ -260,61 +287,38 @@ def _check_names(argument: str, names: Any) -> None:
     )
 
 
-def check_times(schema: pa.Schema, name: str, options: dict[str, Any]) -> None:
-    """Refuse dates as texts whose order of day and month could be found out from all of them only."""
-    import pyarrow as pa
-
-    for column in {name, "start"} & set(schema.names):
-        kind = schema.field(column).type
-        kind = kind.value_type if of_lists(kind) else kind
-        if (pa.types.is_string(kind) or pa.types.is_large_string(kind)) and not options.get("date_format"):
-            raise FlowrankError(
-                "timestamp_column",
-                expected="time stamps, as which day and month are where texts can be told from all of them only",
-                found=f"texts in {column!r}",
-                todo='turn them into time stamps, or pass their format (date_format="%Y-%m-%d")',
-            )
-
-
-def of_lists(kind: Any) -> bool:
-    """Whether an Arrow type is one of lists."""
-    import pyarrow as pa
-
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-
-
-def _times(series: pa.Schema, name: str) -> pa.DataType:
-    """The type of the times of forecasts: microseconds, of the zone of the series; steps where there are no times."""
-    import pyarrow as pa
-
-    for column in (name, "start"):
-        if column in series.names:
-            kind = series.field(column).type
-            kind = kind.value_type if of_lists(kind) else kind
-            return pa.timestamp("us", kind.tz if pa.types.is_timestamp(kind) else None)
-    return pa.int64()
-
-
 def _lacks(argument: str, name: Any, names: list[str]) -> FlowrankError:
     return FlowrankError(
         argument, expected=f"one of the columns {', '.join(map(repr, names))}", found=repr(name), todo="name the column"
     )
 
 
-def no_frequency(item_id: Any, values: int) -> FlowrankError:
-    """What is said of a series whose frequency could be told from other series only."""
-    return FlowrankError(
-        "freq",
-        expected="a frequency, as that of a series of one or two values could be told from other series only",
-        found=f"series {item_id!r} of {values} values",
-        todo='pass it (freq="D", --freq D), or add a column freq',
-    )
+def _timed(kind: pa.DataType) -> tuple[bool, bool]:
+    """Whether steps of a type are times, and of a zone."""
+    import pyarrow as pa
+
+    timed = pa.types.is_timestamp(kind)
+    return timed, timed and kind.tz is not None
+
+
+def _check_steps(frame: pd.DataFrame, kind: pa.DataType) -> None:
+    """Refuse steps that a type would turn into others: numbers into times, local times into those of a zone."""
+    first = frame.iat[0, 1]
+    found = (isinstance(first, pd.Timestamp), getattr(first, "tzinfo", None) is not None)
+    if found != _timed(kind):
+        raise FlowrankError(
+            "series",
+            expected=f"steps of {kind}, as the columns of the series tell",
+            found=f"{first!r} for series {frame.iat[0, 0]!r}",
+            todo="report this as a fault of flowrank",
+        )
 
 
 def _table(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
     """A frame of forecasts as a table of the schema."""
     import pyarrow as pa
 
+    _check_steps(frame, schema.field(1).type)
     columns = [
         pa.nulls(len(frame), field.type)
         if field.name == ERROR and place == len(schema) - 1 and len(frame.columns) < len(schema)

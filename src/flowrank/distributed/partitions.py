@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowrank.distributed.addresses import File, Folder
-from flowrank.distributed.forecaster import ERROR, Forecaster, check_times, no_frequency, of_lists
+from flowrank.distributed.faults import missing_ids
+from flowrank.distributed.forecaster import ERROR, Forecaster
+from flowrank.distributed.time_columns import of_lists
 from flowrank.errors import FlowrankError
 from flowrank.forecasting.sources import several
 
@@ -173,7 +175,7 @@ def forecast_partition(forecaster: Forecaster, source: Folder, output: Folder, o
     with _opened(source, one) as file, output.writing(one.output) as stream:
         schema = forecaster.schema(file.schema_arrow)
         with pq.ParquetWriter(stream, schema) as writer:
-            for found, count in _parts(forecaster, file, one, schema):
+            for found, count in _parts(forecaster, file, one):
                 wrong = pa.compute.sum(found[ERROR].is_valid()).as_py() or 0 if forecaster.skip_bad else 0
                 skipped, rows, series = skipped + wrong, rows + len(found), series + count
                 writer.write_table(found)
@@ -205,14 +207,16 @@ def _opened(source: Folder, one: Partition) -> Iterator[Any]:
         yield file
 
 
-def _parts(forecaster: Forecaster, file: Any, one: Partition, schema: pa.Schema) -> Iterator[tuple[pa.Table, int]]:
+def _parts(forecaster: Forecaster, file: Any, one: Partition) -> Iterator[tuple[pa.Table, int]]:
     """Forecasts, and of how many series, a part at a time."""
     import pyarrow as pa
 
     if one.row_groups is not None:
-        groups = list(range(*one.row_groups))
-        for batch in _readable(file.iter_batches(_ROWS, row_groups=groups), one):
-            yield forecaster(batch), len(batch)
+        first, last = one.row_groups
+        row = sum(file.metadata.row_group(i).num_rows for i in range(first))
+        for batch in _readable(file.iter_batches(_ROWS, row_groups=list(range(first, last))), one):
+            yield forecaster(batch, first_row=row), len(batch)
+            row += len(batch)
         return
     if further := [name for argument, name in forecaster.lists if argument != "target"]:
         raise FlowrankError(
@@ -222,10 +226,8 @@ def _parts(forecaster: Forecaster, file: Any, one: Partition, schema: pa.Schema)
             todo="put each series into one row, with a list for each column",
         )
     table = pa.Table.from_batches(list(_readable(file.iter_batches(), one)), file.schema_arrow)
-    check_times(table.schema, forecaster.time_column, forecaster.options)
-    _check_frequency(forecaster, table)
     series = 1 if forecaster.id_column is None else len(table[forecaster.id_column].unique())
-    for found in forecaster.tables(table, schema):
+    for found in forecaster.tables(table):
         yield found, series
         series = 0
 
@@ -246,19 +248,6 @@ def _unreadable(name: str, error: Exception, argument: str = "series") -> Flowra
     return FlowrankError(
         argument, expected="a Parquet file that can be read", found=f"{name!r} ({error})", todo="write it anew"
     )
-
-
-def _check_frequency(forecaster: Forecaster, table: pa.Table) -> None:
-    """Refuse series of one or two values, whose frequency other series of the part would decide."""
-    import pyarrow.compute as pc
-
-    given = forecaster.options.get("freq") is not None or forecaster.time_column not in table.column_names
-    if given or forecaster.id_column is None:
-        return
-    counts = pc.value_counts(table[forecaster.id_column].combine_chunks())
-    short = counts.filter(pc.less(counts.field("counts"), 3))
-    if len(short):
-        raise no_frequency(short[0]["values"].as_py(), short[0]["counts"].as_py())
 
 
 def refuse_twice(source: Folder, partitions: list[Partition], id_column: str) -> None:
@@ -294,8 +283,12 @@ def _ids(source: Folder, one: Partition, column: str) -> pa.ChunkedArray:
         with source.open(one.file) as opened:
             file = pq.ParquetFile(opened)
             if one.row_groups is None:
-                return pa.chunked_array([file.read(columns=[column])[column].unique().drop_null()])
-            return file.read_row_groups([*range(*one.row_groups)], columns=[column])[column].drop_null()
+                ids = pa.chunked_array([file.read(columns=[column])[column].unique()])
+            else:
+                ids = file.read_row_groups([*range(*one.row_groups)], columns=[column])[column]
+        has = np.ones(len(ids), bool)
+        has[missing_ids(ids)] = False
+        return ids.filter(pa.array(has))
     except (OSError, ValueError, KeyError):  # told when the partition is forecast
         return pa.chunked_array([], pa.string())
 

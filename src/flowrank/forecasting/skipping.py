@@ -60,6 +60,10 @@ def usable(requests: Iterable[_Request], prepare: Callable[[_Request], _Made], o
             yield made
 
 
+class NoneUsable(FlowrankError):
+    """Every series was left out."""
+
+
 @dataclass
 class Skipping:
     """Whether bad series are left out, and those that were.
@@ -100,12 +104,12 @@ class Skipping:
         self.finish(used)
 
     def finish(self, used: int, argument: str = "series") -> None:
-        """Raise if nothing was left to use; warn if series were left out that the caller has no list of."""
+        """Raise `NoneUsable` if nothing is left to use; warn if series were left out that the caller has no list of."""
         if not self.mine:
             return
         if used == 0:
             first = self.mine[0]
-            raise FlowrankError(
+            raise NoneUsable(
                 argument,
                 expected="at least one series that can be used",
                 found=f"none of {len(self.mine)}, the first of which is {first.item_id!r}: {first.reason}",

@@ -51,12 +51,15 @@ def iter_forecasts(
     future: Any = None,
     cross_learning: bool = False,
     batch_invariant: bool = False,
+    timed: tuple[bool, bool] | None = None,
     **reading: Any,
 ) -> Iterator[pd.DataFrame]:
     """Yield forecasts as frames of ``batch_size`` series; parameters as in `forecast`.
 
     Memory grows with the ids of the series, not with their rows: a long table in which series are interleaved, as in
     order of time, is grouped in temporary files. Wide tables and Excel files are held as a whole.
+
+    ``timed`` says whether all series have times, and a time zone; by default, those of the first decide.
 
     Raises
     ------
@@ -77,12 +80,14 @@ def iter_forecasts(
     options |= {"on_bad": skipping.reader, "batch_invariant": batch_invariant}
     if joint:
         model = Model(pipeline, levels, corrections or Corrections(), dict(predict_kwargs or {}))
-        results = _joint(model, found, target, horizon, skipping, progress, cross_learning=cross_learning, **options)
+        results = _joint(
+            model, found, target, horizon, skipping, progress, timed, cross_learning=cross_learning, **options
+        )
         return _frames(results, levels, batch_size, names, found.ids, skipping)
     pairs = ((one, partial(_request, one)) for one in _shown(cast(SeriesSource, found), progress))
     predicted = predict_requests(
         pipeline,
-        _requests(pairs, horizon, skipping),
+        _requests(pairs, horizon, skipping, timed),
         horizon=horizon,
         quantile_levels=levels,
         corrections=corrections,
@@ -106,26 +111,34 @@ def _check_names(names: Columns, levels: list[float]) -> None:
 
 
 def _requests(
-    pairs: Iterable[tuple[Series, Callable[[pd.Index], _Made]]], horizon: int, skipping: Skipping
+    pairs: Iterable[tuple[Series, Callable[[pd.Index], _Made]]],
+    horizon: int,
+    skipping: Skipping,
+    timed: tuple[bool, bool] | None,
 ) -> Iterator[_Made]:
     """Make requests of series and functions of the steps that follow them."""
-    kind: tuple[bool, bool] | None = None
+    kind = timed
     for one, made in pairs:
         mine = (one.start is not None, one.start is not None and one.start.tz is not None)
         try:
             if mine != (kind or mine):
-                raise FlowrankError(
-                    "series",
-                    expected="time stamps for all series or for none, with a time zone for all or for none",
-                    found=f"series {one.item_id!r} unlike those before it",
-                    todo="forecast the two kinds apart",
-                )
+                raise _unlike_others(one.item_id, mine)
             request = made(_future(one, horizon))
         except FlowrankError as error:
             skipping(one.item_id, error)
             continue
         kind = mine
         yield request
+
+
+def _unlike_others(item_id: Any, kind: tuple[bool, bool]) -> FlowrankError:
+    has = "time stamps with a time zone" if kind[1] else "time stamps without a time zone" if kind[0] else "none"
+    return FlowrankError(
+        "series",
+        expected="time stamps for all series or for none, with a time zone for all or for none",
+        found=f"{has} for series {item_id!r}, unlike the others",
+        todo="correct its times, or forecast the two kinds apart",
+    )
 
 
 def _request(series: Series, steps: pd.Index) -> Request[pd.Index]:
@@ -163,11 +176,18 @@ def _of_series(
 
 
 def _joint(
-    model: Model, source: Any, target: Any, horizon: int, skipping: Skipping, progress: bool, **options: Any
+    model: Model,
+    source: Any,
+    target: Any,
+    horizon: int,
+    skipping: Skipping,
+    progress: bool,
+    timed: tuple[bool, bool] | None,
+    **options: Any,
 ) -> Iterator[list[_Forecast]]:
     groups, roles = grouped(source, target, skipping.reader)
     pairs = ((one.series, partial(group_request, one, roles)) for one in _shown(groups, progress))
-    results = predict_groups(model, _requests(pairs, horizon, skipping), roles, **options)
+    results = predict_groups(model, _requests(pairs, horizon, skipping, timed), roles, **options)
     for item_id, steps, quantiles, means in results:
         yield [_Forecast(item_id, steps, *one) for one in zip(roles.targets, quantiles, means, strict=True)]
 

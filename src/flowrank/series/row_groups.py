@@ -26,14 +26,22 @@ class RowGroups(GroupSource):
     ----------
     columns
         A source of series for each column: targets, past covariates, known ones.
+    plain
+        The first of them without its times: the values as they stand in the lists.
     targets, past, known
         Names of the columns. Lists of known ones hold the values to come after those of the past.
     """
 
     def __init__(
-        self, columns: list[SeriesSource], *, targets: tuple[Any, ...], past: tuple[Any, ...], known: tuple[Any, ...]
+        self,
+        columns: list[SeriesSource],
+        plain: SeriesSource,
+        *,
+        targets: tuple[Any, ...],
+        past: tuple[Any, ...],
+        known: tuple[Any, ...],
     ) -> None:
-        self._columns, self.ids, self.categories = columns, columns[0].ids, {}
+        self._columns, self._plain, self.ids, self.categories = columns, plain, columns[0].ids, {}
         self.targets, self.past, self.known = targets, past, known
 
     def groups(self, on_bad: OnBad | None = None) -> Iterator[Group]:
@@ -43,16 +51,30 @@ class RowGroups(GroupSource):
         """
         told: set[Any] = set()
         first, *others = (_Column(one, told, on_bad) for one in self._columns)
+        plain = _Column(self._plain, told, on_bad)  # read only as far as there may be gaps
         for series in first:
             found = [one.of(series.item_id) for one in others]
             if any(one is None for one in found):  # told when it was read
                 continue
             try:
+                if others and np.isnan(series.target).any():
+                    self._check_gaps(series, plain.of(series.item_id))
                 yield self._group(series, [one for one in found if one is not None])
             except FlowrankError as error:
                 if on_bad is None:
                     raise
                 on_bad(series.item_id, error)
+
+    def _check_gaps(self, series: Series, plain: Series | None) -> None:
+        """Refuse gaps in lists of times, which are filled in the first column alone."""
+        if plain is None or len(plain) == len(series):
+            return
+        raise FlowrankError(
+            "series",
+            expected=f"times without gaps in series {series.item_id!r}, as it has several columns",
+            found=f"{len(plain)} times for {len(series)} steps of {series.freq!r} from {series.start}",
+            todo="write all times, and null in each list where nothing was observed",
+        )
 
     def _group(self, series: Series, others: list[Series]) -> Group:
         values, count = [series.target], len(series)
@@ -138,7 +160,8 @@ def read_row_groups(
     Raises
     ------
     FlowrankError
-        If a column is missing, or named twice.
+        If a column is missing, or named twice; while iterating, if the lists of a row differ in length, or its times
+        have gaps.
 
     Examples
     --------
@@ -163,4 +186,4 @@ def read_row_groups(
         )
     read = partial(read_series, source, timestamp_column=None, **reading)
     columns = [first, *(read(target=name) for name in names[1:])]
-    return RowGroups(columns, targets=tuple(targets), past=past, known=known)
+    return RowGroups(columns, read(target=names[0]), targets=tuple(targets), past=past, known=known)
