@@ -188,7 +188,7 @@ def test_series_without_times_among_others_are_left_out_however_they_are_divided
         "2024-01-07",
         "2024-01-08",
     ]
-    with pytest.raises(FlowrankError, match="found none for series 'g0'"):
+    with pytest.raises(FlowrankError, match="no time stamps for series 'g0', in place of time stamps without"):
         asked()(table)
 
 

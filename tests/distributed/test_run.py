@@ -270,6 +270,19 @@ def test_bad_rows_are_told_of_one_by_one_whatever_part_they_are_in(folder, rows,
     assert errors["item_id"].isna().sum() == len(errors) == 3
 
 
+def test_errors_tell_the_rows_of_the_file(folder, rows, tmp_path):
+    ids = pa.array([None, "bad", *(f"new{i}" for i in range(18))])
+    bad = rows.slice(0, 20).set_column(0, "item_id", ids)
+    targets = bad["target"].to_pylist()
+    targets[1] = [1.0, float("inf")]
+    bad = bad.set_column(3, "target", pa.array(targets, bad.schema.field("target").type))
+    pq.write_table(pa.concat_tables([rows.slice(0, 20), bad]), folder / "0.parquet", row_group_size=10)
+    forecast_files(folder, MODEL, tmp_path / "out", skip_bad=True, **OPTIONS)
+    first, second = written(tmp_path / "out").query("error.notna()")["error"]
+    assert "series 'bad' (record 21)" in first
+    assert "none in row 20" in second
+
+
 def test_long_files_without_rows_and_with_bad_series(rows, tmp_path):
     (tmp_path / "long").mkdir()
     table = pa.Table.from_pandas(as_long(rows), preserve_index=False)

@@ -26,16 +26,18 @@ def sound_rows(table: pa.Table, id_column: str, unclear: np.ndarray, on_bad: OnB
     on_bad
         Called with the id and the error of each series that is left out; for rows without an id, once each.
     first_row
-        Number of the first row, for errors.
+        Number of the first row.
 
     Examples
     --------
     >>> import pyarrow as pa
     >>> told = []
     >>> table = pa.table({"item_id": ["A", "B", None, "A"]})
-    >>> sound = sound_rows(table, "item_id", np.zeros(4), lambda item_id, error: told.append((item_id, error.found)))
-    >>> sound["item_id"].to_pylist(), told
-    (['B'], [(None, 'none in row 2'), ('A', "'A' in 2 rows")])
+    >>> sound, rows = sound_rows(
+    ...     table, "item_id", np.zeros(4), lambda item_id, error: told.append((item_id, error.found))
+    ... )
+    >>> sound["item_id"].to_pylist(), rows.tolist(), told
+    (['B'], [1], [(None, 'none in row 2'), ('A', "'A' in 2 rows")])
     """
     codes, ids, counts = _counted(table[id_column])
     for row in np.flatnonzero(codes < 0).tolist():
@@ -48,7 +50,8 @@ def sound_rows(table: pa.Table, id_column: str, unclear: np.ndarray, on_bad: OnB
     for row in np.flatnonzero(own & (unclear > 0)).tolist():
         name = ids[codes[row]].as_py()
         on_bad(name, _no_frequency(name, int(unclear[row]), "add a column freq"))
-    return _kept(table, own & (unclear == 0))
+    sound = own & (unclear == 0)
+    return _kept(table, sound), first_row + np.flatnonzero(sound)
 
 
 def sound_series(table: pa.Table, id_column: str, on_bad: OnBad, *, given: bool) -> pa.Table:

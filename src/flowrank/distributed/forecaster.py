@@ -18,6 +18,7 @@ from flowrank.errors import FlowrankError, check_count
 from flowrank.forecasting import DEFAULT_LEVELS, Skipped, check_levels, iter_forecasts
 from flowrank.forecasting.skipping import NoneUsable, Skipping
 from flowrank.forecasting.sources import several
+from flowrank.series.foreign import arrow_tables
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -168,8 +169,8 @@ class Forecaster:
         schema = self._schema_of_rows(table.schema)
         skipped: list[Skipped] = []
         skipping = Skipping(self.skip_bad, skipped)
-        sound = sound_rows(table, self.id_column, self._unclear(table), skipping, first_row=first_row)
-        return pa.concat_tables([schema.empty_table(), *self._forecast(sound, schema, skipped)])
+        sound, rows = sound_rows(table, self.id_column, self._unclear(table), skipping, first_row=first_row)
+        return pa.concat_tables([schema.empty_table(), *self._forecast(sound, schema, skipped, rows)])
 
     def tables(self, table: pa.Table) -> Iterator[pa.Table]:
         """Forecast a table of a row a value, batch by batch; what was left out comes last.
@@ -191,12 +192,15 @@ class Forecaster:
             table = sound_series(table, self.id_column, Skipping(self.skip_bad, skipped), given=given)
         yield from self._forecast(table, schema, skipped)
 
-    def _forecast(self, table: pa.Table, schema: pa.Schema, skipped: list[Skipped]) -> Iterator[pa.Table]:
-        """Forecast a table, batch by batch; what was left out, before and now, comes last."""
+    def _forecast(
+        self, table: pa.Table, schema: pa.Schema, skipped: list[Skipped], rows: np.ndarray | None = None
+    ) -> Iterator[pa.Table]:
+        """Forecast a table of rows of these numbers, batch by batch; what was left out, before and now, comes last."""
+        source = arrow_tables(table, rows)
         options = {**self.options, "timed": _timed(schema.field(1).type), "skip_bad": self.skip_bad, "skipped": skipped}
         options |= {"horizon": self.horizon, "batch_size": self.batch_size, "batch_invariant": True}
         with suppress(NoneUsable):  # all are told of below
-            for frame in iter_forecasts(self.pipeline, table, **options) if len(table) else ():
+            for frame in iter_forecasts(self.pipeline, source, **options) if len(table) else ():
                 yield _table(frame, schema)
         if skipped:
             yield _told(skipped, schema)

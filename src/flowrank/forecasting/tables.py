@@ -122,7 +122,7 @@ def _requests(
         mine = (one.start is not None, one.start is not None and one.start.tz is not None)
         try:
             if mine != (kind or mine):
-                raise _unlike_others(one.item_id, mine)
+                raise _of_another_kind(one.item_id, mine, kind or mine)
             request = made(_future(one, horizon))
         except FlowrankError as error:
             skipping(one.item_id, error)
@@ -131,12 +131,15 @@ def _requests(
         yield request
 
 
-def _unlike_others(item_id: Any, kind: tuple[bool, bool]) -> FlowrankError:
-    has = "time stamps with a time zone" if kind[1] else "time stamps without a time zone" if kind[0] else "none"
+def _of_another_kind(item_id: Any, mine: tuple[bool, bool], others: tuple[bool, bool]) -> FlowrankError:
+    found, wanted = (
+        f"time stamps with{'' if zoned else 'out'} a time zone" if timed else "no time stamps"
+        for timed, zoned in (mine, others)
+    )
     return FlowrankError(
         "series",
         expected="time stamps for all series or for none, with a time zone for all or for none",
-        found=f"{has} for series {item_id!r}, unlike the others",
+        found=f"{found} for series {item_id!r}, in place of {wanted}",
         todo="correct its times, or forecast the two kinds apart",
     )
 

@@ -22,7 +22,7 @@ _SPREAD = {"xarray", "darts", "zarr", "h5py"}  # have columns or coordinates of 
 
 @dataclass(frozen=True)
 class ArrowTables:
-    """A table that comes in Arrow tables.
+    """A table that comes in Arrow tables; ``numbers`` are those of its rows, for errors, if they are not from 0 on.
 
     Examples
     --------
@@ -34,6 +34,7 @@ class ArrowTables:
 
     schema: pa.Schema
     begin: Callable[[list[str]], Iterator[pa.Table]]
+    numbers: np.ndarray | None = None
 
     def tables(self, names: list[str], rows: int = 128) -> Iterator[pa.Table]:
         """Yield the columns ``names`` in tables of at most ``rows`` rows."""
@@ -47,9 +48,9 @@ class ArrowTables:
             yield table.to_pandas(ignore_metadata=True)
 
 
-def arrow_tables(table: pa.Table) -> ArrowTables:
+def arrow_tables(table: pa.Table, numbers: np.ndarray | None = None) -> ArrowTables:
     """Return a table in memory as one of pieces."""
-    return ArrowTables(table.schema, partial(_selected, table))
+    return ArrowTables(table.schema, partial(_selected, table), numbers)
 
 
 def _selected(table: pa.Table, names: list[str]) -> Iterator[pa.Table]:

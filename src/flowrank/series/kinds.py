@@ -134,15 +134,16 @@ def _arrow(table: ArrowTables | ParquetFile, wanted: Wanted) -> SeriesSource:
         names = _without_index(schema.names)
         return _wide(load_of(table.pieces, names), names, wanted)
     if _one_row_a_series(schema, wanted.columns):
-        return _rows(table.tables, schema, wanted)
+        return _rows(table, schema, wanted)
     wanted.columns.check(schema.names, argument=wanted.argument)
     return _long(table.pieces, wanted, _ids_of(schema, wanted.columns))
 
 
-def _rows(tables: Any, schema: Any, wanted: Wanted) -> SeriesSource:
+def _rows(table: ArrowTables | ParquetFile, schema: Any, wanted: Wanted) -> SeriesSource:
     columns = wanted.columns
     Columns(columns.id_column, None, columns.target).check(schema.names, argument=wanted.argument)
-    begin = partial(row_series, tables, schema, columns, **wanted.options)
+    numbers = table.numbers if isinstance(table, ArrowTables) else None
+    begin = partial(row_series, table.tables, schema, columns, numbers=numbers, **wanted.options)
     return SeriesSource(begin, ids=_ids_of(schema, columns))
 
 

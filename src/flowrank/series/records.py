@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,11 +118,12 @@ def row_series(
     freq: str | None,
     argument: str,
     on_bad: OnBad | None = None,
+    numbers: Sequence[int] | np.ndarray | None = None,
 ) -> Iterator[Series]:
     """Yield a series for each row of tables whose target column holds lists.
 
     The columns are the id, the target and, where there are, ``start`` and ``freq`` or a list of times.
-    Only one of the tables is in memory at a time.
+    Only one of the tables is in memory at a time. ``numbers`` are those of the rows, for errors; by default from 0 on.
 
     Examples
     --------
@@ -140,26 +141,27 @@ def row_series(
     for table in tables(names):
         for cells in zip(*(_cells(table.column(name)) for name in names), strict=True):
             record = dict(zip(names, cells, strict=True))
-            name: Any = str(index)
+            number = index if numbers is None else int(numbers[index])
+            name: Any = str(number)
             if columns.id_column is not None:
                 if record[columns.id_column] is None:
                     raise FlowrankError(
                         argument,
                         expected=f"an id in each row of {columns.id_column!r}",
-                        found=f"none in row {index}",
+                        found=f"none in row {number}",
                         todo="write one, or leave the row out",
                     )
                 name = record[columns.id_column]
-                if not known.add(name, f"row {index}"):
+                if not known.add(name, f"row {number}"):
                     raise FlowrankError(
                         argument,
                         expected="each id once in a table with one row a series",
-                        found=f"{name!r} again in row {index}",
+                        found=f"{name!r} again in row {number}",
                         todo="give each series its own id",
                     )
             index += 1
             try:
-                series = _series(name, record, columns, freq=freq, argument=argument, index=index - 1)
+                series = _series(name, record, columns, freq=freq, argument=argument, index=number)
             except FlowrankError as error:
                 if on_bad is None:
                     raise
