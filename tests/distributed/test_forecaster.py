@@ -306,3 +306,9 @@ def test_columns_that_are_named_as_that_of_the_reasons_are_refused(argument):
     with pytest.raises(FlowrankError, match=f"{argument}: expected another name than 'error'"):
         asked(skip_bad=True, **{argument: "error"})
     asked(**{argument: "error"})
+
+
+@pytest.mark.parametrize("argument", ["engine", "dtype"])
+def test_what_each_process_would_choose_for_itself_is_refused(argument):
+    with pytest.raises(FlowrankError, match=f"{argument}: expected one by name"):
+        Forecaster(MODEL, horizon=2, **{argument: "fastest"})

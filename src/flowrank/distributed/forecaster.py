@@ -41,6 +41,7 @@ OPTIONS = (
 """Of `flowrank.forecasting.forecast`, those that mean the same for a part of the series as for all of them."""
 ERROR = "error"
 """Name of the column that says why a series was left out."""
+FASTEST = "fastest"
 BATCH = 64
 """Series in one pass through the model."""
 
@@ -114,6 +115,14 @@ class Forecaster:
         self.threads = None if threads is None else check_count(threads, "threads")
         for argument in ("past_covariates", "future"):
             _check_names(argument, options.get(argument))
+        for argument, value in (("engine", engine), ("dtype", dtype)):
+            if value == FASTEST:
+                raise FlowrankError(
+                    argument,
+                    expected="one by name, as each process would measure anew which is fastest, and round as that does",
+                    found=repr(value),
+                    todo='measure once (flowrank.load(model, engine="fastest"), flowrank benchmark), and name it',
+                )
         self._model = model
         self._opening: dict[str, Any] = {"engine": engine, "device": device, "dtype": dtype, "threads": self.threads}
         self.id_column = options.get("id_column", "item_id")
