@@ -185,12 +185,12 @@ class Forecaster:
         FlowrankError
             If the table is no such one, or a series cannot be forecast.
         """
-        schema = self.schema(table.schema)
+        schema, rows = self.schema(table.schema), None
         skipped: list[Skipped] = []
         if self.id_column is not None:
             given = self.options.get("freq") is not None or self.times(table.schema) is None
-            table = sound_series(table, self.id_column, Skipping(self.skip_bad, skipped), given=given)
-        yield from self._forecast(table, schema, skipped)
+            table, rows = sound_series(table, self.id_column, Skipping(self.skip_bad, skipped), given=given)
+        yield from self._forecast(table, schema, skipped, rows)
 
     def _forecast(
         self, table: pa.Table, schema: pa.Schema, skipped: list[Skipped], rows: np.ndarray | None = None
