@@ -67,8 +67,9 @@ class Forecaster:
     batch_size
         Series in one pass through the model.
     skip_bad
-        Whether series that cannot be forecast are left out. Each has one row then, with the reason in a further last
-        column, ``error``. Otherwise the first raises its error.
+        Whether series that cannot be forecast are left out, as are rows without an id and all rows of an id that comes
+        twice. Each has one row then, with the reason in a further last column, ``error``. Otherwise the first raises
+        its error.
     **options
         Of `flowrank.forecasting.forecast`: ``id_column``, ``timestamp_column``, ``target``, ``freq``, ``date_format``,
         ``utc``, ``quantile_levels``, ``seed``, ``corrections``, ``non_negative``, ``predict_kwargs``,
