@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -281,6 +282,18 @@ def test_errors_tell_the_rows_of_the_file(folder, rows, tmp_path):
     first, second = written(tmp_path / "out").query("error.notna()")["error"]
     assert "series 'bad' (record 21)" in first
     assert "none in row 20" in second
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5, 6, 7], [0, 5, 2, 6, 3, 1, 7, 4]], ids=["grouped", "interleaved"])
+def test_errors_tell_the_rows_of_long_files(order, tmp_path):
+    ids, values = [None, "short", "bad", "bad", "bad", "A", "A", "A"], [1, 1, 1, 2, np.inf, 1, 2, 3]
+    times = pd.to_datetime([f"2024-01-{day:02}" for day in (1, 1, 1, 2, 3, 1, 2, 3)])
+    frame = pd.DataFrame({"item_id": ids, "timestamp": times, "target": values}).iloc[order]
+    frame.to_parquet(tmp_path / "0.parquet", index=False)
+    forecast_files(tmp_path / "0.parquet", MODEL, tmp_path / "out", skip_bad=True, **OPTIONS)
+    errors = written(tmp_path / "out").dropna(subset="error").set_index("item_id")["error"]
+    assert len(errors) == 3
+    assert f"row {order.index(4)} (series 'bad')" in errors["bad"]
 
 
 def test_long_files_without_rows_and_with_bad_series(rows, tmp_path):

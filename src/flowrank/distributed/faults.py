@@ -54,8 +54,8 @@ def sound_rows(table: pa.Table, id_column: str, unclear: np.ndarray, on_bad: OnB
     return _kept(table, sound), first_row + np.flatnonzero(sound)
 
 
-def sound_series(table: pa.Table, id_column: str, on_bad: OnBad, *, given: bool) -> pa.Table:
-    """The rows of a table of a row a value that have an id, and of a series that has a frequency.
+def sound_series(table: pa.Table, id_column: str, on_bad: OnBad, *, given: bool) -> tuple[pa.Table, np.ndarray]:
+    """The rows, and their numbers, of a table of a row a value that have an id, and of a series that has a frequency.
 
     Parameters
     ----------
@@ -73,7 +73,8 @@ def sound_series(table: pa.Table, id_column: str, on_bad: OnBad, *, given: bool)
     for code in np.flatnonzero(~clear).tolist():
         name = ids[code].as_py()
         on_bad(name, _no_frequency(name, int(counts[code]), "forecast the series apart"))
-    return _kept(table, np.append(clear, False)[codes])
+    sound = np.append(clear, False)[codes]
+    return _kept(table, sound), np.flatnonzero(sound)
 
 
 def missing_ids(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:

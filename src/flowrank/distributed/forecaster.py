@@ -68,8 +68,9 @@ class Forecaster:
     batch_size
         Series in one pass through the model.
     skip_bad
-        Whether series that cannot be forecast are left out. Each has one row then, with the reason in a further last
-        column, ``error``. Otherwise the first raises its error.
+        Whether series that cannot be forecast are left out, as are rows without an id and all rows of an id that comes
+        twice. Each has one row then, with the reason in a further last column, ``error``. Otherwise the first raises
+        its error.
     **options
         Of `flowrank.forecasting.forecast`: ``id_column``, ``timestamp_column``, ``target``, ``freq``, ``date_format``,
         ``utc``, ``quantile_levels``, ``seed``, ``corrections``, ``non_negative``, ``predict_kwargs``,
@@ -194,12 +195,12 @@ class Forecaster:
         FlowrankError
             If the table is no such one, or a series cannot be forecast.
         """
-        schema = self.schema(table.schema)
+        schema, rows = self.schema(table.schema), None
         skipped: list[Skipped] = []
         if self.id_column is not None:
             given = self.options.get("freq") is not None or self.times(table.schema) is None
-            table = sound_series(table, self.id_column, Skipping(self.skip_bad, skipped), given=given)
-        yield from self._forecast(table, schema, skipped)
+            table, rows = sound_series(table, self.id_column, Skipping(self.skip_bad, skipped), given=given)
+        yield from self._forecast(table, schema, skipped, rows)
 
     def _forecast(
         self, table: pa.Table, schema: pa.Schema, skipped: list[Skipped], rows: np.ndarray | None = None

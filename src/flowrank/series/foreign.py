@@ -43,9 +43,14 @@ class ArrowTables:
                 yield table.slice(first, rows)
 
     def pieces(self, names: list[str]) -> Iterator[pd.DataFrame]:
-        """Yield the columns ``names`` as data frames."""
+        """Yield the columns ``names`` as data frames, whose index has the numbers of the rows if they are given."""
+        first = 0
         for table in self.tables(names, _PIECE):
-            yield table.to_pandas(ignore_metadata=True)
+            frame = table.to_pandas(ignore_metadata=True)
+            if self.numbers is not None:
+                frame.index = pd.Index(self.numbers[first : first + len(frame)])
+            yield frame
+            first += len(frame)
 
 
 def arrow_tables(table: pa.Table, numbers: np.ndarray | None = None) -> ArrowTables:

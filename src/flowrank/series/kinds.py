@@ -136,7 +136,8 @@ def _arrow(table: ArrowTables | ParquetFile, wanted: Wanted) -> SeriesSource:
     if _one_row_a_series(schema, wanted.columns):
         return _rows(table, schema, wanted)
     wanted.columns.check(schema.names, argument=wanted.argument)
-    return _long(table.pieces, wanted, _ids_of(schema, wanted.columns))
+    numbered = isinstance(table, ArrowTables) and table.numbers is not None
+    return _long(table.pieces, wanted, _ids_of(schema, wanted.columns), numbered=numbered)
 
 
 def _rows(table: ArrowTables | ParquetFile, schema: Any, wanted: Wanted) -> SeriesSource:
