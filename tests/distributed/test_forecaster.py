@@ -312,3 +312,10 @@ def test_columns_that_are_named_as_that_of_the_reasons_are_refused(argument):
 def test_what_each_process_would_choose_for_itself_is_refused(argument):
     with pytest.raises(FlowrankError, match=f"{argument}: expected one by name"):
         Forecaster(MODEL, horizon=2, **{argument: "fastest"})
+
+
+def test_times_between_microseconds_are_refused():
+    times = pd.date_range("2024-01-01", periods=5, freq="300ns")
+    table = pa.table({"item_id": ["A"], "target": [[1.0, 2.0, 3.0, 4.0, 5.0]], "timestamp": [times.to_numpy()]})
+    with pytest.raises(FlowrankError, match=r"series: expected .* times of whole microseconds"):
+        Forecaster(MODEL, horizon=2)(table)

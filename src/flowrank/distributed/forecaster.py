@@ -336,10 +336,24 @@ def _table(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
     columns = [
         pa.nulls(len(frame), field.type)
         if field.name == ERROR and place == len(schema) - 1 and len(frame.columns) < len(schema)
-        else pa.array(frame.iloc[:, place], type=field.type, from_pandas=True)
+        else _column(frame.iloc[:, place], field.type)
         for place, field in enumerate(schema)
     ]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _column(values: pd.Series, kind: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, type=kind, from_pandas=True)
+    except pa.ArrowInvalid as error:
+        raise FlowrankError(
+            "series",
+            expected=f"values of {str(values.name)!r} that {kind} holds, and times of whole microseconds",
+            found=str(error),
+            todo="round the times",
+        ) from error
 
 
 def _told(skipped: list[Skipped], schema: pa.Schema) -> pa.Table:
