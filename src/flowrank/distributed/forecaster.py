@@ -41,7 +41,6 @@ OPTIONS = (
 """Of `flowrank.forecasting.forecast`, those that mean the same for a part of the series as for all of them."""
 ERROR = "error"
 """Name of the column that says why a series was left out."""
-FASTEST = "fastest"
 BATCH = 64
 """Series in one pass through the model."""
 
@@ -117,7 +116,7 @@ class Forecaster:
         for argument in ("past_covariates", "future"):
             _check_names(argument, options.get(argument))
         for argument, value in (("engine", engine), ("dtype", dtype)):
-            if value == FASTEST:
+            if value == "fastest":
                 raise FlowrankError(
                     argument,
                     expected="one by name, as each process would measure anew which is fastest, and round as that does",

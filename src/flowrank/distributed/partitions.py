@@ -62,7 +62,7 @@ def is_parquet(one: File) -> bool:
     return not one.name or one.name.lower().endswith((".parquet", ".pq"))
 
 
-def check_files(source: Folder, files: list[File], forecaster: Forecaster, argument: str = "series") -> None:
+def check_files(source: Folder, files: list[File], forecaster: Forecaster) -> None:
     """Refuse folders without Parquet files, and files that say by where they lie what is not read.
 
     Raises
@@ -73,7 +73,7 @@ def check_files(source: Folder, files: list[File], forecaster: Forecaster, argum
     """
     if not files:
         raise FlowrankError(
-            argument, expected="Parquet files", found=f"none in {source.address!r}", todo="check the address"
+            "series", expected="Parquet files", found=f"none in {source.address!r}", todo="check the address"
         )
     if forecaster.id_column is None and len(files) > 1:
         raise FlowrankError(
@@ -87,7 +87,7 @@ def check_files(source: Folder, files: list[File], forecaster: Forecaster, argum
         for part in one.name.split("/")[:-1]:
             if (column := part.partition("=")[0]) != part and column in asked:
                 raise FlowrankError(
-                    argument,
+                    "series",
                     expected=f"{column!r} as a column of each file",
                     found=f"the folder {part!r}, whose name is not read",
                     todo="write the column into the files",
@@ -99,7 +99,6 @@ def planned(
     files: list[File],
     target: Any,
     series: int,
-    argument: str = "series",
     *,
     skip_bad: bool = False,
 ) -> list[Partition]:
@@ -125,12 +124,12 @@ def planned(
                 rows = [file.metadata.row_group(i).num_rows for i in range(groups)]
         except (OSError, ValueError) as error:
             if not skip_bad:
-                raise _unreadable(name or source.address, error, argument) from error
+                raise _unreadable(name or source.address, error) from error
             found.append(Partition(len(found), name))
             continue
         if first is None:
             first = name, schema
-        _check_same(name, schema, *first, argument)
+        _check_same(name, schema, *first)
         column = several(target)[0]
         if column not in schema.names or not of_lists(schema.field(column).type):
             found.append(Partition(len(found), name))
@@ -144,7 +143,7 @@ def planned(
     return found
 
 
-def _check_same(name: str, schema: pa.Schema, first: str, expected: pa.Schema, argument: str) -> None:
+def _check_same(name: str, schema: pa.Schema, first: str, expected: pa.Schema) -> None:
     if schema.equals(expected):
         return
     mine, theirs = (
@@ -153,7 +152,7 @@ def _check_same(name: str, schema: pa.Schema, first: str, expected: pa.Schema, a
     differ = sorted(one for one in {*mine, *theirs} if mine.get(one) != theirs.get(one))
     told = "; ".join(f"{one!r}: {mine.get(one, 'missing')}, not {theirs.get(one, 'missing')}" for one in differ)
     raise FlowrankError(
-        argument,
+        "series",
         expected=f"the columns of {first!r} in every file, in their order",
         found=f"{name!r} ({told or 'in another order'})",
         todo="write the files with one schema",
@@ -244,9 +243,9 @@ def _readable(batches: Iterator[pa.RecordBatch], one: Partition) -> Iterator[pa.
         yield batch
 
 
-def _unreadable(name: str, error: Exception, argument: str = "series") -> FlowrankError:
+def _unreadable(name: str, error: Exception) -> FlowrankError:
     return FlowrankError(
-        argument, expected="a Parquet file that can be read", found=f"{name!r} ({error})", todo="write it anew"
+        "series", expected="a Parquet file that can be read", found=f"{name!r} ({error})", todo="write it anew"
     )
 
 

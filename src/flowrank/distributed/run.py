@@ -135,7 +135,7 @@ def forecast_files(
                 records[number] = record
                 advance(1)
         except FlowrankError:
-            if not records:
+            if not records and not folder.files():
                 folder.remove(RUN)  # so that the same output can be given again
             raise
     _refuse_changed(source, settings)

@@ -8,7 +8,6 @@ import json
 import pickle
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -246,10 +245,7 @@ def _begun(place: Path, settings: dict[str, Any], tasks: list[_Task]) -> list[_T
 def _leave(place: Path) -> None:
     """Take back the record of a run in which no search has begun, so that the same output can be given again."""
     if [one.name for one in (place / KEPT).iterdir()] == [Path(_RUN).name]:
-        (place / _RUN).unlink()
-        for one in (place / KEPT, place):
-            with suppress(OSError):  # there is something else in it
-                one.rmdir()
+        Folder(str(place)).remove(_RUN)
 
 
 def _folder(output: str | Path) -> Path:

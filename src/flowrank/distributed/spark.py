@@ -72,24 +72,17 @@ def spark_forecast(frame: Any, model: str, *, horizon: int, threads: int = 1, **
 
 def _told(given: dict[str, Any]) -> str:
     """Options as workers get them."""
-    try:
-        return json.dumps(given, sort_keys=True)
-    except TypeError as error:
-        other = next(name for name, value in given.items() if not _is_plain(value))
-        raise FlowrankError(
-            other,
-            expected="numbers, texts and lists of them, which travel to workers",
-            found=type(given[other]).__name__,
-            todo="leave it out, or pass its name",
-        ) from error
-
-
-def _is_plain(value: Any) -> bool:
-    try:
-        json.dumps(value)
-    except TypeError:
-        return False
-    return True
+    for name, value in given.items():
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise FlowrankError(
+                name,
+                expected="numbers, texts and lists of them, which travel to workers",
+                found=type(value).__name__,
+                todo="leave it out, or pass its name",
+            ) from error
+    return json.dumps(given, sort_keys=True)
 
 
 def _check(session: Any, paths: dict[str, str]) -> None:
